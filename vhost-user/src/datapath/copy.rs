@@ -1,17 +1,17 @@
-//! Copies between packets and a peer's memory: exact in length, wide in steps.
+//! Copies between packets and a peer's memory, exact in length, in wide steps.
 //!
-//! Small copies are a few overlapping 16-byte moves without a loop or a call. Not one byte beyond the length
-//! is read or written: what lies behind a packet in our pool is no business of the peer's, and what lies
-//! behind a descriptor may not be mapped.
+//! Small copies are a few overlapping 16-byte moves without a loop or a call. No byte beyond the length is
+//! read or written: the peer must not see the memory after a packet in the pool, and the memory after a
+//! descriptor may not be mapped.
 
 use std::ptr;
 
-/// Bytes of the widest move that every machine has.
+/// The width in bytes of the widest move available on every machine.
 const WIDE: usize = 16;
-/// Bytes of a cache line.
+/// The size of a cache line in bytes.
 pub(super) const LINE: usize = 64;
 
-/// Copies `len` bytes from `src` to `dst`; more than 256 are left to `memcpy`.
+/// Copies `len` bytes from `src` to `dst`; more than 256 are copied by `memcpy`.
 ///
 /// # Safety
 /// `src` is readable and `dst` writable for `len` bytes by this thread, and they do not overlap. The peer may
@@ -39,7 +39,7 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// 129 to 256 bytes: two lines from the start and two that end at the end.
+/// Copies 129 to 256 bytes: two lines from the start and two up to the end.
 ///
 /// # Safety
 /// As [`copy`]; `len >= 2 * LINE`.
@@ -55,8 +55,8 @@ unsafe fn copy_lines(dst: *mut u8, src: *const u8, len: usize) {
     unsafe { copy_block::<LINE>(dst, src, len.wrapping_sub(LINE)) };
 }
 
-/// The first and the last `N` bytes, which overlap when `len < 2 * N`. One after the other: both ends held at once
-/// are more than the compiler keeps in registers.
+/// Copies the first and the last `N` bytes, which overlap if `len < 2 * N`. They are copied one after the
+/// other, because the compiler cannot keep both in registers.
 ///
 /// # Safety
 /// As [`copy`]; `N <= len`.
@@ -68,7 +68,7 @@ unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
     unsafe { copy_block::<N>(dst, src, len.wrapping_sub(N)) };
 }
 
-/// `N` bytes at offset `at` of both.
+/// Copies `N` bytes at offset `at`.
 ///
 /// # Safety
 /// As [`copy`], for the bytes from `at` to `at + N`.
@@ -84,7 +84,7 @@ unsafe fn copy_block<const N: usize>(dst: *mut u8, src: *const u8, at: usize) {
     unsafe { to.cast::<[u8; N]>().write_unaligned(block) };
 }
 
-/// Less than 16 bytes.
+/// Copies less than 16 bytes.
 ///
 /// # Safety
 /// As [`copy`].
@@ -105,7 +105,7 @@ unsafe fn copy_tiny(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// Asks for the line at `at`, to be read soon. Any address is harmless.
+/// Prefetches the line at `at` for reading. Any address is harmless.
 #[inline(always)]
 pub(super) fn prefetch_read(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -117,12 +117,12 @@ pub(super) fn prefetch_read(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for the line at `at`, to be written soon. Any address is harmless.
+/// Prefetches the line at `at` for writing. Any address is harmless.
 #[inline(always)]
 pub(super) fn prefetch_write(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch reads and writes nothing that the program can see; a machine without PREFETCHW takes it for a
-    // no-op (Intel SDM, AMD APM).
+    // SAFETY: a prefetch has no visible effect on memory; a machine without PREFETCHW treats it as a no-op
+    // (Intel SDM, AMD APM).
     unsafe {
         std::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
     }

@@ -1,4 +1,4 @@
-//! From the driver's transmit ring into packets.
+//! The receive path: from the driver's transmit ring into packets.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -20,46 +20,46 @@ use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
 
-/// Most segments of one packet.
+/// The maximum number of segments of one packet.
 const MAX_SEGMENTS: usize = 64;
-/// Chains dropped in one burst before others get their turn.
+/// The maximum number of chains dropped in one burst.
 const DROPS_PER_BURST: u32 = 2 * BURST as u32;
 
-/// The device half of a transmit ring, with what it takes to make packets of it. `OFFLOAD`: headers are read.
+/// The device half of a transmit ring, and the state to make packets from its chains. `OFFLOAD`: virtio headers are read.
 #[repr(align(64))]
 pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     pub(super) queue: Q,
     pub(super) map: Arc<MemoryMap>,
-    /// Bytes before each packet.
+    /// The size of the virtio header before each packet, in bytes.
     pub(super) header: u32,
-    /// The driver did not seem to want a call when we last published; to be asked again with a fence.
+    /// The driver did not seem to want a notification at the last publish; to be checked again with a fence.
     overdue: bool,
     segments: SegList,
     fault_budget: FaultBudget,
-    /// Most plain chains taken at once.
+    /// The maximum number of plain chains taken at once.
     pub(super) most: usize,
     /// Average frame length of a burst above which the next burst offers its frames to the sink first.
     pub(super) worth_showing: u32,
-    /// Whether the last burst's frames were that long, so that bursts of short frames pay for one test only.
+    /// Whether the last burst's frames were that long. Bursts of short frames pay only for this test.
     pub(super) shows: bool,
     name: &'static str,
-    /// Offloads that we accepted from the driver.
+    /// Offloads accepted from the driver.
     accepted: AcceptedOffloads,
 }
 
-/// What became of one chain on the slow way.
+/// The outcome of one chain on the slow path.
 enum Slow {
     Packet(Packet),
     Dropped,
-    /// The pool is empty; the chain stays.
+    /// The pool is empty; the chain stays in the ring.
     NoBuffer,
     /// Nothing is available.
     Empty,
-    /// The burst is over; the chain stays.
+    /// The burst's time is over; the chain stays in the ring.
     Later,
 }
 
-/// Why there is no packet.
+/// The reason for which no packet was made.
 enum Missing {
     Buffer,
     Time,
@@ -91,7 +91,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         }
     }
 
-    /// Plain chains of ordinary length, from the next one on.
+    /// Receives plain chains of ordinary length, from the next one on.
     #[inline(always)]
     fn fast(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
         // MEASURED: cargo xtask budget; arrays of this file that are initialized first cost 4 to 5 instructions more per packet.
@@ -105,7 +105,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Ok(self.packets(chains, plain, out, pool, stats))
     }
 
-    /// Makes packets of the first `plain` of `chains`, which `survey` has seen; of fewer, when the pool is nearly empty. How many.
+    /// Makes packets from the first `plain` of `chains`, checked by `survey`. Returns fewer if the pool lacks some.
     #[inline(always)]
     pub(super) fn packets(
         &mut self,
@@ -124,14 +124,14 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         let metas = unsafe { raw_places(out).get(..taken).unwrap_or_default().assume_init_ref() };
         let bytes = self.fill(chains, metas, pool);
         let len = out.len();
-        // SAFETY: the `taken` places after `len` hold packets that are ours and have just been completed.
+        // SAFETY: the `taken` places after `len` hold packets that this queue owns and has just completed.
         unsafe { out.set_len(len + taken) };
         self.queue.complete_burst(chains, |_| 0);
         self.moved(taken, bytes, stats);
         taken
     }
 
-    /// Counts a burst, and remembers whether its frames were long.
+    /// Counts a burst, and records whether its frames were long.
     #[inline(always)]
     pub(super) fn moved(&mut self, taken: usize, bytes: u64, stats: &QueueStats<RxLoss>) {
         if taken > 0 {
@@ -140,17 +140,17 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         stats.moved(taken, bytes);
     }
 
-    /// How many of `chains`, from the front, hold a frame that fits a packet of `room` bytes; asks for their
-    /// payload on the way. Without offloads the header is not read, so neither is its line asked for.
+    /// The number of `chains`, from the front, that hold a frame that fits a packet of `room` bytes. Prefetches their
+    /// payload. Without offloads, the header is not read and its line is not prefetched.
     #[inline(always)]
     pub(super) fn survey(&self, chains: &[Chain], room: u32) -> usize {
         let header = self.header;
         let least = header + MIN_FRAME;
-        // A pool whose packets are shorter than any frame takes all of them as chains.
+        // If packets are shorter than any frame, all chains take the slow path.
         let Some(spare) = room.checked_sub(MIN_FRAME) else { return 0 };
         let mut plain = 0;
         for chain in chains {
-            // One comparison for both ends: what is too short wraps to something very long.
+            // One comparison for both limits: a length that is too short wraps to a very large one.
             if chain.len.wrapping_sub(least) > spare {
                 break;
             }
@@ -168,33 +168,33 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         plain
     }
 
-    /// Copies each chain's payload into its packet; returns the bytes. As many `metas` as `chains`.
+    /// Copies each chain's payload into its packet. Returns the number of bytes. There are as many `metas` as `chains`.
     #[inline(always)]
     fn fill(&self, chains: &[Chain], metas: &[NonNull<Meta>], pool: &Pool) -> u64 {
         let headroom = pool.headroom();
         let rearm = Meta::rearm(headroom, Meta::NO_PORT, headroom + pool.data_room());
-        // Copies may write anywhere as far as the compiler knows: it would load fields again for each packet.
+        // A local copy: the compiler would reload the field for each packet, as copies may write anywhere.
         let header = self.header;
         let mut bytes = 0;
         for (chain, meta) in chains.iter().zip(metas) {
             // Cannot wrap: `survey` compared.
             let len = chain.len.wrapping_sub(header);
-            // SAFETY: `get_raw` gave us the packet; nobody else knows it.
+            // SAFETY: `get_raw` returned the packet; only this queue refers to it.
             let buffer = unsafe { (*meta.as_ptr()).buf };
             // SAFETY: the headroom lies inside the buffer.
             let to = unsafe { buffer.as_ptr().add(usize::from(headroom)) };
             let from = chain.ptr.wrapping_add(header as usize);
             // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `survey` that `len <= data_room`.
             unsafe { copy(to, from, len as usize) };
-            // SAFETY: the packet is ours, and `len <= data_room`.
+            // SAFETY: this queue owns the packet, and `len <= data_room`.
             unsafe { Meta::write_plain(*meta, rearm, len as u16) };
             bytes += u64::from(len);
         }
         bytes
     }
 
-    /// What the burst did not take although something is available, unless that is a plain chain: one that came since the burst
-    /// looked is left to the next burst, which takes it on the way of all plain ones, if it takes any that way.
+    /// Receives chains that the fast path left, unless the next one is plain: a plain chain that arrived since is left to the
+    /// next burst's fast path, if that is in use.
     #[cold]
     #[inline(never)]
     fn others(
@@ -210,7 +210,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         if self.survey(next, u32::from(pool.data_room())) > 0 { Ok(0) } else { self.slow(out, pool, stats) }
     }
 
-    /// Chains of any shape, one at a time, until `out` is full or nothing is left.
+    /// Receives chains of any shape, one at a time, until `out` is full or no chain is left.
     #[cold]
     #[inline(never)]
     fn slow(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
@@ -223,7 +223,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         {
             let next = match self.next_slow(pool, stats) {
                 Ok(next) => next,
-                // What came before it is delivered and counted; the fault is still there at the next burst.
+                // Earlier packets are delivered and counted; the next burst finds the fault again.
                 Err(_) if taken > 0 || dropped > 0 => break,
                 Err(fault) => return Err(fault),
             };
@@ -247,7 +247,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         let Some(head) = self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.segments)? else {
             return Ok(Slow::Empty);
         };
-        // Perhaps to find out how long it is has taken all the time.
+        // Walking the chain may have used up the time.
         if !self.fault_budget.walked(self.segments.descriptors()) {
             return Ok(Slow::Later);
         }
@@ -259,7 +259,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             return Ok(self.drop_chain(head, len, pool, stats, RxLoss::Runt));
         }
         let parts = match u32::from(pool.data_room()) {
-            // No room at all is never enough.
+            // A packet without room cannot hold any frame.
             0 => usize::MAX,
             room => len.div_ceil(room) as usize,
         };
@@ -284,15 +284,15 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Ok(Slow::Packet(packet))
     }
 
-    /// Reads the header, once, and notes what it says; false when it is not true of the packet.
+    /// Reads the virtio header once, and applies it to the packet. Returns false if the header does not fit the packet.
     fn describe(&self, packet: &mut Packet) -> bool {
         let mut bytes = [0; HDR_LEN as usize];
         let len = bytes.len().min(self.header as usize);
         // SAFETY: at most the length of `bytes`.
         unsafe { Cursor::new(self.segments.pieces()).read(bytes.as_mut_ptr(), len, || true) };
         let header = NetHeader::from_bytes(bytes);
-        // A driver knows no more of a checksum than we do (virtio 1.3, Network Device: Packet Transmission): what it says
-        // of one that is not to be finished is not passed on as something that was checked.
+        // A driver cannot vouch for a checksum (virtio 1.3, Network Device: Packet Transmission), so a claim that it was
+        // validated is not passed on.
         let header = NetHeader { flags: header.flags & NEEDS_CSUM, ..header };
         header.is_plain()
             || header
@@ -300,7 +300,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
                 .is_some_and(|request| describe(packet, request, self.accepted).is_ok())
     }
 
-    /// Drops the chain whose frame has `len` bytes. Whoever captures sees its front.
+    /// Drops the chain whose frame has `len` bytes. A capture sees the front of the frame.
     #[cold]
     fn drop_chain(
         &mut self,
@@ -322,7 +322,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Slow::Dropped
     }
 
-    /// A burst by the slow path alone: the reference that tests compare with.
+    /// Receives a burst by the slow path alone: the reference for tests.
     #[cfg(test)]
     pub(super) fn plain(
         &mut self,
@@ -335,7 +335,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         result.map(|packets| Done { packets, call: false })
     }
 
-    /// The rest of a burst that has moved so many packets: if none, the next chain may be one for the slow path.
+    /// Completes a burst that has moved `packets` packets. If there are none, the next chain may need the slow path.
     #[inline(always)]
     pub(super) fn finish(
         &mut self,
@@ -352,8 +352,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Ok(Done { packets, call: self.publish(completed) })
     }
 
-    /// Publishes when something was completed, and decides about a call: at once when the driver seems to
-    /// want one, else at the next poll that finds nothing, so that a busy poller pays no fence.
+    /// Publishes if a chain was completed, and decides whether to notify the driver: at once if the driver seems to want it,
+    /// otherwise at the next poll without packets, so that a busy poller needs no fence.
     #[inline(always)]
     fn publish(&mut self, completed: bool) -> bool {
         if completed {
@@ -431,13 +431,13 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
     }
 }
 
-/// Whether a header says anything; only a hint which way to go, the slow one reads it again and decides.
+/// Whether the virtio header has content. Only a hint for the choice of the path; the slow path reads the header again.
 ///
 /// # Safety
 /// `header` is readable for two bytes.
 #[inline(always)]
 unsafe fn asks(header: *const u8) -> bool {
-    // SAFETY: two bytes are readable at `header` (this function's condition); the driver may change them, and any bytes are a value.
+    // SAFETY: two bytes are readable at `header` (this function's condition). Any bytes are valid, even changing ones.
     unsafe { header.cast::<[u8; 2]>().read_unaligned() != [0, GSO_NONE] }
 }
 
@@ -449,8 +449,8 @@ pub(super) fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
     unsafe { &mut *(&raw mut *places as *mut [MaybeUninit<NonNull<Meta>>]) }
 }
 
-/// Fills `n` places with raw packets, or as many as halving finds when the pool is nearly empty; returns how
-/// many.
+/// Fills `n` places with raw packets, or fewer if the pool is nearly empty: `n` is halved until the pool has enough. Returns
+/// the number.
 #[inline(always)]
 pub(super) fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
     let mut n = n;
@@ -465,7 +465,7 @@ pub(super) fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n
 
 const _: () = assert!(size_of::<Packet>() == size_of::<NonNull<Meta>>());
 
-/// A packet of `len` bytes behind the header in `parts` segments.
+/// Makes a packet of `parts` segments from `len` bytes after the header.
 fn gather(
     pieces: &[linecard_virtio::Piece],
     header: u32,
@@ -481,7 +481,7 @@ fn gather(
         let mut packet = pool.get().ok_or(Missing::Buffer)?;
         let part = left.min(usize::from(pool.data_room()));
         let room = packet.append(part).ok_or(Missing::Buffer)?;
-        // SAFETY: `room` is `part` bytes of a packet that is ours.
+        // SAFETY: `room` is `part` bytes of a packet that this function owns.
         let got = unsafe { cursor.read(room.as_mut_ptr(), part, || fault_budget.copied()) };
         left -= part;
         // The queue said that the chain has `header + len` bytes.

@@ -1,12 +1,12 @@
-//! From the driver's transmit ring straight into another ring: frames are shown, with a copy of their first bytes, before they
-//! become packets. See [`linecard_pmd::direct`].
+//! The direct path, from the driver's transmit ring straight into another ring: a sink sees frames, with a
+//! copy of their first bytes, before they become packets. See [`linecard_pmd::direct`].
 //!
 //! ```text
 //!   peek ─► prefetch ─► allocate ─► copy first bytes ─► sink ─► copy the others of what is left ─► complete
 //! ```
-//! The packets are there before the sink is asked, so that a pool without packets leaves chains on the ring, as it does on the
-//! way that makes packets of all of them. All pointers into the peer's memory are used between `peek` and `complete`, inside of
-//! the gate of this queue: until the burst is over no region is unmapped, because the control thread waits outside.
+//! Packets are allocated before the sink is called, so that an empty pool leaves chains in the ring, as on
+//! the packet path. All pointers into the peer's memory are used between `peek` and `complete`, inside the
+//! gate of this queue: no region is unmapped during the burst, because the control thread waits outside.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -20,11 +20,12 @@ use super::copy::copy;
 use super::dequeue::{Dequeue, allocate, raw_places};
 use crate::port::RxLoss;
 
-/// Longest frame that takes no more instructions as a packet: to this length both copies are a few moves each, while a frame that is
-/// shown is copied in two parts (counted by `cargo xtask budget`'s trace: 277 each at 256 bytes, 351 and 292 at 300).
+/// The longest frame for which the packet path needs no more instructions: up to this length each of its
+/// copies is a few moves, while the direct path copies a frame in two parts (counted by `cargo xtask
+/// budget`'s trace: 277 each at 256 bytes, 351 and 292 at 300).
 pub(super) const SHORT: u32 = 256;
 
-/// Packets that go back to their pool, also if a sink panics.
+/// Packets that return to their pool, even if a sink panics.
 struct Spare<'a> {
     pool: &'a Pool,
     metas: &'a [NonNull<Meta>],
@@ -34,15 +35,15 @@ impl Drop for Spare<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if !self.metas.is_empty() {
-            // SAFETY: whoever made this gave up packets of the pool, plain ones, each once.
+            // SAFETY: the creator of this value passed plain packets of the pool that it owned, each once.
             unsafe { self.pool.put_raw(self.metas) };
         }
     }
 }
 
 impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
-    /// Plain chains of ordinary length, from the next one on, as frames for `sink`; those with which it does not deal become
-    /// packets. How many frames there were.
+    /// Shows plain chains of ordinary length, from the next one on, to `sink` as frames. Frames that it does
+    /// not consume become packets. Returns the number of frames.
     #[inline(always)]
     pub(super) fn shown(
         &mut self,
@@ -79,7 +80,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         let dealt_with = {
             let spare = Spare { pool, metas };
             let dealt_with = sink(frames) & all;
-            // Those that become packets are no spare ones.
+            // Packets that will be delivered must not be returned to the pool.
             if dealt_with != all {
                 std::mem::forget(spare);
             }
@@ -93,8 +94,9 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Ok(taken)
     }
 
-    /// Copies the first bytes of each chain's frame into its packet, once, and says where the others are; returns the bytes of
-    /// all frames. As many `metas` as `chains`, and no fewer `frames`.
+    /// Copies the first bytes of each chain's frame into its packet, once, and stores the location of the
+    /// rest. Returns the total bytes of the frames. There are as many `metas` as `chains`, and at least as
+    /// many `frames`.
     #[inline(always)]
     fn copy_heads<'a>(
         &self,
@@ -110,7 +112,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             // Cannot wrap: `survey` compared.
             let len = chain.len.wrapping_sub(self.header);
             let head = len.min(HEAD as u32) as usize;
-            // SAFETY: `get_raw` gave us the packet; nobody else knows it.
+            // SAFETY: `get_raw` returned the packet; only this queue refers to it.
             let buffer = unsafe { (*meta.as_ptr()).buf };
             // SAFETY: the headroom lies inside the buffer.
             let to = unsafe { buffer.as_ptr().add(usize::from(headroom)) };
@@ -118,13 +120,16 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`, which are `header` and `len`, of which `head` is a
             // part; `survey` that `len <= data_room`.
             unsafe { copy(to, from, head) };
-            // SAFETY: the packet is ours, and `len <= data_room`. The bytes behind the head are in the buffer, of any value.
+            // SAFETY: this queue owns the packet, and `len <= data_room`. The bytes after the head are in the
+            // buffer, with any value.
             unsafe { Meta::write_plain(*meta, rearm, len as u16) };
-            // SAFETY: just written; the packet is ours and nobody writes into it while the frame is there.
+            // SAFETY: the bytes were just written; this queue owns the packet, and nothing writes to it while
+            // the frame exists.
             let first = unsafe { std::slice::from_raw_parts(to, head) };
             let rest = from.wrapping_add(head);
-            // SAFETY: the other `len - head` bytes that the queue checked. They can be read as long as the chains are
-            // borrowed: inside of this burst, in which the map keeps the memory (see the module).
+            // SAFETY: these are the other `len - head` bytes that the queue checked. They stay readable as
+            // long as the chains are borrowed: inside this burst, during which the map keeps the memory (see
+            // the module).
             frame.write(unsafe { Frame::new(first, rest, len as usize - head) });
             bytes += u64::from(len);
         }
@@ -132,8 +137,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     }
 }
 
-/// Makes packets of the frames that are not in `dealt_with`, at the end of `out`, and gives the packets of the others back. There
-/// is room for all of them in `out`.
+/// Appends packets to `out` for the frames that are not in `dealt_with`, and returns the packets of the
+/// others to the pool. `out` has room for all of them.
 #[inline(never)]
 fn finish_packets(
     frames: &[Frame<'_>],
@@ -155,12 +160,12 @@ fn finish_packets(
             continue;
         }
         let [(_, head_len), (rest, rest_len)] = frame.runs();
-        // SAFETY: the packet is ours; only the first bytes of its data are borrowed, by the frame.
+        // SAFETY: this queue owns the packet; the frame borrows only the first bytes of its data.
         let buffer = unsafe { (*meta.as_ptr()).buf };
-        // SAFETY: behind the headroom the packet has room for the whole frame (`survey`), the head among it.
+        // SAFETY: after the headroom the packet has room for the whole frame (`survey`), including the head.
         let to = unsafe { buffer.as_ptr().add(usize::from(pool.headroom()) + head_len) };
-        // SAFETY: the frame keeps `rest_len` bytes readable for its lifetime; `survey` took only frames whose head and rest fit the
-        // packet's data room, and the packet is ours.
+        // SAFETY: the frame keeps `rest_len` bytes readable for its lifetime; `survey` accepted only frames
+        // whose head and rest fit the packet's data room, and this queue owns the packet.
         unsafe { copy(to, rest, rest_len) };
         if let Some(place) = places.get_mut(kept) {
             place.write(*meta);
@@ -168,7 +173,7 @@ fn finish_packets(
         }
     }
     let len = out.len();
-    // SAFETY: the `kept` places after `len` hold packets that are ours and have just been completed.
+    // SAFETY: the `kept` places after `len` hold packets that this queue owns and has just completed.
     unsafe { out.set_len(len + kept) };
     let metas = spare.get(..given).unwrap_or_default();
     drop(Spare { pool, metas });

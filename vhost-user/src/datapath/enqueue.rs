@@ -1,4 +1,4 @@
-//! From packets, or from another peer's buffers, into the driver's receive ring.
+//! The transmit path: from packets, or from another peer's buffers, into the driver's receive ring.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -18,32 +18,32 @@ use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
 
-/// Most buffers merged for one packet.
+/// The maximum number of buffers merged for one packet.
 const MAX_MERGED: usize = 256;
-/// Buffers too short for a header that are given back in one burst before others get their turn.
+/// The maximum number of buffers too short for a header that are returned in one burst.
 const RUNTS_PER_BURST: u32 = 2 * BURST as u32;
 
-/// The device half of a receive ring. `MERGE`: a packet may take several buffers. `OFFLOAD`: the driver takes packets
-/// that are not finished.
+/// The device half of a receive ring. `MERGE`: a packet may use several buffers. `OFFLOAD`: the driver
+/// accepts packets with unfinished checksums or segmentation.
 #[repr(align(64))]
 pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     queue: Q,
     map: Arc<MemoryMap>,
-    /// Bytes before each packet.
+    /// The size of the virtio header before each packet, in bytes.
     header: u32,
     runts: u32,
-    /// Descriptors read by the slow way in this burst.
+    /// Descriptors that the slow path has read in this burst.
     walked: u32,
     scratch: Box<Scratch>,
-    /// Most plain chains filled at once.
+    /// The maximum number of plain chains filled at once.
     most: usize,
     name: &'static str,
     accepted: AcceptedOffloads,
 }
 
-/// What only the slow way uses, kept out of the lines that every burst touches.
+/// State of the slow path only, kept out of the cache lines that every burst uses.
 struct Scratch {
-    /// Of the chain that holds the header, and of the one after.
+    /// The pieces of the chain with the header, and of a further chain.
     first: SegList,
     further: SegList,
     /// The chains of one packet.
@@ -51,11 +51,11 @@ struct Scratch {
     fault_budget: FaultBudget,
 }
 
-/// What became of one packet on the slow way.
+/// The outcome of one packet on the slow path.
 enum Slow {
     Sent,
     Dropped(TxLoss),
-    /// No room, or the burst is over; the packet stays.
+    /// There is no room, or the burst's time is over; the packet stays with the sender.
     Full,
 }
 
@@ -68,7 +68,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
-        // The descriptors of a longer buffer are left unused.
+        // Descriptors beyond this limit in a longer buffer are not used.
         let list = || SegList::limited(MAX_CHAIN);
         let scratch =
             Scratch { first: list(), further: list(), heads: Vec::new(), fault_budget: FaultBudget::new() };
@@ -76,7 +76,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         Self { queue, map, header, runts: 0, walked: 0, scratch: Box::new(scratch), most, name, accepted }
     }
 
-    /// Simple packets into plain buffers that hold them, from the front on; returns how many.
+    /// Sends simple packets into plain buffers that can hold them, from the front. Returns the number.
     #[inline(always)]
     fn fast<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         // MEASURED: cargo xtask budget; arrays of this file that are initialized first cost 3 to 4 instructions more per packet.
@@ -91,7 +91,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let chains = chains.get(..sent).unwrap_or_default();
         let mut bytes = 0;
         for ((chain, packet), written) in chains.iter().zip(packets).zip(&lengths) {
-            // Cannot wrap: `survey` added the header.
+            // This cannot wrap: `survey` added the header.
             let len = written.wrapping_sub(self.header);
             // SAFETY: `survey` compared `written` with `chain.len`, and the queue checked `chain.len` bytes.
             unsafe { write_header(chain.ptr, self.header) };
@@ -101,14 +101,14 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             unsafe { packet.copy_to(to, len as usize) };
             bytes += u64::from(len);
         }
-        // The mask says to the compiler what is so anyway: at most a burst.
+        // The modulo has no effect, but shows the compiler that the index is in bounds.
         self.queue.complete_burst(chains, |k| lengths[k % BURST]);
         stats.moved(sent, bytes);
         Ok(sent)
     }
 
-    /// How many packets, from the front, are simple and fit the buffer at their place; notes what will be
-    /// written and asks for the lines it goes to.
+    /// The number of packets, from the front, that are simple and fit the buffer at the same index. Stores
+    /// the lengths to be written and prefetches the lines.
     #[inline(always)]
     fn survey<S: Source>(&self, chains: &[Chain], packets: &[S], lengths: &mut [u32; BURST]) -> usize {
         let header = self.header as usize;
@@ -126,14 +126,14 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             if len > LINE {
                 prefetch_write(payload.wrapping_add(LINE));
             }
-            // Fits: at most `chain.len`.
+            // This fits: at most `chain.len`.
             *written = (len + header) as u32;
             sent += 1;
         }
         sent
     }
 
-    /// One packet of any shape into buffers of any shape.
+    /// Sends one packet of any shape into buffers of any shape.
     #[cold]
     #[inline(never)]
     fn slow<S: Source>(&mut self, packet: &S, stats: &QueueStats<TxLoss>) -> Result<Slow, PeerFault> {
@@ -161,12 +161,12 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         self.scratch.heads.push(head.used(head.len.min(total)));
         let mut ahead = Lookahead::default().past(head);
         while left > 0 {
-            // Nothing of this packet was completed: it is begun again, and gets further.
+            // Nothing of this packet was completed: the next burst starts it again, and gets further.
             if self.scratch.fault_budget.is_over() {
                 return Ok(Slow::Full);
             }
             let Some(head) = self.queue.peek_chain(&*self.map, ahead, &mut self.scratch.further)? else {
-                // Nothing was completed, so there is nothing to take back.
+                // Nothing was completed, so nothing has to be undone.
                 let hopeless = ahead.descs >= self.queue.size() || self.scratch.heads.len() >= MAX_MERGED;
                 return Ok(if hopeless { Slow::Dropped(TxLoss::TooLong) } else { Slow::Full });
             };
@@ -190,7 +190,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         Ok(Slow::Sent)
     }
 
-    /// What the driver is told of a packet; `None` when it does not take such a packet.
+    /// The virtio header for a packet; `None` if the driver does not accept such a packet.
     fn header_of(&self, packet: &impl Source) -> Option<NetHeader> {
         if !OFFLOAD {
             return Some(NetHeader::default());
@@ -202,7 +202,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         }
     }
 
-    /// Writes the header and gives all buffers of the packet back.
+    /// Writes the header and returns all buffers of the packet to the driver.
     fn finish(&mut self, packet: &impl Source, header: NetHeader, stats: &QueueStats<TxLoss>) {
         let num_buffers = self.scratch.heads.len() as u16;
         let header = NetHeader { num_buffers, ..header }.to_bytes();
@@ -215,7 +215,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         stats.moved(1, packet.len() as u64);
     }
 
-    /// The next buffer that can hold a header; shorter ones go back unused.
+    /// The next buffer that can hold a header. Shorter buffers are returned unused.
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
         while self.runts < RUNTS_PER_BURST
             && self.walked < DESCRIPTORS_PER_BURST
@@ -238,7 +238,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         Ok(None)
     }
 
-    /// A burst by the slow way alone: what bursts are compared with.
+    /// Sends a burst by the slow path alone: the reference for tests.
     #[cfg(test)]
     pub(super) fn plain(
         &mut self,
@@ -265,12 +265,12 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         fault.filter(|_| taken == 0).map_or(Ok(Done { packets: taken, call: false }), Err)
     }
 
-    /// Sends from the front of `packets`; returns packets sent, and packets dropped behind them.
+    /// Sends from the front of `packets`. Returns the number of packets sent or dropped.
     #[inline(always)]
     fn take<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         let mut taken = self.fast(packets, stats)?;
         while let Some(packet) = packets.get(taken) {
-            // Fewer than asked for, all of them plain: the ring is out of buffers.
+            // The fast path took fewer than requested, all plain: the ring has no more buffers.
             if taken > 0 && self.queue.is_empty() {
                 break;
             }
@@ -278,18 +278,18 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
                 Ok(Slow::Sent) => {}
                 Ok(Slow::Dropped(cause)) => packet.dropped(cause, stats),
                 Ok(Slow::Full) => break,
-                // What was sent must not stay with the sender; the fault is still there at the next burst.
+                // Packets that were sent must not stay with the sender; the next burst finds the fault again.
                 Err(_) if taken > 0 => break,
                 Err(fault) => return Err(fault),
             }
             taken += 1;
-            // A fault is left for the next burst, which finds it again.
+            // The next burst finds a fault again.
             taken += self.fast(packets.get(taken..).unwrap_or_default(), stats).unwrap_or(0);
         }
         Ok(taken)
     }
 
-    /// As `take`, for a burst of its own, whose packets the driver then sees.
+    /// As `take`, for a whole burst, and publishes it to the driver.
     #[inline(always)]
     fn send<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         (self.runts, self.walked) = (0, 0);
@@ -300,7 +300,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         result
     }
 
-    /// What a burst that took so many packets did.
+    /// The outcome of a burst that took `taken` packets.
     #[inline(always)]
     fn done(&mut self, taken: usize) -> Done {
         let call = (taken > 0 || self.runts > 0) && self.queue.call_needed();
@@ -341,11 +341,11 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enq
     }
 }
 
-/// Writes a header that says "one buffer, nothing special", unless it is there already: then the line stays
-/// shared between both cores. Compared as two words; only `num_buffers` is not zero, in the second.
+/// Writes a header without flags for one buffer, unless it is already there: the cache line then stays shared
+/// between both cores. The header is compared as two words; only `num_buffers`, in the second, is not zero.
 ///
 /// # Safety
-/// `at` is the peer's, readable and writable for `header` bytes, which are 10 or 12.
+/// `at` points to the peer's memory, readable and writable for `header` bytes, which are 10 or 12.
 #[inline(always)]
 unsafe fn write_header(at: *mut u8, header: u32) {
     const TAIL: usize = 8;

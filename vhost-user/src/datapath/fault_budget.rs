@@ -1,12 +1,11 @@
 //! Time budget for page faults in one burst.
 //!
-//! The first access to a page that a peer's memory does not have yet waits while the kernel finds and clears one: about 3 µs for
-//! 4 KiB, 100 µs for 2 MiB.
-//! One chain may lead to as many pages as a ring has descriptors. So the slow way looks at the time, and where that was
-//! used up by page faults the burst ends, in the middle of a chain if need be: nothing of that chain is kept, it is
-//! begun again by the next burst, and gets further because the pages are there by then. Time that passed without a
-//! fault (the thread lost its core, or the packets are long) ends nothing: a chain whose pages are all there is always
-//! finished.
+//! The first access to an unallocated page of a peer's memory waits while the kernel allocates and clears it:
+//! about 3 µs for 4 KiB, 100 µs for 2 MiB. One chain may lead to as many pages as a ring has descriptors. The
+//! slow path therefore measures time. If page faults have used up the budget, the burst ends, even in the
+//! middle of a chain: that chain is started again by the next burst, and gets further because its pages are
+//! now allocated. Time that passed without a fault (the thread was preempted, or the packets are long) does
+//! not end a burst, so a chain whose pages are all allocated is always finished.
 
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
@@ -16,54 +15,54 @@ use linecard_eal::Clock;
 
 /// Half of what a burst may spend on page faults. Faults in the first half are ignored; a fault in the second half ends the burst.
 const HALF: Duration = Duration::from_micros(250);
-/// Pieces between two looks at the time. A piece is rarely more than a page.
+/// Pieces between two readings of the clock. A piece is rarely more than a page.
 const PIECES: u32 = 4;
-/// Descriptors of a walk that count like a piece: their table is one page in 256.
+/// Descriptors of a chain that count as a piece: 256 descriptors of a table share a page.
 const DESCRIPTORS: u32 = 64;
 
 static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::calibrated);
 
-/// Calibrates the clock, which takes some milliseconds, before a ring needs it at once.
+/// Calibrates the clock in advance, because that takes some milliseconds.
 pub(crate) fn prepare_clock() {
     LazyLock::force(&CLOCK);
 }
 
-/// The time of one burst on the slow way.
+/// The fault budget of a burst on the slow path.
 #[derive(Debug)]
 pub(super) struct FaultBudget {
     clock: Clock,
     half: u64,
     began: u64,
     pieces: u32,
-    /// Page faults of this thread at the end of the first half.
+    /// The page faults of this thread at the end of the first half.
     faults: Option<u64>,
     over: bool,
 }
 
 impl FaultBudget {
-    /// For a path, made by the control thread; [`begin`](Self::begin) it in each burst.
+    /// The budget of a path, created by the control thread. Each burst calls [`begin`](Self::begin).
     pub(super) fn new() -> Self {
         let clock = *CLOCK;
         let half = clock.cycles_in(HALF);
         Self { clock, half, began: 0, pieces: 0, faults: None, over: false }
     }
 
-    /// A burst begins.
+    /// Starts a burst.
     pub(super) fn begin(&mut self) {
         (self.began, self.pieces, self.faults, self.over) = (self.clock.cycles(), 0, None, false);
     }
 
-    /// Whether the burst has to end.
+    /// Whether the burst must end.
     pub(super) fn is_over(&self) -> bool {
         self.over
     }
 
-    /// A chain was walked; false when the burst has to end.
+    /// Counts a chain that was walked. Returns false if the burst must end.
     pub(super) fn walked(&mut self, descriptors: u16) -> bool {
         self.count(1 + u32::from(descriptors) / DESCRIPTORS)
     }
 
-    /// A piece was copied; false when the burst has to end.
+    /// Counts a piece that was copied. Returns false if the burst must end.
     #[inline]
     pub(super) fn copied(&mut self) -> bool {
         self.count(1)
@@ -90,10 +89,10 @@ impl FaultBudget {
     }
 }
 
-/// Page faults of this thread so far, whatever kind of memory they were for.
+/// The page faults of this thread so far, for any kind of memory.
 fn faults() -> u64 {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: fills the structure.
+    // SAFETY: the call fills the structure.
     unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
     // SAFETY: all integers, zeroed before and filled now.
     let usage = unsafe { usage.assume_init() };

@@ -1,11 +1,11 @@
-//! Bursts between packets and rings.
+//! The data path: bursts between packets and rings.
 //!
 //! ```text
 //!   peek ─► prefetch ─► allocate ─► copy ─► complete ─► publish ─► call?
 //! ```
-//! Each step goes over the whole burst before the next begins, so that cache misses overlap. What was
-//! negotiated is a type, chosen once when the ring starts; the loops have no branch on it. Chains that are
-//! not one plain descriptor take a slower way, bounded and checked by the same rules.
+//! Each step processes the whole burst before the next one begins, so that cache misses overlap. The
+//! negotiated features select a type once, when the ring starts; the loops have no branches on them. Chains
+//! other than one plain descriptor take a slower path with the same checks and bounded work.
 
 mod copy;
 mod dequeue;
@@ -44,40 +44,40 @@ use observed::Observed;
 pub(crate) use observed::{Records, RingLog};
 use translated::translated;
 
-/// Shortest frame that is delivered: an Ethernet header.
+/// The shortest frame that is delivered: an Ethernet header.
 const MIN_FRAME: u32 = 14;
-/// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
+/// The longest packet in bytes: the maximum of IPv4, and an Ethernet header with two tags.
 const MAX_PACKET: u32 = linecard_net::ether::LONGEST_FRAME as u32;
 
-/// Descriptors of one chain whose memory is used; packets in longer chains are dropped. A packet of 64 KiB in pages is 18,
-/// Linux sends at most 19, DPDK's backend takes 256.
+/// Descriptors of one chain whose memory is used; packets in longer chains are dropped. A packet of 64 KiB in
+/// pages has 18, Linux sends at most 19, and DPDK's backend accepts 256.
 const MAX_CHAIN: u16 = 1024;
 
-/// Descriptors of odd chains read in one burst before others get their turn; a chain that was begun is finished.
-/// Else a peer could have one burst read its longest chain again and again.
+/// Descriptors that the slow path reads in one burst, except that it finishes a chain. Without this limit, a
+/// peer could make one burst read its longest chain repeatedly.
 const DESCRIPTORS_PER_BURST: u32 = 4096;
 
-/// Plain chains that a burst takes without a look at the time: none in memory of which large pages are missing, so that
-/// each packet goes the slow way there.
+/// Plain chains that a burst takes without reading the clock. 0 if large pages of the memory are missing, so
+/// that each packet takes the slow path.
 fn at_once(map: &MemoryMap) -> usize {
     if map.is_sparse() { 0 } else { BURST }
 }
 
-/// What one burst did.
+/// The outcome of one burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
-    /// Packets moved (or taken and dropped, when sending).
+    /// Packets moved; when sending, also packets taken and dropped.
     pub(crate) packets: usize,
-    /// The driver wants to be called.
+    /// The driver requested a notification.
     pub(crate) call: bool,
 }
 
-/// A ring we receive from.
+/// A ring to receive from.
 pub(crate) trait DequeuePath: Send {
     /// Appends packets to `out`.
     fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
-    /// As [`burst`](Self::burst), but shows plain frames to `sink` first, and makes packets only of those with which it does not
-    /// deal.
+    /// As [`burst`](Self::burst), but shows plain frames to `sink` first, and makes packets only from those
+    /// that it does not consume.
     fn direct(
         &mut self,
         out: &mut Burst,
@@ -87,13 +87,13 @@ pub(crate) trait DequeuePath: Send {
     ) -> Result<Done, PeerFault>;
     /// Takes packets and drops them.
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
-    /// Asks the driver for kicks; true when something is there already.
+    /// Requests kicks from the driver. Returns true if a chain is already available.
     fn arm(&mut self) -> bool;
-    /// Asks it for none.
+    /// Stops kicks from the driver.
     fn disarm(&mut self);
-    /// Packets that wait in the ring.
+    /// The number of packets that wait in the ring.
     fn waiting(&mut self) -> u16;
-    /// Whether the driver has to be called for what was given back to it.
+    /// Whether the driver must be notified of returned buffers.
     fn call_owed(&mut self) -> bool;
     /// The ring's position.
     fn base(&self) -> u32;
@@ -101,15 +101,15 @@ pub(crate) trait DequeuePath: Send {
     fn name(&self) -> &'static str;
 }
 
-/// A ring we send to.
+/// A ring to send to.
 pub(crate) trait EnqueuePath: Send {
     /// Takes packets from the front of `packets`.
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
     /// Takes frames from the front of `frames`.
     fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
-    /// Prepares what will be needed while nothing is to be sent.
+    /// Requests what later packets will need, while there is nothing to send.
     fn look_ahead(&mut self);
-    /// What the driver takes unfinished.
+    /// The offloads that the driver accepts.
     fn accepted(&self) -> AcceptedOffloads;
     /// The ring's position.
     fn base(&self) -> u32;
@@ -117,29 +117,30 @@ pub(crate) trait EnqueuePath: Send {
     fn name(&self) -> &'static str;
 }
 
-/// What a path is made from.
+/// The configuration of a path.
 pub(crate) struct PathConfig {
     pub(crate) memory: RingMemory,
     pub(crate) device: DeviceConfig,
     pub(crate) features: Features,
-    /// The memory that ring and buffers are in; the path keeps it mapped.
+    /// The memory of ring and buffers; the path keeps it mapped.
     pub(crate) map: Arc<MemoryMap>,
-    /// What a predecessor had taken from `device.base` on: given back as it is.
+    /// Buffers that a predecessor had taken from `device.base` on. They are returned unused.
     pub(crate) taken: Vec<Used>,
     pub(crate) records: Records,
-    /// For a ring whose addresses are translated: it says when it uses them.
+    /// For a ring with translated addresses: reports when the poller uses them.
     pub(crate) visits: Option<Reader<Arc<Kept>>>,
 }
 
 impl PathConfig {
-    /// Bytes before each packet (virtio 1.3, Network Device: Legacy Interface: Device Operation).
+    /// The size in bytes of the virtio header (virtio 1.3, Network Device: Legacy Interface: Device
+    /// Operation).
     fn header(&self) -> u32 {
         let long = Features::VERSION_1 | Features::NET_MRG_RXBUF;
         if self.features.intersects(long) { HDR_LEN } else { LEGACY_HDR_LEN }
     }
 }
 
-/// The data path for ring `index`: the one place where features become types.
+/// Builds the data path of ring `index`. Only this function maps features to types.
 ///
 /// # Errors
 /// [`Refusal::Queue`].
@@ -206,7 +207,7 @@ fn dequeue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path 
     })
 }
 
-/// Gives back what a predecessor had taken; a ring that is recorded is of another type.
+/// Returns the buffers that a predecessor had taken. A ring with records becomes an [`Observed`] one (`Err`).
 fn prepare<Q: DeviceQueue>(queue: Q, mut config: PathConfig) -> (Result<Q, Observed<Q>>, PathConfig) {
     let records = std::mem::take(&mut config.records);
     if records.is_empty() {

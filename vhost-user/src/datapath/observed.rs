@@ -1,7 +1,7 @@
-//! A ring that is recorded for others, in the dirty log of a migration or the inflight region of a successor, or whose addresses
-//! an IOMMU translates.
+//! A ring with records, in the dirty log of a migration or the inflight region, or with addresses that an
+//! IOMMU translates.
 //!
-//! A ring that is neither is not one of these, so it pays nothing.
+//! A ring with neither does not use this type and has no overhead.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use linecard_virtio::{Chain, DeviceMemory, DeviceQueue, Head, Lookahead, PeerFau
 use crate::event::Event;
 use crate::memory::{AHEAD, DirtyLog, MemoryMap, Prefetch, RingInflight, Window};
 
-/// Where a ring's use is recorded, and by what its addresses are translated if not by the map itself.
+/// The records of a ring's use, and its view of the translations if an IOMMU is in use.
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) log: Option<RingLog>,
@@ -25,20 +25,20 @@ impl Records {
     }
 }
 
-/// What of a ring is noted in the dirty log.
+/// What is recorded of a ring in the dirty log.
 pub(crate) struct RingLog {
     pub(crate) log: Arc<DirtyLog>,
     pub(crate) map: Arc<MemoryMap>,
-    /// The buffers that are written (`VHOST_F_LOG_ALL`).
+    /// Whether written buffers are logged (`VHOST_F_LOG_ALL`).
     pub(crate) buffers: bool,
-    /// What of the ring itself is written, as guest addresses and lengths (`VHOST_VRING_F_LOG`).
+    /// The written areas of the ring itself, as guest addresses and lengths (`VHOST_VRING_F_LOG`).
     pub(crate) ring: Vec<(u64, u64)>,
-    /// Signalled when there is news (`SET_LOG_FD`).
+    /// Signalled when bits are newly set (`SET_LOG_FD`).
     pub(crate) event: Option<Arc<Event>>,
 }
 
 impl RingLog {
-    /// Marks what was written; whether that is news.
+    /// Marks written buffers. Returns whether a bit was newly set.
     fn buffers(&self, written: impl Iterator<Item = (*const u8, u32)>) -> bool {
         let mut news = false;
         for (at, len) in written.filter(|_| self.buffers) {
@@ -62,8 +62,8 @@ impl RingLog {
     }
 }
 
-/// Most bytes of a packet with its virtio header: a frontend may lend gigabytes for one, and marking all their pages would take
-/// the time of other ports.
+/// The maximum number of bytes of a packet with its virtio header. A frontend may provide gigabytes for one,
+/// and marking all their pages would delay other ports.
 const LONGEST: u32 = super::MAX_PACKET + linecard_net::vnet::HDR_LEN;
 
 /// The first `most` bytes of `pieces`.
@@ -76,30 +76,30 @@ fn front(pieces: &[Piece], most: u32) -> impl Iterator<Item = (*const u8, u32)> 
     })
 }
 
-/// A ring with its records and its translations.
+/// A ring with records or translations.
 pub(super) struct Observed<Q> {
     queue: Q,
     records: Records,
-    /// The memory of chains of odd shape that were looked at and may have been written.
+    /// The pieces of the chains that the slow path looked at and may have written.
     pieces: Vec<Piece>,
     /// Pages became dirty since the last publish.
     news: bool,
     prefetched: Prefetched,
 }
 
-/// Descriptors of a chain that are looked at before its turn: as many as a driver of 64 KiB packets lends for one.
+/// Descriptors of a chain that are prefetched: as many as a driver with 64 KiB packets uses for one.
 const LOOKED_AT: u16 = 32;
 
-/// How far the translations of chains were looked for before their turn.
+/// The progress of prefetching translations for later chains.
 struct Prefetched {
-    /// So many chains from the next one on.
+    /// The number of chains looked at, from the next one on.
     looked: u16,
-    /// The first of them that lacked something.
+    /// The first of them that had a miss.
     incomplete: Option<u16>,
-    /// [`Window::losses`] and [`Window::generation`] then.
+    /// [`Window::losses`] and [`Window::generation`] at that time.
     losses: u64,
     generation: u64,
-    /// What a chain is collected in meanwhile.
+    /// Collects one chain at a time.
     scratch: SegList,
 }
 
@@ -108,26 +108,26 @@ impl Prefetched {
         Self { looked: 0, incomplete: None, losses: 0, generation: 0, scratch: SegList::limited(LOOKED_AT) }
     }
 
-    /// So many chains are no longer before us.
+    /// Notes that `chains` chains were taken.
     fn went_by(&mut self, chains: u16) {
         self.looked = self.looked.saturating_sub(chains);
         self.incomplete = self.incomplete.map(|at| at.saturating_sub(chains));
     }
 
-    /// Goes back to the first chain of which something may be missing that has not been asked for.
+    /// Goes back to the first chain that may have misses without a request.
     fn go_back(&mut self, window: &Window) {
         let (losses, generation) = (window.losses(), window.generation());
         if losses != self.losses {
-            // What is taken back may be more than one buffer.
+            // A removed range may concern several buffers.
             (self.looked, self.incomplete) = (0, None);
         } else if generation != self.generation {
-            // A walk ends at the first descriptor that lacks something.
+            // A walk ends at the first descriptor without a translation.
             self.looked = self.incomplete.take().unwrap_or(self.looked).min(self.looked);
         }
         (self.losses, self.generation) = (losses, generation);
     }
 
-    /// Looks at chain after chain; what they miss is noted by `memory`.
+    /// Looks at one chain after the other; `memory` notes the misses.
     fn look<Q: DeviceQueue>(&mut self, queue: &mut Q, memory: &Prefetch<'_>) {
         while self.looked < AHEAD {
             let past = Lookahead { chains: self.looked, descs: self.looked };
@@ -144,14 +144,14 @@ impl Prefetched {
     }
 }
 
-// SAFETY: `pieces` are addresses in the map that `records` keeps; whoever has the queue may go through them.
+// SAFETY: `pieces` are addresses in the map that `records` keeps; the owner of the queue may access them.
 unsafe impl<Q: Send> Send for Observed<Q> {}
 
 impl<Q: DeviceQueue> Observed<Q> {
     pub(super) fn new(queue: Q, records: Records) -> Self {
         let mut observed =
             Self { queue, records, pieces: Vec::new(), news: false, prefetched: Prefetched::new() };
-        // The new device half has told the driver what it wants to be told.
+        // The new device half has written its notification settings to the ring.
         observed.note_ring();
         observed
     }
@@ -169,8 +169,8 @@ impl<Q: DeviceQueue> Observed<Q> {
     }
 }
 
-// SAFETY: what the inner queue promises; chains and pieces are passed on as they come, from the memory that was given or from
-// the window, which promises the same.
+// SAFETY: the inner queue makes the same promises. Chains and pieces are passed on unchanged; they are in the
+// given memory or in the window, which makes the same promise.
 unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     const WRITABLE: bool = Q::WRITABLE;
 
@@ -216,8 +216,9 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         Ok(head)
     }
 
-    /// Has what the next chains need asked for before they are needed: a packet for a buffer that cannot be written yet is lost if
-    /// the application does not keep it. Of a packed ring each descriptor counts as one chain, which a receive ring's are.
+    /// Requests translations of the next chains before they are needed: a packet for a buffer without one is
+    /// lost if the application does not keep it. In a packed ring each descriptor counts as one chain, which
+    /// is right for a receive ring.
     fn look_ahead(&mut self) {
         let Some(window) = &self.records.window else { return };
         self.prefetched.go_back(window);
@@ -245,8 +246,8 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         self.queue.take(ahead);
     }
 
-    /// By now all of the packet is written, from the first piece on. How much that was is not told here, so as much as a
-    /// packet can have counts.
+    /// All of the packet is written by now, from the first piece on. Its length is not known here, so the
+    /// maximum is marked.
     fn complete_taken(&mut self, used: Used) {
         let lens = front(&self.pieces, LONGEST);
         let news = self.writes().is_some_and(|log| log.buffers(lens));
@@ -279,7 +280,8 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     fn set_notifications(&mut self, on: bool) -> bool {
         let there = self.queue.set_notifications(on);
         self.note_ring();
-        // A chain that waits for its translation is none: who tells it wakes us.
+        // A chain that waits for its translation does not count; the control thread wakes the poller when it
+        // arrives.
         there && !self.records.window.as_ref().is_some_and(Window::is_waiting)
     }
 

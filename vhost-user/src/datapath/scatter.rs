@@ -1,13 +1,13 @@
-//! Byte by byte position in the pieces of a chain, whatever way the peer has cut it.
+//! A byte position in the pieces of a chain, however the peer has divided it.
 
 use linecard_virtio::Piece;
 
 use super::copy::copy;
 
-/// A position in a chain; every copy moves it on.
+/// A position in a chain; every copy advances it.
 pub(super) struct Cursor<'a> {
     pieces: &'a [Piece],
-    /// Bytes of the first piece that are behind us.
+    /// The bytes of the first piece that were passed.
     offset: u32,
 }
 
@@ -16,15 +16,15 @@ impl<'a> Cursor<'a> {
         Self { pieces, offset: 0 }
     }
 
-    /// Calls `f` with the contiguous parts of the next `len` bytes, and how far each is from the start, until it says
-    /// no; returns how many bytes there were.
+    /// Calls `f` with each contiguous part of the next `len` bytes and its offset, until `f` returns false.
+    /// Returns the number of bytes passed.
     fn each(&mut self, len: usize, mut f: impl FnMut(*mut u8, usize, usize) -> bool) -> usize {
         let mut done = 0;
         while done < len {
             let Some((piece, rest)) = self.pieces.split_first() else { break };
             let left = piece.len.saturating_sub(self.offset);
             let part = (left as usize).min(len - done);
-            // SAFETY: `offset <= piece.len`, so this stays inside the piece or one behind it.
+            // SAFETY: `offset <= piece.len`, so this stays inside the piece or at its end.
             let at = unsafe { piece.ptr.as_ptr().add(self.offset as usize) };
             let more = f(at, done, part);
             done += part;
@@ -40,15 +40,16 @@ impl<'a> Cursor<'a> {
         done
     }
 
-    /// Passes over `len` bytes; returns how many there were.
+    /// Advances by `len` bytes. Returns the number of bytes that were left.
     pub(super) fn skip(&mut self, len: usize) -> usize {
         self.each(len, |_, _, _| true)
     }
 
-    /// Copies `len` bytes to `dst`; returns how many there were, or fewer when `more`, asked after each piece, says no.
+    /// Copies `len` bytes to `dst`. Returns the number of bytes copied: fewer at the end of the chain, or
+    /// when `more`, called after each piece, returns false.
     ///
     /// # Safety
-    /// `dst` is writable for `len` bytes, which are ours.
+    /// `dst` is writable for `len` bytes of this process's own memory.
     pub(super) unsafe fn read(&mut self, dst: *mut u8, len: usize, mut more: impl FnMut() -> bool) -> usize {
         self.each(len, |at, done, part| {
             // SAFETY: `done + part <= len`.
@@ -59,10 +60,11 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Copies `len` bytes from `src`; returns for how many there was room, or fewer when `more`, asked after each piece, says no.
+    /// Copies `len` bytes from `src`. Returns the number of bytes copied: fewer at the end of the chain, or
+    /// when `more`, called after each piece, returns false.
     ///
     /// # Safety
-    /// `src` is readable for `len` bytes, which are ours.
+    /// `src` is readable for `len` bytes of this process's own memory.
     pub(super) unsafe fn write(
         &mut self,
         src: *const u8,

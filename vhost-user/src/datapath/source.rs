@@ -1,4 +1,4 @@
-//! What is sent: bytes in runs, whether they are in packets of ours or, but for the first of them, in the buffer of another peer.
+//! Frames to be sent, as runs of bytes: in packets, or, except for the first run, in another peer's buffer.
 
 use linecard_mempool::Packet;
 use linecard_pmd::direct::Frame;
@@ -10,24 +10,25 @@ use super::fault_budget::FaultBudget;
 use super::scatter::Cursor;
 use crate::port::TxLoss;
 
-/// One frame to be sent. Its bytes are read once.
+/// A frame to be sent. Its bytes are read once.
 pub(super) trait Source {
-    /// Bytes in all runs.
+    /// The total length of all runs in bytes.
     fn len(&self) -> usize;
-    /// Whether [`copy_to`](Self::copy_to) copies all of it.
+    /// Whether [`copy_to`](Self::copy_to) copies the whole frame.
     fn is_simple(&self) -> bool;
-    /// Whether it asks the receiver for something.
+    /// Whether the frame requests an offload.
     fn asks(&self) -> bool;
-    /// What it asks the receiver for.
+    /// The offload that the frame requests.
     fn request(&self) -> Result<Option<TxRequest>, Malformed>;
-    /// Copies a simple one.
+    /// Copies a simple frame.
     ///
     /// # Safety
-    /// `len` is [`len`](Self::len), which the caller has at hand; `to` is writable for as many bytes and overlaps with no run.
+    /// `len` is [`len`](Self::len), which the caller knows already; `to` is writable for that many bytes and
+    /// overlaps with no run.
     unsafe fn copy_to(&self, to: *mut u8, len: usize);
-    /// Where its bytes are, in their order: readable for as many as are said, as long as the source is borrowed.
+    /// The runs of the frame in order: addresses and lengths, readable as long as the source is borrowed.
     fn runs(&self) -> impl Iterator<Item = (*const u8, usize)>;
-    /// It is dropped, for this reason.
+    /// Counts the frame as dropped for `cause`.
     fn dropped(&self, cause: TxLoss, stats: &QueueStats<TxLoss>);
 }
 
@@ -53,12 +54,13 @@ impl Source for Packet {
 
     #[inline(always)]
     unsafe fn copy_to(&self, to: *mut u8, len: usize) {
-        // SAFETY: the only segment of a simple packet has `len` bytes at `data_ptr`; the caller answers for `to`.
+        // SAFETY: the only segment of a simple packet has `len` bytes at `data_ptr`; the caller guarantees
+        // `to`.
         unsafe { copy(to, self.data_ptr(), len) };
     }
 
     fn runs(&self) -> impl Iterator<Item = (*const u8, usize)> {
-        // Segments lie in buffers of the packet, which is borrowed.
+        // The segments are in buffers of the packet, which is borrowed.
         self.segments().map(|segment| (segment.data().as_ptr(), segment.len()))
     }
 
@@ -90,15 +92,16 @@ impl Source for Frame<'_> {
     #[inline(always)]
     unsafe fn copy_to(&self, to: *mut u8, _len: usize) {
         let [(head, head_len), (rest, rest_len)] = Frame::runs(self);
-        // SAFETY: the frame promises `head_len` bytes; the caller, that there is room for all of them.
+        // SAFETY: the frame guarantees `head_len` bytes, and the caller guarantees room for the whole frame.
         unsafe { copy(to, head, head_len) };
         if rest_len == 0 {
             return;
         }
-        // SAFETY: the head is shorter than the frame, for which there is room.
+        // SAFETY: the head is not longer than the frame, for which there is room.
         let to = unsafe { to.add(head_len) };
-        // SAFETY: the frame promises `rest_len` bytes; the caller, that there is room for all of them. Peers that share the same
-        // pages may find a mix of old and new bytes in them; here their mappings are different ranges.
+        // SAFETY: the frame guarantees `rest_len` bytes, and the caller guarantees room for the whole frame.
+        // Peers that share the same pages may see a mix of old and new bytes; in this process their mappings
+        // are different ranges.
         unsafe { copy(to, rest, rest_len) };
     }
 
@@ -106,28 +109,28 @@ impl Source for Frame<'_> {
         Frame::runs(self).into_iter()
     }
 
-    /// A capture disables the direct path, so no observer is to be shown the frame.
+    /// Captures disable the direct path, so there is no observer to show the frame to.
     fn dropped(&self, cause: TxLoss, stats: &QueueStats<TxLoss>) {
         stats.lost(cause, 1);
     }
 }
 
-/// A position in the runs of a source; every copy moves it on.
+/// A position in the runs of a source; every copy advances it.
 pub(super) struct Reader<I> {
     runs: I,
     rest: (*const u8, usize),
 }
 
 impl<I: Iterator<Item = (*const u8, usize)>> Reader<I> {
-    /// At the start of `runs`, which are those of a [`Source`] that is borrowed meanwhile.
+    /// A position at the start of `runs`, which belong to a borrowed [`Source`].
     pub(super) fn new(runs: I) -> Self {
         Self { runs, rest: (std::ptr::null(), 0) }
     }
 
-    /// Copies up to `len` bytes to `cursor`, until the budget is spent; returns how many.
+    /// Copies up to `len` bytes to `cursor`, until the budget is spent. Returns the number of bytes.
     ///
     /// # Safety
-    /// The runs can be read.
+    /// The runs are readable.
     pub(super) unsafe fn fill(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -143,9 +146,10 @@ impl<I: Iterator<Item = (*const u8, usize)>> Reader<I> {
                 continue;
             }
             let part = left.min(len as usize - done);
-            // SAFETY: the run has `left` bytes, at least `part`, and the caller says that they can be read.
+            // SAFETY: the run has `left` bytes, at least `part`, and the caller guarantees that they are
+            // readable.
             let copied = unsafe { cursor.write(from, part, || fault_budget.copied()) };
-            // Stays in the run, or one behind it.
+            // Stays in the run, or at its end.
             self.rest = (from.wrapping_add(copied), left - copied);
             done += copied;
             if copied < part {

@@ -1,7 +1,7 @@
-//! A ring whose addresses go through an IOMMU: its poller says when it uses translations, so that the control thread knows when
-//! it has left one that was taken back.
+//! A ring with addresses that an IOMMU translates. Its poller reports when it uses translations, so that the
+//! control thread knows when it no longer uses one that was removed.
 //!
-//! A ring without an IOMMU is not one of these, so it pays nothing.
+//! A ring without an IOMMU does not use this type and has no overhead.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::port::{RxLoss, TxLoss};
 use crate::session::Kept;
 use crate::slot::Path;
 
-/// A path, and the visits of whoever polls it.
+/// A path that reports when its poller is inside a burst.
 struct Translated<P: ?Sized> {
     visits: Reader<Arc<Kept>>,
     path: Box<P>,
 }
 
-/// The same path for a ring whose translations may be taken back.
+/// Wraps the path of a ring whose translations may be removed.
 pub(super) fn translated(path: Path, visits: Reader<Arc<Kept>>) -> Path {
     match path {
         Path::Dequeue(path) => Path::Dequeue(Box::new(Translated { visits, path })),

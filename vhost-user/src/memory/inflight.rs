@@ -1,5 +1,5 @@
-//! The region in which a backend records, for its successor, which descriptors it has and has not given back
-//! (vhost-user, "Inflight I/O tracking").
+//! The inflight region, in which a backend records for its successor which descriptors it has taken and not
+//! returned (vhost-user, "Inflight I/O tracking").
 //!
 //! ```text
 //!   queue 0 │ queue 1 │ …          each: a head, and an entry for each descriptor
@@ -11,12 +11,13 @@
 //!           32 entries { inflight u8, padding u8, next u16, last u16, num u16, counter u64, id u16, flags u16, len u32, addr u64 }
 //! ```
 //!
-//! A network backend copies packets: it has a descriptor only within a burst, and it takes and gives back in the order of the
-//! ring. So what is in flight lies in the ring itself, behind the position that this backend records once for a burst, and no
-//! entry of its own ever says `inflight`. Those of a predecessor of another kind are read and honoured.
+//! A network backend copies packets: it owns a descriptor only within a burst, and takes and returns
+//! descriptors in ring order. The descriptors in flight are therefore those in the ring after the position
+//! that this backend records once per burst, and its own entries never say `inflight`. Entries that another
+//! kind of backend left are honoured.
 //!
-//! The region is the frontend's to write to at any time. It is read once into values, each is checked, and loops go by the
-//! size of the ring.
+//! The frontend may write to the region at any time. Each field is read once and checked, and the size of the
+//! ring bounds the loops.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -27,13 +28,13 @@ use linecard_wire::payload::PackedBase;
 
 use super::Region;
 
-/// Alignment of each queue's part.
+/// The alignment of each queue's part.
 const ALIGN: usize = 64;
 const VERSION: u16 = 1;
 
 const VERSION_AT: usize = 8;
 const DESC_NUM_AT: usize = 10;
-/// Of an entry, of either kind.
+/// The offset of the counter in an entry of either layout.
 const COUNTER: usize = 8;
 
 mod split {
@@ -55,7 +56,7 @@ mod packed {
     pub(super) const ID: usize = 16;
 }
 
-/// Bytes of a queue's head, and of each of its entries.
+/// The sizes in bytes of a queue's head and of each of its entries.
 const fn shape(layout: Layout) -> (usize, usize) {
     match layout {
         Layout::Split => (16, 16),
@@ -63,54 +64,55 @@ const fn shape(layout: Layout) -> (usize, usize) {
     }
 }
 
-/// Bytes of one queue's part.
+/// The size in bytes of one queue's part.
 fn stride(layout: Layout, queue_size: u16) -> usize {
     let (head, entry) = shape(layout);
     (head + entry * usize::from(queue_size)).next_multiple_of(ALIGN)
 }
 
-/// Bytes of a region for `queues` rings of `queue_size` descriptors each.
+/// The size in bytes of a region for `queues` rings of `queue_size` descriptors each.
 pub(crate) fn region_len(layout: Layout, queues: u16, queue_size: u16) -> u64 {
     (stride(layout, queue_size) * usize::from(queues)) as u64
 }
 
-/// A region that the frontend keeps from one backend to the next.
+/// A region that the frontend passes from one backend to the next.
 pub(crate) struct Inflight {
     pub(crate) region: Region,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
 }
 
-/// One ring's part of it.
+/// One ring's part of an inflight region.
 pub(crate) struct RingInflight {
-    /// Keeps it mapped.
+    /// Keeps the region mapped.
     _region: Arc<Inflight>,
     bytes: SharedBytes,
     layout: Layout,
     size: u16,
 }
 
-// SAFETY: the bytes are in the region, which is kept and may be used from any thread.
+// SAFETY: the bytes are in the region, which `_region` keeps mapped and which any thread may use.
 unsafe impl Send for RingInflight {}
 
-/// Where a predecessor stood, by its records.
+/// A predecessor's position, from its records.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// Behind what it had given back.
+    /// The position after the buffers that it had returned.
     pub(crate) base: u32,
-    /// What it had taken from there on and not given back, in the order in which it took it.
+    /// The buffers that it had taken and not returned, in the order in which it took them.
     pub(crate) taken: Vec<Used>,
 }
 
 impl RingInflight {
-    /// The part of ring `index`; `None` where there is none, or none for so many descriptors.
+    /// The part of ring `index`; `None` if the region has none, or none for `size` descriptors.
     pub(crate) fn of(region: &Arc<Inflight>, index: usize, layout: Layout, size: u16) -> Option<Self> {
         if index >= usize::from(region.queues) || size > region.queue_size {
             return None;
         }
         let stride = stride(layout, region.queue_size);
         let start = region.region.at((index * stride) as u64, stride as u64)?;
-        // SAFETY: `at` checked the range, which stays mapped as long as `_region`; all access is through shared cells.
+        // SAFETY: `at` checked the range, which stays mapped as long as `_region`; all access goes through
+        // shared cells.
         let bytes = unsafe { SharedBytes::new(start, stride) };
         Some(Self { _region: Arc::clone(region), bytes, layout, size })
     }
@@ -125,13 +127,13 @@ impl RingInflight {
         }
     }
 
-    /// Where field `field` of entry `n` is.
+    /// The offset of `field` in entry `n`.
     fn entry(&self, n: u16, field: usize) -> usize {
         let (head, entry) = shape(self.layout);
         head + entry * usize::from(n) + field
     }
 
-    /// A burst is about to be given back, up to `base`.
+    /// Records that a burst is about to be returned, up to `base`.
     pub(crate) fn publishing(&self, base: u32) {
         if self.layout == Layout::Packed {
             let to = PackedBase::from_u32(base);
@@ -140,7 +142,7 @@ impl RingInflight {
         }
     }
 
-    /// It was given back.
+    /// Records that the burst has been returned.
     pub(crate) fn published(&self, base: u32) {
         match self.layout {
             Layout::Split => self.set(split::USED_IDX, base as u16),
@@ -152,9 +154,9 @@ impl RingInflight {
         }
     }
 
-    /// Nothing is in flight at `base`: what is recorded from now on.
+    /// Initializes the record, with nothing in flight at `base`.
     pub(crate) fn begin(&self, base: u32) {
-        // Whoever reads it before all is written finds a region that nobody has used.
+        // A reader finds an unused region until everything is written.
         self.set(VERSION_AT, 0_u16);
         (0..self.size).for_each(|n| self.set(self.entry(n, 0), 0_u8));
         self.set(0, 0_u64);
@@ -173,7 +175,8 @@ impl RingInflight {
         }
     }
 
-    /// Where the predecessor stood that used the ring in `memory`; `None` where it left no record of such a ring.
+    /// The position of the predecessor that used the ring in `memory`; `None` if it left no record of this
+    /// ring.
     pub(crate) fn position(&self, memory: &RingMemory) -> Option<Position> {
         if self.get::<u16>(VERSION_AT) != VERSION || self.get::<u16>(DESC_NUM_AT) != self.size {
             return None;
@@ -187,7 +190,7 @@ impl RingInflight {
     fn split_position(&self, memory: &RingMemory) -> Option<Position> {
         const IDX: usize = 2;
         let used: u16 = memory.device.cell(IDX)?.load(Acquire);
-        // Given back, but not yet noted: the list of the last batch says which.
+        // Buffers that were returned but not recorded as such are in the list of the last batch.
         let batch = used.wrapping_sub(self.get(split::USED_IDX));
         let inflight = self.in_flight_without(self.get(split::LAST_BATCH_HEAD), batch, split::NEXT);
         let offered = |k: usize| {
@@ -209,7 +212,7 @@ impl RingInflight {
         if at.0 >= self.size || to.0 >= self.size {
             return None;
         }
-        // A burst whose end was not noted: the ring says whether it was given back.
+        // If the end of a burst was not recorded, the ring shows whether the burst was returned.
         if at != to && is_used(memory, at)? {
             (at, free) = (to, self.get(packed::FREE_HEAD));
         }
@@ -226,7 +229,7 @@ impl RingInflight {
         Some(Position { base: base.to_u32(), taken })
     }
 
-    /// The chain that entry `n` is the head of.
+    /// The chain whose head is entry `n`.
     fn packed_chain(&self, n: u16) -> Used {
         let last: u16 = self.get(self.entry(n, packed::LAST));
         let id = self.get(self.entry(last.min(self.size - 1), packed::ID));
@@ -234,7 +237,8 @@ impl RingInflight {
         Used { id, descs, len: 0 }
     }
 
-    /// Whether the packed ring still has the chains `taken` from `at` on: they are simply taken again then.
+    /// Whether the packed ring still offers the chains `taken` from `at` on. They are then simply taken
+    /// again.
     fn are_offered(&self, memory: &RingMemory, at: (u16, bool), taken: &[Used]) -> bool {
         const ID: usize = 12;
         let mut at = (u32::from(at.0), at.1);
@@ -251,7 +255,7 @@ impl RingInflight {
         })
     }
 
-    /// The entries in flight, longest first, but for the `count` of the list that begins at `head`.
+    /// The entries in flight, oldest first, without the first `count` of the list that begins at `head`.
     fn in_flight_without(&self, head: u16, count: u16, next: usize) -> Vec<u16> {
         let mut inflight: Vec<bool> = (0..self.size).map(|n| self.get::<u8>(self.entry(n, 0)) == 1).collect();
         let mut head = head;
@@ -262,13 +266,13 @@ impl RingInflight {
         }
         let mut entries: Vec<u16> =
             (0..self.size).zip(inflight).filter_map(|(n, on)| on.then_some(n)).collect();
-        // The counter is at the same place of both kinds of entries.
+        // The counter has the same offset in both kinds of entries.
         entries.sort_by_cached_key(|n| self.get::<u64>(self.entry(*n, COUNTER)));
         entries
     }
 }
 
-/// `AVAIL` and `USED` of the packed descriptor in this slot.
+/// The flags `AVAIL` and `USED` of the packed descriptor at index `slot`.
 fn phase_flags(memory: &RingMemory, slot: u16) -> Option<(bool, bool)> {
     const FLAGS: usize = 14;
     let at = usize::from(slot) * layout::DESC_BYTES + FLAGS;
@@ -276,12 +280,12 @@ fn phase_flags(memory: &RingMemory, slot: u16) -> Option<(bool, bool)> {
     Some((flags & layout::F_AVAIL != 0, flags & layout::F_USED != 0))
 }
 
-/// Whether the packed descriptor in this slot was used in this lap.
+/// Whether the packed descriptor at this index was used in this lap.
 fn is_used(memory: &RingMemory, (slot, wrap): (u16, bool)) -> Option<bool> {
     phase_flags(memory, slot).map(|flags| flags == (wrap, wrap))
 }
 
-/// Whether the packed descriptor in this slot is available in this lap.
+/// Whether the packed descriptor at this index is available in this lap.
 pub(crate) fn is_available(memory: &RingMemory, (slot, wrap): (u16, bool)) -> Option<bool> {
     phase_flags(memory, slot).map(|flags| flags == (wrap, !wrap))
 }

@@ -1,4 +1,4 @@
-//! All regions of a peer, and the way from its addresses to ours.
+//! All regions of a peer, and the translation of its addresses to addresses in this process.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use linecard_wire::payload::MemoryRegion;
 use super::region::{Region, check_ranges};
 use crate::error::RegionError;
 
-/// Most regions a peer may have, whatever its limit.
+/// The maximum number of regions of a peer, regardless of its limit.
 pub(crate) const MAX_REGIONS: u16 = 509;
 
-/// How much a peer may share.
+/// Limits on the memory that a peer may share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MapLimits {
-    /// Bytes of all regions together.
+    /// The total size of all regions in bytes.
     pub(crate) total: u64,
-    /// Regions, as `GET_MAX_MEM_SLOTS` says.
+    /// The number of regions, as reported by `GET_MAX_MEM_SLOTS`.
     pub(crate) regions: u16,
 }
 
 impl MapLimits {
-    /// Whether regions with these descriptions can be one map.
+    /// Checks whether regions with these descriptions can form one map.
     ///
     /// # Errors
     /// [`RegionError::Count`], [`RegionError::Total`], [`RegionError::Overlap`], [`RegionError::Empty`],
@@ -43,7 +43,7 @@ impl MapLimits {
     }
 }
 
-/// The region that most addresses are in, flat for one comparison.
+/// The largest region, which contains most addresses, stored for a single comparison.
 #[derive(Clone, Copy)]
 struct Flat {
     guest: u64,
@@ -51,7 +51,7 @@ struct Flat {
     start: NonNull<u8>,
 }
 
-/// An unchanging set of regions, sorted by guest address, without overlaps.
+/// An immutable set of regions, sorted by guest address, without overlaps.
 ///
 /// ```
 /// use linecard_virtio::{Access, DeviceMemory};
@@ -63,20 +63,20 @@ pub struct MemoryMap {
     by_guest: Vec<Arc<Region>>,
 }
 
-// SAFETY: addresses and regions that may go anywhere; see `Region`.
+// SAFETY: addresses, and regions that may be sent to any thread; see `Region`.
 unsafe impl Send for MemoryMap {}
-// SAFETY: a shared reference only tells addresses.
+// SAFETY: a shared reference only gives access to addresses.
 unsafe impl Sync for MemoryMap {}
 
 impl MemoryMap {
-    /// A map of nothing.
+    /// A map without regions.
     pub fn empty() -> Arc<Self> {
         #[expect(clippy::disallowed_methods, reason = "a region of no bytes, as in a slice of none")]
         let largest = Flat { guest: 0, size: 0, start: NonNull::dangling() };
         Arc::new(Self { largest, by_guest: Vec::new() })
     }
 
-    /// A map of `regions`, whose descriptions were [checked](MapLimits::check) together.
+    /// A map of `regions`, which were [checked](MapLimits::check) together.
     pub(crate) fn new(mut regions: Vec<Arc<Region>>) -> Arc<Self> {
         regions.sort_by_key(|region| region.spec.guest_addr);
         let Some(big) = regions.iter().max_by_key(|region| region.spec.size) else {
@@ -86,7 +86,7 @@ impl MemoryMap {
         Arc::new(Self { largest, by_guest: regions })
     }
 
-    /// Whether hugetlb pages of it were missing when it was mapped.
+    /// Whether hugetlb pages of a region were missing when it was mapped.
     pub(crate) fn is_sparse(&self) -> bool {
         self.by_guest.iter().any(|region| region.sparse)
     }
@@ -95,15 +95,15 @@ impl MemoryMap {
         &self.by_guest
     }
 
-    /// The guest address behind the last one.
+    /// The first guest address after the last region.
     pub(crate) fn end(&self) -> u64 {
-        // Cannot overflow: checked before.
+        // This cannot overflow: `check` excluded it.
         self.by_guest.last().map_or(0, |region| region.spec.guest_addr + region.spec.size)
     }
 
-    /// The guest address of what lies at `at` in this process: the way back from [`translate`](DeviceMemory::translate).
-    /// Each region is mapped at a place of its own, so there is one at most. Whoever needs guest addresses (the dirty log)
-    /// asks here, and packets that are not logged carry none.
+    /// The guest address of the memory at `at` in this process: the inverse of
+    /// [`translate`](DeviceMemory::translate). It is unique, because each region has its own mapping. Only
+    /// code that needs guest addresses (the dirty log) uses this; packets do not carry them.
     pub(crate) fn guest_addr(&self, at: *const u8) -> Option<u64> {
         let inside = |start: NonNull<u8>, size: u64| {
             let offset = at.addr().wrapping_sub(start.addr().get()) as u64;
@@ -117,12 +117,12 @@ impl MemoryMap {
             .find_map(|region| Some(region.spec.guest_addr + inside(region.start(), region.spec.size)?))
     }
 
-    /// Where `len` bytes at the frontend's own address `addr` are; all in one region.
+    /// The location of `len` bytes at the frontend's address `addr`, if they are inside one region.
     pub(crate) fn translate_user(&self, addr: u64, len: u64) -> Option<NonNull<u8>> {
         self.by_guest.iter().find_map(|region| region.at(addr.checked_sub(region.spec.user_addr)?, len))
     }
 
-    /// The region that contains guest address `addr`, and how far into it.
+    /// The region that contains guest address `addr`, and the offset in it.
     fn find(&self, addr: u64) -> Option<(&Region, u64)> {
         let after = self.by_guest.partition_point(|region| region.spec.guest_addr <= addr);
         let region = self.by_guest.get(after.checked_sub(1)?)?;
@@ -130,7 +130,7 @@ impl MemoryMap {
         (offset < region.spec.size).then_some((region, offset))
     }
 
-    /// The place of the longest contiguous prefix of `len` bytes at guest address `addr`.
+    /// The location and length of the longest contiguous prefix of `len` bytes at guest address `addr`.
     pub(crate) fn part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
         let (region, offset) = self.find(addr)?;
         let room = u32::try_from(region.spec.size - offset).unwrap_or(u32::MAX);
@@ -146,7 +146,7 @@ impl MemoryMap {
     }
 }
 
-/// Whether the ranges `of` the specs are apart from each other.
+/// Checks that the ranges of the specs do not overlap.
 fn no_overlap(
     specs: &mut [MemoryRegion],
     start_of: impl Fn(&MemoryRegion) -> u64,
@@ -154,7 +154,7 @@ fn no_overlap(
     specs.sort_by_key(&start_of);
     for pair in specs.windows(2) {
         if let [low, high] = pair {
-            // Cannot overflow: each was checked before.
+            // This cannot overflow: `check_ranges` excluded it.
             if start_of(low) + low.size > start_of(high) {
                 return Err(RegionError::Overlap { guest: high.guest_addr });
             }
@@ -163,8 +163,8 @@ fn no_overlap(
     Ok(())
 }
 
-// SAFETY: every pointer comes from a checked range inside a mapping that lives as long as the map; raw and
-// atomic access to shared file pages is always valid (pages that vanish are the fault handler's business).
+// SAFETY: every pointer comes from a checked range inside a mapping that lives as long as the map. Raw and
+// atomic access to shared file pages is always valid; the SIGBUS handler replaces pages that vanish.
 unsafe impl DeviceMemory for MemoryMap {
     #[inline(always)]
     fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {

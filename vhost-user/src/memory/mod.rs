@@ -1,4 +1,4 @@
-//! A peer's memory as this process sees it.
+//! A peer's memory, mapped into this process.
 //!
 //! ```text
 //!   guest address (descriptors) ─┐
@@ -6,7 +6,7 @@
 //!   user address (rings) ────────┘
 //! ```
 //!
-//! A map never changes: a new table makes a new map, and rings are built anew on it.
+//! A map never changes: a new memory table makes a new map, and the rings are rebuilt on it.
 
 mod inflight;
 mod iotlb;

@@ -1,4 +1,4 @@
-//! One region: checked, mapped between guard pages, unmapped on drop.
+//! One memory region: checked, mapped between guard pages, unmapped on drop.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,29 +17,29 @@ use super::unmap::unmap;
 use crate::error::RegionError;
 use crate::limits::Ledger;
 
-/// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
+/// File systems whose page faults need no other process, and therefore cannot block.
 const SAFE_FILE_SYSTEMS: [i64; 2] = [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC];
 const SMALL_PAGE: u64 = 4096;
-/// The largest page that may have to be made while a ring is polled.
+/// The largest page that may have to be allocated while a ring is polled.
 const LARGEST_ABSENT: u64 = 2 << 20;
 
 /// A mapped region of a peer's memory.
 pub(crate) struct Region {
-    /// What the peer said, checked.
+    /// The peer's description, checked.
     pub(crate) spec: MemoryRegion,
-    /// The descriptor it was mapped from, where a successor will need it.
+    /// The descriptor from which it was mapped, if a successor will need it.
     kept: Option<PeerFd>,
-    /// The file it is a part of; the mapping keeps it, so no other file gets its number meanwhile.
+    /// The mapped file. The mapping keeps it open, so no other file gets its inode number meanwhile.
     file: FileId,
-    /// Hugetlb pages that are not all there: see [`is_sparse`].
+    /// Hugetlb pages of the file are missing: see [`is_sparse`].
     pub(crate) sparse: bool,
-    /// Where `spec.guest_addr` is in this process.
+    /// The location of `spec.guest_addr` in this process.
     start: NonNull<u8>,
-    /// Tells the fault handler about the mapping; must end before the mapping does.
+    /// Registers the mapping with the SIGBUS handler; must be dropped before the mapping.
     watch: Option<Watch>,
-    /// The reservation, guards included; there until the drop.
+    /// The reservation, guards included; `Some` until the drop.
     mapping: Option<MmapRaw>,
-    /// The addresses and the region, given back when it is unmapped.
+    /// The charges for the addresses and the region, returned when it is unmapped.
     charges: Option<[Charge; 2]>,
     closer: Closer,
 }
@@ -57,17 +57,18 @@ impl Drop for Region {
     }
 }
 
-// SAFETY: the region is an address range that stays mapped until the value drops; nothing in it is tied to
-// a thread.
+// SAFETY: the region is an address range that stays mapped until the value drops; nothing in it depends on a
+// thread.
 unsafe impl Send for Region {}
-// SAFETY: `&Region` only tells addresses.
+// SAFETY: `&Region` only gives access to addresses.
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Checks what `spec` says against `file`, charges `ledger` with it and maps it; `alarm` watches it for pages that vanish.
+    /// Checks `spec` against `file`, charges `ledger` and maps the region. `alarm` is raised if its pages
+    /// vanish.
     ///
     /// # Errors
-    /// Any [`RegionError`] but those about several regions.
+    /// Any [`RegionError`] except those about several regions.
     pub(crate) fn map(
         spec: MemoryRegion,
         file: BorrowedFd<'_>,
@@ -80,8 +81,8 @@ impl Region {
         Self::place(spec, (file, file_facts), alarm, ledger)
     }
 
-    /// The same without a question about the file, which may be a device that has memory: for a frontend of this process, which
-    /// knows what it passes.
+    /// As [`map`](Self::map), but without checks of the file, which may be a device with memory. For a
+    /// trusted frontend in this process.
     ///
     /// # Errors
     /// As [`map`](Self::map).
@@ -104,13 +105,13 @@ impl Region {
         alarm: Option<&Arc<Alarm>>,
         ledger: &Ledger,
     ) -> Result<Self, RegionError> {
-        // The file offset need not be page-aligned: map from the page it lies in.
+        // The file offset need not be page-aligned, so the mapping starts at the page that contains it.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);
         let layout = Placement { page: page as usize, len: len as usize, offset: spec.offset - skip };
         let charges = [ledger.mapped.charge(len)?, ledger.regions.charge(1)?];
         let (mapping, base) = layout.map(file)?;
-        // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
+        // SAFETY: `skip < page <= len`, so this stays inside the new mapping.
         let start = unsafe { base.add(skip as usize) };
         let start_of = base.as_ptr() as usize;
         let watch = alarm.map(|alarm| Watch::new(start_of, layout.len, layout.page, alarm));
@@ -131,28 +132,28 @@ impl Region {
         })
     }
 
-    /// The same, with the descriptor it was mapped from.
+    /// Keeps the descriptor from which the region was mapped.
     #[must_use]
     pub(crate) fn keeping(mut self, file: PeerFd) -> Self {
         self.kept = Some(file);
         self
     }
 
-    /// The descriptor it was mapped from, if that was [kept](Self::keeping).
+    /// The descriptor from which the region was mapped, if it was [kept](Self::keeping).
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
         self.kept.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.
+    /// Whether `spec` and `file` describe this region: the same addresses and the same part of the same file.
     pub(crate) fn is(&self, spec: &MemoryRegion, file: &PeerFd) -> bool {
         let same_file = |fd| check_kind(fd).and_then(|()| FileId::of(fd)).is_ok_and(|id| id == self.file);
         self.spec == *spec && same_file(file.as_fd())
     }
 
-    /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.
+    /// The location of `len` bytes at `offset` into the region; `None` if they are not all inside.
     pub(crate) fn at(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len)?;
-        // SAFETY: `offset <= end <= size`, the mapping is at least that long from `start`.
+        // SAFETY: `offset <= end <= size`, and the mapping has at least `size` bytes from `start`.
         (end <= self.spec.size).then(|| unsafe { self.start.add(offset as usize) })
     }
 
@@ -161,7 +162,7 @@ impl Region {
     }
 }
 
-/// What tells a file from all others that exist at the same time.
+/// Identifies a file among all that exist at the same time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -169,7 +170,7 @@ struct FileId {
 }
 
 impl FileId {
-    /// Of the file behind `fd`, whose kind was checked: asked about another one, its owner may not answer.
+    /// Identifies the file of `fd`, whose kind was checked: for other files, `fstat` could block.
     fn of(fd: BorrowedFd<'_>) -> Result<Self, RegionError> {
         stat(fd).map(|stat| Self { device: stat.st_dev, inode: stat.st_ino })
     }
@@ -180,8 +181,8 @@ fn stat(fd: BorrowedFd<'_>) -> Result<Stat, RegionError> {
     rustix::fs::fstat(fd).map_err(failed)
 }
 
-/// Refuses what is not memory. Asked before anything else, because the kernel alone answers it: any other file may be a
-/// program of the peer's (FUSE), and `fstat` would wait for that.
+/// Refuses files that are not memory. This check comes first, because the kernel answers it alone: any other
+/// file may belong to a program of the peer (FUSE), for which `fstat` would wait.
 fn check_kind(fd: BorrowedFd<'_>) -> Result<(), RegionError> {
     rustix::fs::fcntl_get_seals(fd).map(drop).map_err(|_| RegionError::FileKind)
 }
@@ -193,7 +194,7 @@ pub(super) fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
     let ranges =
         [("guest address", spec.guest_addr), ("user address", spec.user_addr), ("file offset", spec.offset)];
     for (what, start) in ranges {
-        // Half the address space is kept free, so that rounding up to pages cannot overflow either.
+        // File offsets stay in the lower half of their range, so rounding up to pages cannot overflow either.
         if start.checked_add(spec.size).is_none()
             || (what == "file offset" && start + spec.size > i64::MAX as u64)
         {
@@ -203,7 +204,7 @@ pub(super) fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
     Ok(())
 }
 
-/// Checks kind and length of the file; returns what it is, its page size, and whether it is sparse.
+/// Checks the kind and length of the file. Returns its identity, its page size, and whether it is sparse.
 fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64, bool), RegionError> {
     let failed = |source| RegionError::System { action: "inspecting the file", source };
     let stat = stat(file)?;
@@ -211,7 +212,7 @@ fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64,
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG || !SAFE_FILE_SYSTEMS.contains(&system) {
         return Err(RegionError::FileKind);
     }
-    // Cannot overflow: `check_ranges` came before.
+    // This cannot overflow: `check_ranges` excluded it.
     let end = spec.offset + spec.size;
     let len = stat.st_size.cast_unsigned();
     if end > len {
@@ -223,10 +224,10 @@ fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64,
     Ok((FileId { device: stat.st_dev, inode: stat.st_ino }, page, is_sparse(&stat, page)?))
 }
 
-/// Whether a file of hugetlb pages lacks some of them, so that to touch one is to make it: 0.1 ms for 2 MiB.
+/// Whether a hugetlb file lacks some of its pages, so that the first access allocates one: 0.1 ms for 2 MiB.
 ///
 /// # Errors
-/// [`RegionError::Sparse`] for larger ones, which take as much as 0.1 s each.
+/// [`RegionError::Sparse`] for larger pages, which take up to 0.1 s each.
 fn is_sparse(stat: &Stat, page: u64) -> Result<bool, RegionError> {
     /// Unit of `st_blocks` (`stat(2)`).
     const BLOCK: u64 = 512;
@@ -237,12 +238,12 @@ fn is_sparse(stat: &Stat, page: u64) -> Result<bool, RegionError> {
     }
 }
 
-/// What kind of file system a file is on: `f_type` of `statfs(2)`.
+/// The kind of file system of a file: `f_type` of `statfs(2)`.
 fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(rustix::fs::fstatfs(file)?.f_type)
 }
 
-/// Where to map: `len` bytes of the file from `offset`, in pages of `page`.
+/// The mapping to make: `len` bytes of the file from `offset`, in pages of `page`.
 struct Placement {
     page: usize,
     len: usize,
@@ -250,7 +251,7 @@ struct Placement {
 }
 
 impl Placement {
-    /// Reserves addresses, takes all access away, and maps the file into the middle.
+    /// Reserves addresses without access, and maps the file into their middle.
     fn map(&self, file: BorrowedFd<'_>) -> Result<(MmapRaw, NonNull<u8>), RegionError> {
         let failed = |action| move |source| RegionError::System { action, source };
         let overflow =
@@ -264,23 +265,24 @@ impl Placement {
             .map(MmapRaw::from)
             .map_err(failed("reserving addresses"))?;
         let low = reservation.as_mut_ptr();
-        // SAFETY: the range is exactly the reservation, which nothing uses yet.
+        // SAFETY: the range is exactly the reservation, which is not in use yet.
         cvt(unsafe { libc::mprotect(low.cast(), total, libc::PROT_NONE) }).map_err(failed("guarding"))?;
         let gap = low.addr().wrapping_neg() % self.page + self.page;
         // SAFETY: `gap < 2 * page`, so `gap + len + page <= total`: inside, with a guard page on both sides.
         let base = unsafe { low.add(gap) };
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // Without NORESERVE whoever maps hugetlb pages reserves those that are not there, past the limits of the peer's
-        // memory cgroup. For other files it means nothing.
+        // Without NORESERVE, mapping a hugetlb file would reserve missing pages, beyond the limits of the
+        // peer's memory cgroup. For other files the flag has no effect.
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
         let offset = self.offset.cast_signed();
-        // SAFETY: replaces part of our own reservation, which nothing uses yet; MmapRaw unmaps it with the rest.
+        // SAFETY: this replaces part of the new reservation, which is not in use yet; MmapRaw unmaps it with
+        // the rest.
         let mapped = unsafe { libc::mmap(base.cast(), self.len, access, flags, file.as_raw_fd(), offset) };
         if mapped == libc::MAP_FAILED {
             return Err(failed("mapping")(io::Error::last_os_error()));
         }
         for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
-            // SAFETY: the range is the mapping just made; both advices only change what dumps and forks see.
+            // SAFETY: the range is the new mapping; both advices only affect core dumps and forks.
             cvt(unsafe { libc::madvise(mapped, self.len, advice) }).map_err(failed("advising"))?;
         }
         NonNull::new(base).map(|base| (reservation, base)).ok_or_else(overflow)

@@ -1,38 +1,41 @@
-//! Survives a peer that takes pages away from under us.
+//! A SIGBUS handler that lets the process survive a peer that removes pages of its shared memory.
 //!
-//! A peer may shrink the file behind its memory, or punch holes into hugepages that then run out; sealing
-//! does not prevent the latter. Our next touch of such a page raises SIGBUS. The handler here looks the
-//! address up in a fixed table of peer mappings, puts anonymous memory in its place, and raises that peer's
-//! [`Alarm`]: the port notices at its next burst and drops the peer.
+//! A peer may shrink the file of its memory, or punch holes into hugepages of which none are left; sealing
+//! does not prevent the latter. The next access to such a page raises SIGBUS. The handler looks the address
+//! up in a fixed table of peer mappings, maps anonymous memory in its place, and raises that peer's
+//! [`Alarm`]: the port notices it at its next burst and disconnects the peer.
 //!
-//! Every other SIGBUS does what it would have done without us: a fault at another address, and one that somebody *sent*
-//! (`kill -BUS`). A handler of before is called; where there was none, or that one asks for the default action by
-//! installing it, as that of Rust's runtime does, the process ends by SIGBUS, also by one that was sent; where it was
-//! ignored, a sent one is ignored, and so it is in the first process of a PID namespace, for which the kernel drops what
-//! has no handler. In no case does the process go on without this handler.
+//! Every other SIGBUS has the effect that it would have without this handler: a fault at another address, or
+//! a signal that was *sent* (`kill -BUS`). A previous handler is called. The process ends by SIGBUS if there
+//! was no previous handler, or if that handler installs the default action, as the one of Rust's runtime
+//! does. If the signal was ignored, a sent one is still ignored, and so it is in the first process of a PID
+//! namespace, for which the kernel drops signals without a handler. In no case does the process continue
+//! without this handler.
 //!
-//! The first time that is one page. But a burst goes on, and one chain can lead to 32 768 pages, each apart from the
-//! others: replaced one by one they would be more mappings than a process may have (`vm.max_map_count`), and the next
-//! fault would end it. So each fault of a peer replaces twice as much around it as the one before.
+//! The first fault replaces one page. But the burst continues, and one chain can lead to 32 768 separate
+//! pages: replaced one by one, they would need more mappings than a process may have (`vm.max_map_count`),
+//! and the next fault would end it. Each fault of a peer therefore replaces twice as much memory as the one
+//! before.
 //!
-//! The table is lock-free and the handler touches nothing else, so it is safe in a signal.
+//! The table is lock-free and the handler uses nothing else, so it is async-signal-safe.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Mappings that can be watched at once: enough for 32 peers with as many regions as a peer may have. Further ones are
-/// refused, because one hole in memory that nobody watches would end the process. So would a kernel that lets us map
-/// nothing more: with its guards a region takes up to three of the 65 530 mappings of a process (`vm.max_map_count`).
+/// The number of mappings that can be watched: enough for 32 peers with the maximum number of regions.
+/// Further regions are refused, because one hole in unwatched memory would end the process. So would a kernel
+/// that allows no more mappings: with its guards a region takes up to three of the process's 65 530
+/// (`vm.max_map_count`).
 pub(crate) const ENTRIES: usize = 16_384;
-/// `start` of an entry that is being filled.
+/// The `start` of an entry that is being filled.
 const CLAIMED: usize = 1;
-/// Most bytes that one fault replaces, but for a page that is larger: to take away what was mapped there before takes a
-/// few milliseconds.
+/// The maximum number of bytes that one fault replaces, except for a larger page: removing the old mapping
+/// takes a few milliseconds.
 const MOST: usize = 1 << 30;
 
-/// Raised when a page of a peer's memory vanished.
+/// A flag that is raised when a page of a peer's memory vanishes.
 ///
 /// ```
 /// let alarm = linecard_vhost_user::sigbus::Alarm::new();
@@ -40,24 +43,24 @@ const MOST: usize = 1 << 30;
 /// ```
 #[derive(Debug, Default)]
 pub struct Alarm {
-    /// How often it was raised.
+    /// The number of times it was raised.
     faults: AtomicU32,
 }
 
 impl Alarm {
-    /// An alarm that nothing has raised.
+    /// An alarm that has not been raised.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Whether a page vanished since the alarm was made.
+    /// Whether a page has vanished since the alarm was created.
     #[inline(always)]
     pub fn raised(&self) -> bool {
         self.faults.load(Ordering::Relaxed) != 0
     }
 }
 
-/// One watched mapping. Free: `start` 0.
+/// One watched mapping. An entry whose `start` is 0 is free.
 struct Entry {
     start: AtomicUsize,
     len: AtomicUsize,
@@ -74,13 +77,13 @@ static TABLE: [Entry; ENTRIES] = [const {
     }
 }; ENTRIES];
 
-/// Entries from here on were never used; keeps the handler's search short.
+/// The first entry that was never used; limits the handler's search.
 static HIGH: AtomicUsize = AtomicUsize::new(0);
 
-/// Who handled SIGBUS before us.
+/// The action for SIGBUS before the handler was installed.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 
-/// A mapping in the table; leaves it on drop, before the mapping goes.
+/// A mapping in the table; removed on drop, before it is unmapped.
 pub(crate) struct Watch {
     entry: &'static Entry,
     /// Keeps the alarm alive while the table points at it.
@@ -113,12 +116,12 @@ impl Drop for Watch {
 /// Installs the handler, once per process.
 ///
 /// # Errors
-/// What `sigaction` said.
+/// The error of `sigaction`.
 pub fn install() -> io::Result<()> {
     static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
     RESULT
         .get_or_init(|| {
-            // Known before the handler can run: a fault that is not ours needs it.
+            // Stored before the handler can run: it needs this for faults at other addresses.
             let previous = exchange(None)?;
             PREVIOUS.get_or_init(|| previous);
             exchange(Some(&ours())).map(|_| ())
@@ -138,7 +141,7 @@ fn default_action() -> libc::sigaction {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Sets the action for SIGBUS if one is given; returns the one before.
+/// Sets the action for SIGBUS if one is given. Returns the previous action.
 fn exchange(action: Option<&libc::sigaction>) -> Result<libc::sigaction, i32> {
     let mut previous = default_action();
     let action = action.map_or(std::ptr::null(), std::ptr::from_ref);
@@ -160,7 +163,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: errno is this thread's own, and lives as long as it does.
     let saved = unsafe { errno.read() };
-    // One that somebody sent has no address.
+    // A signal that was sent has no address.
     let fault = details.si_code > 0;
     if !(fault && TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr))) {
         pass_on(signal, info, context);
@@ -170,27 +173,29 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
 }
 
 impl Entry {
-    /// When `addr` is in this mapping: puts zeros there and raises the alarm.
+    /// If `addr` is in this mapping, replaces memory there with zeros and raises the alarm.
     fn replace(&self, addr: usize) -> bool {
         // S2, pairs with S1.
         let start = self.start.load(Ordering::Acquire);
         let (len, page) = (self.len.load(Ordering::Relaxed), self.page.load(Ordering::Relaxed));
         let inside = start > CLAIMED && addr >= start && addr - start < len && page.is_power_of_two();
-        // Read again: an entry that was reused meanwhile is another mapping's, and not this address's.
+        // Read again: an entry that was reused meanwhile belongs to another mapping.
         if !inside || self.start.load(Ordering::Acquire) != start {
             return false;
         }
         let alarm = self.alarm.load(Ordering::Relaxed);
-        // SAFETY: the watch keeps the alarm alive, the region keeps the watch, the faulting access the region.
+        // SAFETY: the watch keeps the alarm, the region keeps the watch, and the faulting access keeps the
+        // region alive.
         let before =
             unsafe { alarm.as_ref() }.map_or(0, |alarm| alarm.faults.fetch_add(1, Ordering::Relaxed));
         let (at, size) = block(addr, (start, len), page, before);
-        // The whole mapping where a part is one mapping too many: that makes no further one.
+        // If replacing a part exceeds the limit of mappings, the whole mapping is replaced, which adds none.
         zeros(at, size) || zeros(start, len)
     }
 }
 
-/// What the fault at `addr` replaces after `before` others of that peer: whole pages of the mapping `(start, len)`.
+/// The range that the fault at `addr` replaces, after `before` other faults of that peer: whole pages of the
+/// mapping `(start, len)`.
 fn block(addr: usize, (start, len): (usize, usize), page: usize, before: u32) -> (usize, usize) {
     let size = page.checked_shl(before).filter(|size| (page..=MOST).contains(size)).unwrap_or(MOST.max(page));
     let low = addr & !(size - 1);
@@ -198,26 +203,27 @@ fn block(addr: usize, (start, len): (usize, usize), page: usize, before: u32) ->
     (from, to.saturating_sub(from))
 }
 
-/// Puts zeros at `at`; false when the kernel refuses.
+/// Maps zeros at `at`. Returns false if the kernel refuses.
 fn zeros(at: usize, len: usize) -> bool {
     let (access, at) = (libc::PROT_READ | libc::PROT_WRITE, at as *mut libc::c_void);
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-    // SAFETY: the range lies in a mapping of a peer's memory that the faulting access keeps alive. What the peer wrote
-    // there is lost, and nobody will use it: the peer is about to be dropped. Two threads that do it at once do the same.
+    // SAFETY: the range is in a mapping of a peer's memory, which the faulting access keeps alive. The peer's
+    // data there is lost, and nobody uses it: the peer is about to be disconnected. Two threads that do this
+    // at once do the same.
     unsafe { libc::mmap(at, len, access, flags, -1, 0) != libc::MAP_FAILED }
 }
 
-/// Does with a signal that is not ours what the process would have done without us; see the [module](self).
+/// Handles a signal with another cause as the process would without this handler; see the [module](self).
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo because of SA_SIGINFO.
     let code = unsafe { &*info }.si_code;
-    // The access that faulted does so again when we return. Nothing comes of itself after a signal that was sent, or that
-    // tells of memory that broke somewhere (`PR_MCE_KILL_EARLY`).
+    // An access that faulted faults again when the handler returns. Nothing happens by itself after a signal
+    // that was sent, or that reports a memory error elsewhere (`PR_MCE_KILL_EARLY`).
     let again = code > 0 && code != libc::BUS_MCEERR_AO;
     let previous = PREVIOUS.get().copied().unwrap_or_else(default_action);
     match previous.sa_sigaction {
         libc::SIG_IGN if !again => return,
-        // The kernel does not ask who ignores a fault.
+        // The kernel does not ignore a fault, even if SIGBUS is ignored.
         libc::SIG_DFL | libc::SIG_IGN => {}
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: with SA_SIGINFO the previous action was installed as a function of this type.
@@ -244,14 +250,15 @@ fn is_default() -> bool {
     exchange(None).is_ok_and(|now| now.sa_sigaction == libc::SIG_DFL)
 }
 
-/// Has the default action end the process when the handler returns: by the access that faults `again`, or by the same
-/// signal once more.
+/// Makes the default action end the process when the handler returns: by the access that faults `again`, or
+/// by sending the same signal once more.
 fn end(again: bool, info: *mut libc::siginfo_t) {
     const FIRST: libc::pid_t = 1;
     // SAFETY: takes nothing, cannot fail.
     let process = unsafe { libc::getpid() };
     if !again && process == FIRST {
-        // The default action would not end it, and it would go on unprotected.
+        // The kernel would not end this process by the default action, and it would continue without the
+        // handler.
         let _ = exchange(Some(&ours()));
         return;
     }
@@ -261,7 +268,7 @@ fn end(again: bool, info: *mut libc::siginfo_t) {
     }
     // SAFETY: takes nothing, cannot fail.
     let thread = unsafe { libc::gettid() };
-    // Blocked until the handler returns.
+    // The signal is blocked until the handler returns.
     // SAFETY: reads the siginfo, which is valid until the handler returns. A process may send itself any.
     let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info) };
     if sent != 0 {

@@ -1,4 +1,4 @@
-//! From the ring: chains of any shape become the same packets.
+//! Receive path: chains of any shape become the same packets on both sides.
 
 use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
@@ -41,7 +41,7 @@ impl Batch {
     }
 }
 
-/// A header and the front of a frame; what is behind it stays as it was.
+/// A virtio header and the front of a frame. The rest of the buffer is not changed.
 fn content(shape: Shape, len: usize, dice: &mut Prng) -> Vec<u8> {
     let header = match dice.below(8) {
         0 => NetHeader::from_bytes(std::array::from_fn(|_| dice.roll() as u8)),
@@ -60,7 +60,7 @@ fn content(shape: Shape, len: usize, dice: &mut Prng) -> Vec<u8> {
     bytes.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
     bytes.extend(if dice.percent(50) { [8, 0, 0x45, 0] } else { [0x86, 0xdd, 0x60, 0] });
     bytes.extend((0..46).map(|_| dice.roll() as u8));
-    // The lengths and protocols of IP, right more often than not.
+    // Lengths and protocols in the IP header, mostly correct.
     if dice.percent(70) {
         let total = len.saturating_sub(shape.header as usize + 14) as u16;
         let at = shape.header as usize + 14;
@@ -91,7 +91,7 @@ impl Seen {
     }
 }
 
-/// All that can be told of a batch afterwards.
+/// The visible results of a batch.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     packets: Vec<Seen>,
@@ -101,7 +101,7 @@ struct Outcome {
     lost: Vec<u64>,
 }
 
-/// Says which packet is the first odd one, not all that there are.
+/// Compares two outcomes, and reports the first packet that differs.
 fn assert_alike([fast, slow]: [&mut Outcome; 2], when: &dyn std::fmt::Display) {
     if fast != slow {
         let packets = std::mem::take(&mut fast.packets).into_iter().zip(std::mem::take(&mut slow.packets));
@@ -116,7 +116,7 @@ struct Side<'a, D, V, const OFFLOAD: bool> {
     ring: Ring<D>,
     path: Dequeue<V, OFFLOAD>,
     stats: QueueStats<RxLoss>,
-    /// The slow way alone.
+    /// This side uses the slow path alone.
     plain: bool,
 }
 
@@ -132,7 +132,7 @@ impl<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool> Side<'_, D, V, OFFLOAD
         }
         let (mut packets, mut fault) = (Vec::new(), None);
         let mut burst = Burst::new();
-        // More turns than a ring has chains: dropped ones do not show.
+        // More turns than a ring has chains: dropped chains are not counted as packets.
         for _ in 0..40 {
             let result = match self.plain {
                 true => self.path.plain(&mut burst, self.pool, &self.stats),
@@ -160,7 +160,7 @@ impl<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool> Side<'_, D, V, OFFLOAD
     }
 }
 
-/// Batches through both sides of one kind of ring.
+/// Runs batches through both sides of one kind of ring.
 fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
     (layout, in_order): (Layout, bool),
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, Error>,
@@ -187,7 +187,8 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
             left -= 1;
             let batch = Batch::random(shape, &mut places, &mut dice);
             let [mut fast, mut slow] = sides.each_mut().map(|side| side.run(layout, &batch));
-            // In order one used element stands for a batch, and batches end where bursts do: a wrong id says more, or less.
+            // In-order rings return a batch as one used element, and batches end with bursts, so a wrong id
+            // returns more or fewer.
             let vague = in_order && batch.harm.is_some();
             if vague {
                 slow.returned.clone_from(&fast.returned);
@@ -207,7 +208,7 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
     }
 }
 
-/// A burst that found nothing, and a chain that comes before it ends.
+/// A chain that arrives during a burst that found nothing.
 fn comes_late<D: DriverQueue, V: DeviceQueue>(
     layout: Layout,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, Error>,
@@ -227,7 +228,7 @@ fn comes_late<D: DriverQueue, V: DeviceQueue>(
     };
     let moved = |done: Result<Done, PeerFault>| done.expect("nothing is wrong").packets;
 
-    // A plain one is left, and shown to the next burst's sink as any other.
+    // A plain chain is left, and shown to the next burst's sink.
     send(&mut ring, &[12 + 200]);
     assert_eq!(moved(path.finish(0, &mut burst, &pool, &stats)), 0, "{layout:?}");
     assert!(burst.is_empty());
@@ -238,11 +239,11 @@ fn comes_late<D: DriverQueue, V: DeviceQueue>(
     };
     assert_eq!(moved(path.direct(&mut burst, &pool, &stats, &mut sink)), 1);
     assert_eq!((shown, burst.len()), (1, 0), "{layout:?}");
-    // Others are taken at once.
+    // Other chains are received at once.
     send(&mut ring, &[12 + 100, 300]);
     assert_eq!(moved(path.finish(0, &mut burst, &pool, &stats)), 1);
     assert_eq!(burst.len(), 1, "{layout:?}");
-    // So are plain ones where no burst takes several of them at once.
+    // So are plain chains if bursts do not use the fast path.
     path.most = 0;
     send(&mut ring, &[12 + 200]);
     assert_eq!(moved(path.burst(&mut burst, &pool, &stats)), 1, "{layout:?}");

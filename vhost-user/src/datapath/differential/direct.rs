@@ -1,4 +1,5 @@
-//! From ring to ring: frames that are copied once reach the other ring as they do when packets are made of them.
+//! Direct path: frames that are copied once from ring to ring arrive as they do when packets are made of
+//! them.
 
 use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Pool};
@@ -17,7 +18,7 @@ use crate::datapath::enqueue::Enqueue;
 use crate::datapath::{DequeuePath, Done, EnqueuePath};
 use crate::port::{RxLoss, TxLoss};
 
-/// All that can be told of a batch afterwards.
+/// The visible results of a batch.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     came: usize,
@@ -28,7 +29,7 @@ struct Outcome {
     sent: (u64, u64, Vec<u64>),
 }
 
-/// One end: what goes there, until it breaks the rules.
+/// The receiving ring, until its driver violates the protocol.
 struct Target<V, const MERGE: bool, const OFFLOAD: bool> {
     path: Enqueue<V, MERGE, OFFLOAD>,
     stats: QueueStats<TxLoss>,
@@ -36,7 +37,7 @@ struct Target<V, const MERGE: bool, const OFFLOAD: bool> {
 }
 
 impl<V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Target<V, MERGE, OFFLOAD> {
-    /// How many of `count` were taken.
+    /// Returns how many frames or packets were taken.
     fn burst(
         &mut self,
         send: impl FnOnce(&mut Enqueue<V, MERGE, OFFLOAD>, &QueueStats<TxLoss>) -> Result<Done, PeerFault>,
@@ -53,8 +54,8 @@ impl<V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Target<V, MERGE, OF
         }
     }
 
-    /// Again and again, because a burst ends when pages are missing, or behind a fault that is told by the next one; what is left
-    /// then is dropped.
+    /// Sends repeatedly, because a burst ends at missing pages, and reports a fault only in the next burst.
+    /// Drops the packets that are left.
     fn packets(&mut self, packets: &mut Burst) {
         for _ in 0..packets.len() + 2 {
             if !packets.is_empty() {
@@ -64,7 +65,7 @@ impl<V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Target<V, MERGE, OF
         packets.clear();
     }
 
-    /// Whether all of them were taken; as for packets.
+    /// Sends frames in the same way. Returns whether all were taken.
     fn frames(&mut self, frames: &[Frame<'_>]) -> bool {
         let mut left = frames;
         for _ in 0..frames.len() + 2 {
@@ -76,7 +77,7 @@ impl<V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Target<V, MERGE, OF
     }
 }
 
-/// Two rings, and what is between them.
+/// Two rings, and the path between them.
 struct Way<'a, D, E, U, V, const MERGE: bool, const OFFLOAD: bool> {
     pool: &'a Pool,
     guest: &'a Guest,
@@ -85,7 +86,7 @@ struct Way<'a, D, E, U, V, const MERGE: bool, const OFFLOAD: bool> {
     source: Dequeue<U, OFFLOAD>,
     stats: QueueStats<RxLoss>,
     target: Target<V, MERGE, OFFLOAD>,
-    /// Frames are copied once.
+    /// Frames are copied once, without packets.
     direct: bool,
 }
 
@@ -96,14 +97,14 @@ where
     U: DeviceQueue,
     V: DeviceQueue,
 {
-    /// So many of each burst's frames, from the front, are copied once; the others become packets.
+    /// Copies the first `straight` frames of each burst directly; the others become packets.
     fn turn(&mut self, straight: usize) -> Result<usize, PeerFault> {
         let Self { pool, source, stats, target, .. } = self;
         let mut burst = Burst::new();
         let done = if self.direct {
             source.direct(&mut burst, pool, stats, &mut |frames| {
                 let front = &frames[..straight.min(frames.len())];
-                // Where there is no room for one, there is none for those behind it.
+                // If there is no room for one frame, there is none for later ones.
                 if target.frames(front) { all(front.len()) } else { all(frames.len()) }
             })
         } else {
@@ -132,7 +133,7 @@ where
         sent.harm.into_iter().for_each(|harm| self.from.spoil(from, harm));
         lent.harm.into_iter().for_each(|harm| self.to.spoil(to, harm));
         let (mut came, mut fault) = (0, None);
-        // More turns than a ring has chains: dropped ones do not show.
+        // More turns than a ring has chains: dropped chains are not counted.
         for _ in 0..40 {
             match self.turn(straight) {
                 Ok(count) => came += count,
@@ -156,11 +157,11 @@ where
     }
 }
 
-/// Makes the halves of a ring.
+/// Constructors of the halves of a ring.
 type Driver<D> = fn(&RingMemory, DriverConfig) -> Result<D, Error>;
 type Device<V> = fn(&RingMemory, DeviceConfig) -> Result<V, Error>;
 
-/// Batches through both ways between two kinds of ring.
+/// Runs batches through both paths between two kinds of ring.
 fn compare<D, E, U, V, const MERGE: bool, const OFFLOAD: bool>(
     (layouts, in_order): ([Layout; 2], bool),
     (sender, source): (Driver<D>, Device<U>),
@@ -188,7 +189,7 @@ fn compare<D, E, U, V, const MERGE: bool, const OFFLOAD: bool>(
             let queue = source(&from.memory, Ring::<D>::device_config(shapes[0])).expect("a device");
             let mut source =
                 Dequeue::<U, OFFLOAD>::new(queue, guest.map.clone(), shapes[0].header, accepted, "");
-            // Packets have little room here.
+            // Packets have little room in these tests.
             source.worth_showing = 0;
             let queue = target(&to.memory, Ring::<E>::device_config(shapes[1])).expect("a device");
             let path =
@@ -200,18 +201,19 @@ fn compare<D, E, U, V, const MERGE: bool, const OFFLOAD: bool>(
             left -= 1;
             let sent = dequeue::Batch::random(shapes[0], &mut sends, &mut dice);
             let lent = enqueue::Batch::random(&mut lends, &mut dice);
-            // Mostly all of them.
+            // Usually all frames are copied directly.
             let straight = if dice.percent(30) { dice.below(6) } else { usize::MAX };
             let [mut direct, packets] = ways.each_mut().map(|way| way.run(layouts, (&sent, &lent), straight));
             let harm = (sent.harm, lent.harm);
-            // In order one used element stands for a batch, and batches end where bursts do: a wrong id says more, or less.
+            // In-order rings return a batch as one used element, and batches end with bursts, so a wrong id
+            // returns more or fewer.
             let vague = in_order && (sent.harm.is_some() || lent.harm.is_some());
             if vague {
                 (direct.sender, direct.receiver) = (packets.sender.clone(), packets.receiver.clone());
             }
             assert_eq!(direct, packets, "run {seed} of {shapes:?}, {harm:?}, {straight} straight");
             let faults = direct.faults;
-            // What a frame left in buffers before a fault that came in the middle of it is anything.
+            // After a fault in the middle of a frame, the contents of its buffers are undefined.
             if faults[1].is_none() {
                 lent.assert_filled_alike(&others);
             }

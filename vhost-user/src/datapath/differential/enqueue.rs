@@ -1,4 +1,4 @@
-//! To the ring: packets of any shape reach buffers of any shape as the same bytes.
+//! Transmit path: packets of any shape reach buffers of any shape as the same bytes on both sides.
 
 use linecard_lab::contract::{Prng, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
@@ -15,7 +15,7 @@ use crate::datapath::EnqueuePath;
 use crate::datapath::enqueue::Enqueue;
 use crate::port::TxLoss;
 
-/// Buffers that a driver lends, and packets that are sent meanwhile.
+/// Buffers that a driver makes available, and packets that are sent to it.
 pub(super) struct Batch {
     pub(super) buffers: Vec<Vec<Element>>,
     pub(super) harm: Option<Harm>,
@@ -24,7 +24,7 @@ pub(super) struct Batch {
 
 /// One packet to send.
 struct Plan {
-    /// Bytes of its segments.
+    /// The lengths of its segments in bytes.
     lengths: Vec<usize>,
     seed: u8,
     asks: Offload,
@@ -85,7 +85,7 @@ impl Plan {
     }
 }
 
-/// All that can be told of a batch afterwards.
+/// The visible results of a batch.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     /// Packets that stayed with the sender.
@@ -101,7 +101,7 @@ struct Side<'a, D, V, const MERGE: bool, const OFFLOAD: bool> {
     ring: Ring<D>,
     path: Enqueue<V, MERGE, OFFLOAD>,
     stats: QueueStats<TxLoss>,
-    /// The slow way alone.
+    /// This side uses the slow path alone.
     plain: bool,
 }
 
@@ -117,7 +117,7 @@ impl<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Sid
         let mut burst = Burst::new();
         burst.fill_from(&mut batch.packets.iter().map(|plan| plan.make(self.pool)));
         let mut fault = None;
-        // One more turn than there are packets: runts that are given back do not show.
+        // One more turn than there are packets: buffers returned as too short are not counted.
         for _ in 0..batch.packets.len() + 1 {
             let before = burst.len();
             let result = match self.plain {
@@ -142,7 +142,7 @@ impl<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Sid
     }
 }
 
-/// Batches through both sides of one kind of ring.
+/// Runs batches through both sides of one kind of ring.
 fn compare<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool>(
     layout: Layout,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, Error>,

@@ -1,14 +1,16 @@
-//! The fast ways against the slow one: random batches go through both, and nobody can tell which way they went.
+//! Differential tests of the fast paths and the slow path: random batches go through both, with the same
+//! visible results.
 //!
 //! ```text
 //!                ┌─► side A: bursts as they are  ─┐
 //!   same batch ──┤                                ├─► same packets, counters, fault, bytes, completions
 //!                └─► side B: the slow way alone  ─┘
 //! ```
-//! And frames that are copied once from ring to ring against the same frames as packets, in `direct`.
+//! The module `direct` compares frames that are copied once from ring to ring with the same frames as
+//! packets.
 //!
-//! Batches hold plain and odd chains, headers of all kinds, and, now and then, words of the ring that are spoiled.
-//! `LINECARD_BATCHES` is how many there are in each direction, for all variants together.
+//! Batches contain plain and other chains, headers of all kinds, and occasionally corrupted words in the
+//! ring. `LINECARD_BATCHES` sets the number of batches in each direction, for all variants together.
 
 mod dequeue;
 mod direct;
@@ -18,15 +20,15 @@ mod side;
 use linecard_lab::contract::Prng;
 use linecard_virtio::Layout;
 
-/// What a ring is like, for one run of batches.
+/// The properties of a ring, for one run of batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     layout: Layout,
     size: u16,
     base: u32,
-    /// Entries of an indirect table; 0 is none.
+    /// The number of entries of an indirect table; 0 for none.
     indirect: u16,
-    /// Bytes before each packet.
+    /// The size of the virtio header before each packet, in bytes.
     header: u32,
 }
 

@@ -1,4 +1,4 @@
-//! One of two sides that get the same batches: a guest's memory, a ring in it, and the driver half.
+//! One side of a differential test: a guest's memory, a ring in it, and the driver half.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -20,16 +20,16 @@ use crate::limits::Ledger;
 use crate::memory::{MemoryMap, Region};
 
 const GUEST: u64 = 0x40_0000;
-/// Regions that are neighbours for the guest and not here; most of their borders lie inside of a slot.
+/// Regions that are adjacent for the guest but not in this process. Most of their borders are inside a slot.
 const REGION: u64 = 20 << 10;
 const REGIONS: u64 = 15;
-/// Every segment has a slot of its own, so that no two of them overlap. More slots than descriptors.
+/// Each segment has its own slot, so that no two overlap. There are more slots than descriptors.
 const SLOT: u64 = 6 << 10;
 const SLOTS: u64 = REGION * REGIONS / SLOT;
-/// Longest segment that is lent.
+/// The longest segment that the driver makes available.
 pub(super) const LONGEST: usize = 4096;
 
-/// Memory of a guest.
+/// The memory of a guest.
 pub(super) struct Guest {
     pub(super) map: Arc<MemoryMap>,
     regions: Vec<SharedBytes>,
@@ -42,7 +42,7 @@ impl Guest {
             .map(|at| {
                 // SAFETY: the name is a terminated string; the result is a new descriptor.
                 let fd = unsafe { libc::memfd_create(c"side".as_ptr(), libc::MFD_CLOEXEC) };
-                // SAFETY: just made, nobody else owns it.
+                // SAFETY: the descriptor is new and has no other owner.
                 let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
                 file.set_len(REGION).expect("memory");
                 let addr = GUEST + at * REGION;
@@ -65,7 +65,7 @@ impl Guest {
             let (mut addr, mut left) = (segment.addr, segment.len);
             while left > 0 {
                 let (start, len): (NonNull<u8>, u32) = self.map.part(addr, left).expect("inside");
-                // SAFETY: the map answers for these bytes.
+                // SAFETY: the map returned this range, and keeps it mapped.
                 f(unsafe { SharedBytes::new(start, len as usize) });
                 (addr, left) = (addr + u64::from(len), left - len);
             }
@@ -94,7 +94,7 @@ impl Guest {
         out
     }
 
-    /// All of it.
+    /// The contents of the whole memory.
     pub(super) fn image(&self) -> Vec<u8> {
         let mut out = Vec::new();
         self.read(&[Element { addr: GUEST, len: (REGION * REGIONS) as u32 }], &mut out);
@@ -102,7 +102,7 @@ impl Guest {
     }
 }
 
-/// A ring with its driver half. The device half is made by whoever tests it.
+/// A ring with its driver half. Each test creates the device half.
 pub(super) struct Ring<D> {
     pub(super) driver: D,
     pub(super) memory: RingMemory,
@@ -144,12 +144,12 @@ impl<D: DriverQueue> Ring<D> {
             .base(shape.base)
     }
 
-    /// Lends a chain; false when there is no room.
+    /// Makes a chain available. Returns false if there is no room.
     pub(super) fn add(&mut self, segments: &[Element], token: u64) -> bool {
         self.driver.add_chain(segments, token).is_ok()
     }
 
-    /// What the device gave back, and the fault behind it.
+    /// The completions that the device returned, and the fault that followed.
     pub(super) fn collect(&mut self) -> (Vec<Completion>, Option<PeerFault>) {
         let mut all = Vec::new();
         loop {
@@ -163,7 +163,8 @@ impl<D: DriverQueue> Ring<D> {
         }
     }
 
-    /// Writes a wrong word where the driver writes; never the available index, which is read earlier the faster one is.
+    /// Corrupts one word that the driver writes, but never the available index, because the faster side reads
+    /// it earlier.
     pub(super) fn spoil(&self, layout: Layout, harm: Harm) {
         let slot = usize::from(harm.at % self.size);
         let (area, offset) = match harm.what % 4 {
@@ -177,7 +178,7 @@ impl<D: DriverQueue> Ring<D> {
     }
 }
 
-/// One spoiled word.
+/// One corrupted word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Harm {
     what: u8,
@@ -192,7 +193,7 @@ impl Harm {
     }
 }
 
-/// Gives out places of segments, the same for both sides.
+/// Assigns places to segments, the same for both sides.
 pub(super) struct Places(u64);
 
 impl Places {
@@ -200,9 +201,9 @@ impl Places {
         Self(0)
     }
 
-    /// A place for `len` bytes in the next slot, across the border of two regions where one runs through the slot.
+    /// A place for `len` bytes in the next slot, across the border of two regions if the slot contains one.
     pub(super) fn next(&mut self, len: usize, dice: &mut Prng) -> Element {
-        // The first slot is the tables'.
+        // The first slot holds the indirect tables.
         self.0 = self.0 % (SLOTS - 1) + 1;
         let (start, room) = (self.0 * SLOT, SLOT - len as u64);
         let seam = start.next_multiple_of(REGION) - start;
@@ -212,7 +213,7 @@ impl Places {
     }
 }
 
-/// Packets with little room, so that chains of them are common.
+/// A pool of packets with little room, so that chained packets are common.
 pub(super) fn pool() -> Pool {
     let memory = linecard_eal::Memory::new(linecard_eal::MemoryConfig::default().range(1 << 30));
     let domain = memory.expect("memory").domain("differential").expect("a domain");

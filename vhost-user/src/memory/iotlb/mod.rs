@@ -1,13 +1,15 @@
-//! Translations of I/O virtual addresses (`VIRTIO_F_ACCESS_PLATFORM`): what an IOMMU in the guest lets the device reach.
+//! The IOTLB: translations of I/O virtual addresses (`VIRTIO_F_ACCESS_PLATFORM`), by which the guest's IOMMU
+//! limits the device's access.
 //!
 //! ```text
 //!   I/O virtual address ──► IOTLB ──► user address ──► region ──► place in this process
 //!   (descriptors, rings)    told by the frontend, each checked against the memory table when it is told
 //! ```
 //!
-//! The frontend tells a translation (`UPDATE`) when it is asked for it (`MISS`, on the channel of `SET_BACKEND_REQ_FD`), and
-//! takes it back (`INVALIDATE`); the answer to that comes once no ring uses it any more. A chain without a translation stays in
-//! its ring: its poller notes what is missing and goes on, and the port's control thread asks.
+//! The frontend sends a translation (`UPDATE`) after a request (`MISS`, on the channel of
+//! `SET_BACKEND_REQ_FD`), and removes it with `INVALIDATE`, which is answered once no ring uses it any more.
+//! A chain without a translation stays in its ring: the poller notes the miss and continues, and the port's
+//! control thread sends the request.
 
 mod table;
 mod window;
@@ -24,11 +26,11 @@ use crate::error::Refusal;
 pub(crate) use table::{Found, MOST, Table};
 pub(crate) use window::{AHEAD, Misses, Prefetch, Want, Window};
 
-/// What is asked for at once, and the least that an IOMMU translates.
+/// The granularity of requests, and the smallest page that an IOMMU translates.
 pub(crate) const PAGE: u64 = 4096;
 
 bitflags! {
-    /// What a translation allows (`VHOST_ACCESS_*`, `linux/vhost_types.h`).
+    /// The access that a translation allows (`VHOST_ACCESS_*`, `linux/vhost_types.h`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Allowed: u8 {
         /// The device may read.
@@ -39,7 +41,7 @@ bitflags! {
 }
 
 impl Allowed {
-    /// What `access` needs.
+    /// The permission that `access` needs.
     pub(crate) const fn to(access: Access) -> Self {
         match access {
             Access::Read => Self::READ,
@@ -52,7 +54,7 @@ impl Allowed {
     }
 }
 
-/// One translation: the addresses from `first` to `last` lie here from `start` on.
+/// One translation: the addresses from `first` to `last` are mapped in this process from `start` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) first: u64,
@@ -61,11 +63,11 @@ pub(crate) struct Entry {
     pub(crate) allowed: Allowed,
 }
 
-// SAFETY: plain addresses; whoever copies through them answers for their validity.
+// SAFETY: plain addresses; code that accesses memory through them ensures that they are valid.
 unsafe impl Send for Entry {}
 
 impl Entry {
-    /// What the frontend says, checked: one range that does not wrap, all of it in one region of `map`.
+    /// Checks a translation from the frontend: one range that does not wrap, inside one region of `map`.
     ///
     /// # Errors
     /// [`Refusal::Translation`].
@@ -81,7 +83,7 @@ impl Entry {
         Ok(Self { first: iova, last, start, allowed })
     }
 
-    /// Whether all that `other` says is said by this too.
+    /// Whether this translation includes `other`.
     fn says(&self, other: &Self) -> bool {
         let ahead = other.first.wrapping_sub(self.first) as usize;
         (self.first..=self.last).contains(&other.first)
@@ -91,26 +93,26 @@ impl Entry {
     }
 }
 
-/// The translations of one port, as its control thread keeps them.
+/// The translations of one port, as modified by its control thread.
 pub(crate) struct Iotlb {
     entries: Vec<Entry>,
     table: Arc<Table>,
-    /// The entry that went last, by number, to make room.
+    /// The index of the entry that was last removed to make room.
     evicted: usize,
 }
 
 impl Iotlb {
-    /// Knows nothing yet; what it will be told leads into `map`.
+    /// An empty set of translations, all of which will lead into `map`.
     pub(crate) fn new(map: &Arc<MemoryMap>) -> Self {
         Self { entries: Vec::new(), table: Arc::new(Table::new(map)), evicted: 0 }
     }
 
-    /// What rings look translations up in.
+    /// The table in which rings look up translations.
     pub(crate) fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
-    /// Whether there is no translation of that page which allows what it is wanted for.
+    /// Whether there is no translation of this page that allows the access.
     pub(crate) fn is_missing(&self, (page, access): Want) -> bool {
         self.table.find(page, 1, access) == Found::Missing
     }
@@ -120,7 +122,8 @@ impl Iotlb {
         &self.entries
     }
 
-    /// Takes `entry` in, in the place of all that it overlaps with; whether that took away what rings may use.
+    /// Adds `entry`, and removes all entries that it overlaps with. Returns whether that removed translations
+    /// that rings may use.
     pub(crate) fn update(&mut self, entry: Entry) -> bool {
         let (from, to) = self.range(entry.first, entry.last);
         if self.entries.get(from).filter(|_| from < to).is_some_and(|known| known.says(&entry)) {
@@ -129,7 +132,8 @@ impl Iotlb {
         self.entries.splice(from..to, [entry]);
         let (mut changed, mut lost) = (from, to > from);
         if self.entries.len() > MOST {
-            // Nobody has taken this one back: rings may use it until the end of their burst, and others can be told anew.
+            // No message removed this entry: rings may use it until the end of their burst, and it can be
+            // requested again.
             let next = |at| (at + 1) % self.entries.len();
             self.evicted = next(self.evicted);
             if self.evicted == from {
@@ -145,8 +149,8 @@ impl Iotlb {
         to > from
     }
 
-    /// Forgets all that lies between `first` and `last`, also in part. Whoever looks for something sees that there was a change, also
-    /// where there was nothing: it may have been asked for in vain.
+    /// Removes all entries that overlap with the range from `first` to `last`. Readers see a change even if
+    /// there was none, because a poller may have requested a translation in vain.
     pub(crate) fn remove(&mut self, first: u64, last: u64) {
         let (from, to) = self.range(first, last);
         self.entries.drain(from..to);
@@ -154,13 +158,13 @@ impl Iotlb {
         self.table.lost();
     }
 
-    /// The entries that overlap with the addresses from `first` to `last`, by number.
+    /// The indices of the entries that overlap with the range from `first` to `last`.
     fn range(&self, first: u64, last: u64) -> (usize, usize) {
         let to = self.entries.partition_point(|entry| entry.first <= last);
         (self.position(first).min(to), to)
     }
 
-    /// The first entry that does not end before `addr`.
+    /// The index of the first entry that does not end before `addr`.
     fn position(&self, addr: u64) -> usize {
         self.entries.partition_point(|entry| entry.last < addr)
     }

@@ -1,8 +1,8 @@
-//! Translations that one thread changes while others look them up.
+//! A table of translations that one thread changes while others look them up.
 //!
-//! The entries lie in a fixed array of atomics, sorted and apart from each other, under a sequence number that is odd while they
-//! change: a reader that meets a change, or was overtaken by one, looks again, and gives up for this burst after a few times. So
-//! readers lock nothing, the writer waits for nobody, and nothing is ever freed under a reader.
+//! The entries are in a fixed array of atomics, sorted and without overlaps. A sequence number is odd while
+//! they change: a reader that sees a change tries again, and after a few attempts gives up for this burst.
+//! Readers take no lock, the writer waits for no reader, and no entry is freed while it is read.
 
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use linecard_virtio::Access;
 use super::{Allowed, Entry};
 use crate::memory::MemoryMap;
 
-/// Most translations that a port keeps: as many as DPDK's backend.
+/// The maximum number of translations of a port, the same as in DPDK's backend.
 pub(crate) const MOST: usize = 2048;
-/// How often a reader looks again before it takes what it looks for as missing.
+/// The number of attempts before a reader reports a translation as missing.
 const LOOKS: u32 = 8;
 
 /// One entry; see [`Entry`].
@@ -27,28 +27,28 @@ struct AtomicEntry {
     allowed: AtomicU64,
 }
 
-/// The translations of one port, as its rings look them up.
+/// The translations of one port, as seen by its rings.
 pub(crate) struct Table {
-    /// What the entries lead into; it stays mapped as long as they can be read.
+    /// The memory that the entries lead into; it stays mapped as long as the table exists.
     _map: Arc<MemoryMap>,
     sequence: AtomicU64,
-    /// How often entries went away.
+    /// The number of times that entries were removed.
     losses: AtomicU64,
     len: AtomicUsize,
     slots: Box<[AtomicEntry]>,
 }
 
-/// What a look at the table finds.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// So many contiguous bytes, at least one.
+    /// The location of this many contiguous bytes.
     Here(NonNull<u8>, u64),
-    /// No translation that allows the access.
+    /// No translation allows the access.
     Missing,
 }
 
 impl Table {
-    /// No translations into `map` yet.
+    /// A table without translations into `map`.
     pub(super) fn new(map: &Arc<MemoryMap>) -> Self {
         let slot = || AtomicEntry {
             first: AtomicU64::new(0),
@@ -65,27 +65,28 @@ impl Table {
         }
     }
 
-    /// Changes with each change of the entries.
+    /// A number that changes with each change of the entries.
     pub(crate) fn generation(&self) -> u64 {
         self.sequence.load(Acquire)
     }
 
-    /// Changes whenever entries went away that rings may have counted on.
+    /// A number that changes whenever entries are removed that rings may have used.
     pub(super) fn losses(&self) -> u64 {
         self.losses.load(Acquire)
     }
 
-    /// Entries were taken away. What is missing now is missing to whoever sees this.
+    /// Counts a removal of entries. A reader that sees the new number sees the removal.
     pub(super) fn lost(&self) {
         self.losses.store(self.losses.load(Relaxed).wrapping_add(1), Release);
     }
 
-    /// Makes the entries from number `from` on those of `all`, which are sorted, apart from each other, at most [`MOST`], and
-    /// checked against the map. One thread calls this.
+    /// Replaces the entries from index `from` on with those of `all`, which are sorted, without overlaps, at
+    /// most [`MOST`], and checked against the map. Only one thread calls this.
     pub(super) fn write(&self, all: &[Entry], from: usize) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence | 1, Relaxed);
-        // S1, pairs with S2: who reads a new entry sees the odd number, or the next even one, when it looks again.
+        // S1, pairs with S2: a reader of a new entry sees the odd number, or the next even one, when it
+        // compares.
         fence(Release);
         for (slot, entry) in self.slots.iter().zip(all).skip(from) {
             slot.first.store(entry.first, Relaxed);
@@ -97,7 +98,7 @@ impl Table {
         self.sequence.store((sequence | 1).wrapping_add(1), Release);
     }
 
-    /// Where up to `len` bytes at `addr` are, as far as they are contiguous here.
+    /// Looks up the location of up to `len` bytes at `addr`, as far as they are contiguous in this process.
     pub(crate) fn find(&self, addr: u64, len: u64, access: Access) -> Found {
         for _ in 0..LOOKS {
             let before = self.sequence.load(Acquire);
@@ -114,7 +115,7 @@ impl Table {
         Found::Missing
     }
 
-    /// A look that counts if nothing has changed meanwhile; what it comes to otherwise means nothing.
+    /// One lookup. The result is meaningless if the table changes meanwhile.
     fn look(&self, addr: u64, len: u64, access: Access) -> Found {
         let slots = self.slots.get(..self.len.load(Relaxed).min(MOST)).unwrap_or_default();
         let at = slots.partition_point(|slot| slot.last.load(Relaxed) < addr);
@@ -127,7 +128,7 @@ impl Table {
         }
         let start = slot.start.load(Relaxed).wrapping_add((addr - first) as usize);
         let Some(place) = NonNull::new(start) else { return Found::Missing };
-        // Cannot overflow but for an entry that ends with the address space, and is longer than any `len`.
+        // This overflows only for an entry that ends with the address space and is longer than any `len`.
         let mut end = slot.last.load(Relaxed);
         let mut next =
             slot.start.load(Relaxed).wrapping_add(end.wrapping_sub(first) as usize).wrapping_add(1);

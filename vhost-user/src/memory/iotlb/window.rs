@@ -1,4 +1,4 @@
-//! One ring's view of the translations, and what it misses.
+//! One ring's view of the translations, and its misses.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -12,25 +12,26 @@ use linecard_virtio::{Access, DeviceMemory, Translation};
 use super::{Found, PAGE, Table};
 use crate::peer::Peer;
 
-/// A page that is needed, and what for.
+/// A page, and the access that it is needed for.
 pub(crate) type Want = (u64, Access);
 
-/// What the poller of one ring misses, until the control thread takes it.
+/// The misses of one ring's poller, until the control thread collects them.
 #[derive(Debug)]
 pub(crate) struct Misses {
-    /// What the next chain needs; only the last counts.
+    /// The miss of the next chain; a later one replaces it.
     next: AtomicU64,
-    /// What chains behind it need. Where there is no room the poller looks again later.
+    /// The misses of later chains. If the queue is full, the poller notes them later.
     prefetches: ArrayQueue<Want>,
     /// The control thread was woken and has not looked since.
     told: AtomicBool,
 }
 
-/// Chains that a ring is looked ahead: what a driver may get in a burst. Others wait for their translation when it is their turn,
-/// and a packet for a buffer without one is the application's to keep or to drop.
+/// Chains for which translations are prefetched: as many as a driver may get in a burst. Later chains wait
+/// for their translations when they are next. A packet for a buffer without a translation is kept or dropped
+/// by the application.
 pub(crate) const AHEAD: u16 = 128;
 
-/// Set in a word that says something. Pages leave the bits below [`PAGE`] free.
+/// Set in a word that holds a miss. Page addresses have no bits below [`PAGE`].
 const SAID: u64 = 1;
 const WRITE: u64 = 2;
 
@@ -42,24 +43,24 @@ impl Default for Misses {
 }
 
 impl Misses {
-    /// Whether the control thread has to be woken for what was noted.
+    /// Marks that something was noted. Returns whether the control thread must be woken.
     fn is_news(&self) -> bool {
         !self.told.swap(true, AcqRel)
     }
 
-    /// Notes what the next chain needs; whether the control thread has to be woken for it.
+    /// Notes a miss of the next chain. Returns whether the control thread must be woken.
     pub(crate) fn note(&self, (page, access): Want) -> bool {
         let word = page | SAID | if access == Access::Write { WRITE } else { 0 };
         self.next.store(word, Relaxed);
         self.is_news()
     }
 
-    /// Begins a look; what is noted from here on wakes the control thread again.
+    /// Starts a collection. Later misses wake the control thread again.
     pub(crate) fn look(&self) -> bool {
         self.told.swap(false, AcqRel)
     }
 
-    /// What the next chain needs, once.
+    /// Takes the miss of the next chain.
     pub(crate) fn take_next(&self) -> Option<Want> {
         match self.next.swap(0, Relaxed) {
             0 => None,
@@ -67,12 +68,12 @@ impl Misses {
         }
     }
 
-    /// Whether some chain behind it needs something.
+    /// Whether a later chain has a miss.
     pub(crate) fn has_ahead(&self) -> bool {
         !self.prefetches.is_empty()
     }
 
-    /// What some chain behind it needs, once.
+    /// Takes a miss of a later chain.
     pub(crate) fn take_prefetch(&self) -> Option<Want> {
         self.prefetches.pop()
     }
@@ -83,7 +84,7 @@ pub(crate) struct Window {
     table: Arc<Table>,
     misses: Arc<Misses>,
     peer: Arc<Peer>,
-    /// What was missing at the last look, and the generation of the table before it.
+    /// The miss of the last lookup, and the table's generation before that lookup.
     missed: Cell<Option<(Want, u64)>>,
 }
 
@@ -93,31 +94,31 @@ impl Window {
         Self { table, misses, peer, missed: Cell::new(None) }
     }
 
-    /// The next look is at another chain, or again at the same.
+    /// Notes that a chain was found. The next lookup is for another chain, or for this one again.
     pub(crate) fn found(&self) {
         self.missed.set(None);
     }
 
-    /// Changes whenever translations were taken away that rings may have counted on.
+    /// A number that changes whenever translations are removed that rings may have used.
     pub(crate) fn losses(&self) -> u64 {
         self.table.losses()
     }
 
-    /// Changes whenever translations were told or taken away.
+    /// A number that changes whenever translations are added or removed.
     pub(crate) fn generation(&self) -> u64 {
         self.table.generation()
     }
 
-    /// Whether the ring can get no further than at the last look: nobody has told anything since.
+    /// Whether the ring cannot continue after the last lookup, because no translation has changed since.
     pub(crate) fn is_waiting(&self) -> bool {
         self.missed.get().is_some_and(|(_, generation)| generation == self.table.generation())
     }
 
-    /// `generation` is from before the look that missed.
+    /// Notes a miss. `generation` was read before the lookup.
     #[cold]
     fn miss(&self, want: Want, generation: u64) -> Translation {
-        // A burst that looks again and again asks once. After a change it asks again: the page may have been told and taken back
-        // between two looks, and whoever told it takes the question as answered.
+        // Repeated lookups note a miss once. After a change they note it again: the page may have been added
+        // and removed between two lookups, and the control thread then regards the request as answered.
         let missed = Some((want, generation));
         if self.missed.replace(missed) != missed && self.misses.note(want) {
             self.peer.wake_control();
@@ -126,8 +127,8 @@ impl Window {
     }
 }
 
-// SAFETY: the table's entries were checked against regions of its map when they were told, and the table keeps the map, and so
-// the regions mapped; raw and atomic access to shared file pages is always valid (see `MemoryMap`).
+// SAFETY: entries are checked against regions of the map when they are added, and the table keeps the map and
+// with it the regions mapped. Raw and atomic access to shared file pages is always valid (see `MemoryMap`).
 unsafe impl DeviceMemory for Window {
     #[inline]
     fn translate(&self, addr: u64, len: u32, access: Access) -> Option<NonNull<u8>> {
@@ -140,25 +141,25 @@ unsafe impl DeviceMemory for Window {
     fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
         let generation = self.table.generation();
         match self.table.find(addr, len.into(), access) {
-            // As much as was asked for at most, and that fits.
+            // `part` is at most `len`, so it fits.
             Found::Here(place, part) => Translation::Present(place, part as u32),
             Found::Missing => self.miss((addr & !(PAGE - 1), access), generation),
         }
     }
 }
 
-/// The same view of whoever looks at chains before their turn: what it misses is asked for, and nobody waits for it.
+/// The same view for prefetches: misses are requested, and no chain waits for them.
 pub(crate) struct Prefetch<'a> {
     window: &'a Window,
     last: Cell<Option<Want>>,
-    /// The chain that was looked at misses something.
+    /// The current chain has a miss.
     missed: Cell<bool>,
     asked: Cell<bool>,
-    /// There was no room for what it misses.
+    /// A miss found no room in the queue.
     full: Cell<bool>,
 }
 
-/// Pages of one buffer that are asked for at once: as many as the longest packet has, wherever it begins.
+/// Pages of one buffer that are requested at once: the maximum of the longest packet, at any alignment.
 const PAGES: usize = 17;
 
 impl<'a> Prefetch<'a> {
@@ -167,18 +168,19 @@ impl<'a> Prefetch<'a> {
         Self { window, last: Cell::new(None), missed: no(), asked: no(), full: no() }
     }
 
-    /// Whether the chain that was looked at is there, and misses something. The next look is at another one.
+    /// Whether the current chain exists and has a miss. Resets that for the next chain.
     pub(crate) fn has_missed(&self) -> bool {
         self.missed.replace(false)
     }
 
-    /// Whether the chain that was looked at has to be looked at again: the control thread has yet to take what was noted before.
+    /// Whether the current chain must be looked at again, because the control thread has not collected
+    /// earlier misses.
     pub(crate) fn is_full(&self) -> bool {
         self.full.get()
     }
 
     fn note(&self, want: Want) {
-        // Buffers that are neighbours share pages.
+        // Adjacent buffers share pages.
         if self.last.get() == Some(want) {
             return;
         }
@@ -190,8 +192,8 @@ impl<'a> Prefetch<'a> {
         self.last.set(Some(want));
     }
 
-    /// Notes the pages that `len` bytes at `addr` lack, of which the first is missing. All of them: a buffer that lacks its second
-    /// page when its turn comes is as good as none.
+    /// Notes all missing pages of `len` bytes at `addr`, of which the first is missing. A buffer whose second
+    /// page is missing when it is needed is unusable, so all pages are requested.
     fn note_all(&self, addr: u64, len: u32, access: Access) {
         let first = addr & !(PAGE - 1);
         let last = addr.saturating_add(u64::from(len).saturating_sub(1));
@@ -213,7 +215,7 @@ impl Drop for Prefetch<'_> {
     }
 }
 
-// SAFETY: as the window, from whose table all pointers come.
+// SAFETY: as for the window, whose table returns all pointers.
 unsafe impl DeviceMemory for Prefetch<'_> {
     fn translate(&self, addr: u64, len: u32, access: Access) -> Option<NonNull<u8>> {
         self.window.translate(addr, len, access)
