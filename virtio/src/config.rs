@@ -1,10 +1,11 @@
-//! What a queue is made from. A running queue has no setters.
+//! Configuration of queues. A running queue has no setters.
 
 use crate::error::Error;
 use crate::layout::DESC_BYTES;
 use crate::sync::SharedBytes;
 
-/// How a driver half is set up. Layout, direction and order are types: [`crate::split::Driver`], [`crate::packed::Driver`].
+/// The configuration of a driver half. Layout, direction and order are types: [`crate::split::Driver`],
+/// [`crate::packed::Driver`].
 ///
 /// ```
 /// let config = linecard_virtio::DriverConfig::default().size(256);
@@ -13,14 +14,14 @@ use crate::sync::SharedBytes;
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DriverConfig {
-    /// Descriptors of the ring.
+    /// The number of descriptors of the ring.
     pub size: u16,
-    /// EVENT_IDX was negotiated.
+    /// Whether EVENT_IDX was negotiated.
     pub event_idx: bool,
-    /// Where to start, as in `SET_VRING_BASE`; for packed rings bit 15 is the wrap counter (usually set). `None` is a
-    /// fresh ring. The device half must start at the same place.
+    /// The start position, as in `SET_VRING_BASE`; in packed rings bit 15 is the wrap counter (usually set).
+    /// `None` means a new ring. The device half must start at the same position.
     pub base: Option<u32>,
-    /// Memory for indirect tables, when INDIRECT_DESC was negotiated.
+    /// Memory for indirect tables, if INDIRECT_DESC was negotiated.
     pub indirect: Option<IndirectTables>,
 }
 
@@ -31,7 +32,7 @@ linecard_eal::setters!(DriverConfig {
     indirect: impl Into<Option<IndirectTables>> as into,
 });
 
-/// Memory of the driver for indirect descriptor tables: one table per descriptor of the ring.
+/// Driver memory for indirect descriptor tables: one table per descriptor of the ring.
 ///
 /// ```
 /// assert_eq!(linecard_virtio::IndirectTables::bytes(256, 32), 256 * 32 * 16);
@@ -40,14 +41,14 @@ linecard_eal::setters!(DriverConfig {
 pub struct IndirectTables {
     /// The memory, aligned to 16, at least [`IndirectTables::bytes`] long.
     pub memory: SharedBytes,
-    /// Its address as the device sees it.
+    /// The address of the memory as the device sees it.
     pub addr: u64,
-    /// Descriptors per table, at most the ring size: longer chains are laid out directly.
+    /// Descriptors per table, at most the ring size. Longer chains use direct descriptors.
     pub entries: u16,
 }
 
 impl IndirectTables {
-    /// Bytes needed for a ring of `size` with tables of `entries`.
+    /// The bytes needed for a ring of `size` with tables of `entries`.
     #[must_use]
     pub const fn bytes(size: u16, entries: u16) -> usize {
         size as usize * entries as usize * DESC_BYTES
@@ -64,7 +65,7 @@ impl IndirectTables {
     }
 }
 
-/// How a device half is set up.
+/// The configuration of a device half.
 ///
 /// ```
 /// let config = linecard_virtio::DeviceConfig::default().size(256).indirect(true);
@@ -73,13 +74,14 @@ impl IndirectTables {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DeviceConfig {
-    /// Descriptors of the ring.
+    /// The number of descriptors of the ring.
     pub size: u16,
-    /// EVENT_IDX was negotiated.
+    /// Whether EVENT_IDX was negotiated.
     pub event_idx: bool,
-    /// INDIRECT_DESC was negotiated.
+    /// Whether INDIRECT_DESC was negotiated.
     pub indirect: bool,
-    /// Where to start: the value of `SET_VRING_BASE` (see [`crate::DeviceQueue::base`]); `None` is a fresh ring.
+    /// The start position: the value of `SET_VRING_BASE` (see [`crate::DeviceQueue::base`]). `None` means a
+    /// new ring.
     pub base: Option<u32>,
 }
 

@@ -1,14 +1,15 @@
-//! The driver's end of a control queue: requests that the device answers, one at a time.
+//! The driver half of a control queue: requests that the device answers, one at a time.
 //!
 //! ```text
 //!   chain   ├─ readable elements: the command and its data ─┤├─ writable element: the answer ─┤
 //!            submit ──────────────► device ──────────────► answered
 //! ```
-//! With one request in flight the queue needs no list of free descriptors: a split ring uses the first ones of its table, a
-//! packed ring those from its position on. Interrupts are on, so that whoever waits may sleep.
+//! With one request in flight, the queue needs no list of free descriptors: a split ring uses the first
+//! descriptors of its table, a packed ring those from its position on. Interrupts are enabled, so that a
+//! waiting thread can sleep.
 //!
-//! The device can write anywhere in the ring. What it says is checked against the request in flight, and the answer's
-//! bytes are the caller's to read, once, after [`answered`](ControlQueue::answered).
+//! The device can write anywhere in the ring. Its answers are checked against the request in flight. The
+//! caller reads the answer's bytes, once, after [`answered`](ControlQueue::answered).
 
 use crate::error::{Error, NotSubmitted};
 use crate::fault::PeerFault;
@@ -17,7 +18,7 @@ use crate::packed::control::PackedControl;
 use crate::queue::Element;
 use crate::split::control::SplitControl;
 
-/// Most descriptors of a request: two readable elements and the answer.
+/// The maximum number of descriptors of a request: two readable elements and the answer.
 pub(crate) const MAX_DESCRIPTORS: usize = 3;
 /// The buffer id, or head descriptor, of every request.
 pub(crate) const ID: u16 = 0;
@@ -49,7 +50,7 @@ pub struct ControlQueue {
     in_flight: Option<InFlight>,
 }
 
-/// What is remembered of a request, in private memory.
+/// The data kept about a request, in private memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InFlight {
     /// Bytes that the device may write.
@@ -65,20 +66,20 @@ enum Ring {
 }
 
 impl ControlQueue {
-    /// Descriptors that a ring needs at least, as a power of two.
+    /// The minimum number of descriptors of a ring, as a power of two.
     pub const MIN_SIZE: u16 = 4;
 
-    /// A queue over zeroed memory; `event_idx` says whether EVENT_IDX was negotiated.
+    /// Creates a queue in zeroed memory. `event_idx` is true if EVENT_IDX was negotiated.
     ///
     /// # Errors
-    /// An [`Error`] that says which size or area does not fit; the size must be at least [`MIN_SIZE`](Self::MIN_SIZE).
+    /// An [`Error`] for an invalid size or area; the size must be at least [`MIN_SIZE`](Self::MIN_SIZE).
     pub fn new(memory: &RingMemory, layout: Layout, size: u16, event_idx: bool) -> Result<Self, Error> {
         if size < Self::MIN_SIZE {
             return Err(Error::Size { layout, asked: u32::from(size) });
         }
         let ring = match layout {
             Layout::Split => Ring::Split(SplitControl::new(memory, size, event_idx)?),
-            // Its events are always those of every descriptor.
+            // A packed ring always requests events for all descriptors.
             Layout::Packed => Ring::Packed(PackedControl::new(memory, size)?),
         };
         Ok(Self { ring, in_flight: None })
@@ -87,7 +88,7 @@ impl ControlQueue {
     /// Makes a request available: the device reads `command` and writes `answer`.
     ///
     /// # Errors
-    /// Another one is in flight, or there is no element or more than two. Nothing is done then.
+    /// Another request is in flight, or `command` has no element or more than two. Nothing changes then.
     pub fn submit(&mut self, command: &[Element], answer: Element) -> Result<(), NotSubmitted> {
         if self.in_flight.is_some() || command.is_empty() || command.len() >= MAX_DESCRIPTORS {
             return Err(NotSubmitted);
@@ -100,7 +101,7 @@ impl ControlQueue {
         Ok(())
     }
 
-    /// Must the device be woken for what was submitted? One full fence.
+    /// Whether the device must be notified of the submitted request. Executes one full fence.
     #[must_use = "a kick that is not sent leaves the device asleep"]
     pub fn kick_needed(&self) -> bool {
         match &self.ring {
@@ -109,11 +110,12 @@ impl ControlQueue {
         }
     }
 
-    /// The bytes that the device wrote of the answer, once it has answered; `None` until then, and without a request.
+    /// The number of bytes of the answer, once the device has answered; `None` until then, and without a
+    /// request.
     ///
     /// # Errors
-    /// The device completed what was not asked, or says that it wrote more than it was lent. The queue is not to be used
-    /// any more then.
+    /// The device completed something that was not requested, or reports more bytes than the buffer has. The
+    /// queue must not be used any more then.
     pub fn answered(&mut self) -> Result<Option<u32>, PeerFault> {
         let answered = match &mut self.ring {
             Ring::Split(ring) => ring.answered(self.in_flight),
@@ -126,7 +128,7 @@ impl ControlQueue {
     }
 }
 
-/// Checks what a device says of the request in flight.
+/// Checks a used element against the request in flight.
 pub(crate) fn check(id: u32, len: u32, size: u16, in_flight: Option<InFlight>) -> Result<u32, PeerFault> {
     match in_flight {
         Some(InFlight { lent, .. }) if id == u32::from(ID) => {

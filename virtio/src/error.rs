@@ -1,10 +1,10 @@
-//! What can be wrong with a queue's configuration.
+//! Errors in the configuration of a queue, and buffers or requests that a queue cannot accept.
 
 use thiserror::Error;
 
 use crate::layout::Layout;
 
-/// A queue could not be made from what was given.
+/// Why a queue could not be created.
 ///
 /// ```
 /// let error = linecard_virtio::Layout::Split.check_size(300).unwrap_err();
@@ -13,12 +13,12 @@ use crate::layout::Layout;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A ring size the layout does not have.
+    /// The layout does not allow this ring size.
     #[error("ring size {asked} is not possible: a {} from 1 to 32768", size_rule(*.layout))]
     Size {
-        /// The layout asked for.
+        /// The requested layout.
         layout: Layout,
-        /// The size asked for.
+        /// The requested size.
         asked: u32,
     },
     /// An area is too small or not aligned.
@@ -28,37 +28,37 @@ pub enum Error {
     Area {
         /// `descriptor`, `driver`, `device`, or `whole` for a zone that holds all three.
         area: &'static str,
-        /// Where it was.
+        /// The address of the area.
         addr: usize,
-        /// Its bytes.
+        /// The length of the area in bytes.
         len: usize,
-        /// The bytes it needs.
+        /// The required length in bytes.
         need: usize,
-        /// The alignment it needs.
+        /// The required alignment.
         align: usize,
     },
-    /// A start position outside the ring.
+    /// The start position is outside the ring.
     #[error(
         "ring position {base:#x} is not possible with ring size {size}: give what GET_VRING_BASE returned"
     )]
     Base {
-        /// The position asked for.
+        /// The requested position.
         base: u32,
         /// The ring size.
         size: u16,
     },
-    /// Memory for indirect tables that can not hold one table per descriptor.
+    /// The memory for indirect tables cannot hold one table per descriptor.
     #[error(
         "indirect tables need {need} bytes for {tables} tables of {entries} entries (1 to ring size), not {len}"
     )]
     Indirect {
-        /// Tables, one per descriptor.
+        /// The number of tables, one per descriptor.
         tables: u16,
-        /// Entries asked for per table.
+        /// The requested entries per table.
         entries: u16,
-        /// Bytes given.
+        /// The length of the memory in bytes.
         len: usize,
-        /// Bytes needed.
+        /// The required length in bytes.
         need: usize,
     },
 }
@@ -70,7 +70,8 @@ const fn size_rule(layout: Layout) -> &'static str {
     }
 }
 
-/// A buffer was not lent: the ring has too few free descriptors for it, or it is empty or longer than 2³² − 1 bytes.
+/// A buffer was not added: the ring has too few free descriptors, or the buffer is empty or longer than 2³² −
+/// 1 bytes.
 ///
 /// ```
 /// assert!(linecard_virtio::NotLent.to_string().contains("take back what the device has finished"));
@@ -82,7 +83,7 @@ const fn size_rule(layout: Layout) -> &'static str {
 )]
 pub struct NotLent;
 
-/// A request was not made: another one is in flight, or it has no element or more than two.
+/// A request was not submitted: another one is in flight, or it has no element or more than two.
 ///
 /// ```
 /// assert!(linecard_virtio::NotSubmitted.to_string().contains("wait for its answer"));

@@ -1,70 +1,73 @@
-//! Notification suppression: how far a side went since it last asked, and the wrapping arithmetic, in one place.
+//! The arithmetic of notification suppression on wrapping indices.
 
-/// Entries that one half published since it last asked whether the other wants a notification: the count behind
-/// `kick_needed` and `call_needed` of both formats.
+/// The number of entries that one half has published since its last decision to notify, on which
+/// `kick_needed` and `call_needed` of both formats are based.
 ///
-/// A count that saturates, not the index at the last question: an index comes round after 65 536 entries, which a half
-/// whose peer polls publishes without asking, and then seems to say that little or nothing happened.
+/// It is a saturating count, not the index of the last decision: a half whose peer polls may publish 65 536
+/// entries without a decision, after which the index would be the same as before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PublishedCount {
     moved: u32,
 }
 
 impl PublishedCount {
-    /// Nothing published.
+    /// Nothing was published.
     pub(crate) const fn new() -> Self {
         Self { moved: 0 }
     }
 
-    /// So many entries published.
+    /// `moved` entries were published.
     pub(crate) const fn of(moved: u32) -> Self {
         Self { moved }
     }
 
-    /// Entries published since the question, at most `u32::MAX`.
+    /// The entries published since the last decision, at most `u32::MAX`.
     #[inline(always)]
     pub(crate) const fn moved(self) -> u32 {
         self.moved
     }
 
-    /// So many more entries (slots of a packed ring) are visible to the other side.
+    /// Adds `entries` entries (slots of a packed ring) that became visible to the other side.
     #[inline(always)]
     pub(crate) const fn published(&mut self, entries: u16) {
         self.moved = self.moved.saturating_add(entries as u32);
     }
 
-    /// The question was asked.
+    /// Resets the count after a decision.
     #[inline(always)]
     pub(crate) const fn asked(&mut self) {
         self.moved = 0;
     }
 
-    /// Is there anything to ask about?
+    /// Whether anything was published.
     #[inline(always)]
     pub(crate) const fn any(self) -> bool {
         self.moved != 0
     }
 
-    /// Split: did the index step past `event` on its way to `new`?
+    /// Split: whether the index passed `event` on its way to `new`.
     #[inline(always)]
     pub(crate) const fn passed(self, event: u16, new: u16) -> bool {
         need_event(event, new, self.moved)
     }
 
-    /// Packed: did the place step past `event` on its way to slot `new` of the lap with this wrap counter?
+    /// Packed: whether the position passed `event` on its way to slot `new` of the lap with this wrap
+    /// counter.
     #[inline(always)]
     pub(crate) const fn passed_in_lap(self, event: u16, new: u16, new_wrap: bool, size: u16) -> bool {
-        // Nobody sleeps more than a lap behind: the other side would have to have taken what it sleeps over.
+        // The event is at most a lap behind: otherwise the other side would have consumed the entry that it
+        // waits for.
         let moved = if self.moved < size as u32 { self.moved as u16 } else { size };
         packed_need_event(event, new, new_wrap, moved, size)
     }
 }
 
-/// Did moving an index by `moved` entries to `new` step past `event`? The spec's `vring_need_event`, with a distance where
-/// that has the old index.
+/// Whether an index that advanced by `moved` entries to `new` passed `event`. This is the specification's
+/// `vring_need_event`, with a distance instead of the old index.
 ///
-/// `event` and `new` wrap at 2¹⁶; `moved` does not: from 65 536 on every event was passed. `moved == 0` is never a reason
-/// to notify. (virtio 1.3, Virtqueue Interrupt Suppression and Available Buffer Notification Suppression.)
+/// `event` and `new` wrap at 2¹⁶. `moved` does not: from 65 536 on, every event was passed. `moved == 0`
+/// never requires a notification. (virtio 1.3, Virtqueue Interrupt Suppression and Available Buffer
+/// Notification Suppression.)
 ///
 /// ```
 /// use linecard_virtio::event::need_event;
@@ -79,7 +82,7 @@ pub const fn need_event(event: u16, new: u16, moved: u32) -> bool {
     (new.wrapping_sub(event).wrapping_sub(1) as u32) < moved
 }
 
-/// [`need_event`] for a packed ring: positions count `0..size` and a wrap counter flips at each lap.
+/// As [`need_event`], for a packed ring: positions count `0..size` and a wrap counter flips at each lap.
 ///
 /// `event` is a slot with its wrap counter in bit 15, as in the event suppression structure; `new` and `new_wrap` are
 /// the position after the move of `moved` slots (at most `size`). An event slot outside the ring never matches.
@@ -99,7 +102,7 @@ pub const fn packed_need_event(event: u16, new: u16, new_wrap: bool, moved: u16,
     if slot >= size {
         return false;
     }
-    // Slots from the event to the new position, going forward: 0 when the event is exactly the next slot.
+    // The forward distance from the event to the new position. The event itself is one of the slots.
     let distance = if wrap == new_wrap {
         if slot >= new {
             return false;
@@ -140,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Stepping one entry at a time notifies exactly at the entry after `event`, and a jump is the union of its steps.
+    /// Single steps notify exactly at the entry after `event`, and a jump is the union of its steps.
     #[test]
     fn a_jump_is_the_union_of_its_steps() {
         for old in [0u16, 1, 32_767, 32_768, 65_500, 65_535] {

@@ -1,10 +1,10 @@
-//! What a peer can do wrong, as values. A fault stops one queue, never the process.
+//! Protocol violations by a peer, as values. A fault stops one queue, never the process.
 
 use thiserror::Error;
 
-/// Something the peer wrote into a ring that it can not have meant.
+/// A value in the ring that violates the protocol.
 ///
-/// The queue that reports one should be stopped; other queues and ports go on.
+/// The queue that reports a fault should be stopped. Other queues and ports continue.
 ///
 /// ```
 /// use linecard_virtio::PeerFault;
@@ -14,30 +14,30 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PeerFault {
-    /// The device returned a buffer that was not lent to it.
+    /// The device returned a buffer that is not in flight.
     #[error("peer returned buffer id {id}, which is not in flight (ring size {size})")]
     UnknownId {
-        /// The id it wrote.
+        /// The id in the ring.
         id: u32,
         /// The ring size.
         size: u16,
     },
-    /// The device says it wrote more bytes than the buffer has.
+    /// The device reports more written bytes than the buffer has.
     #[error("peer claims to have written {len} bytes into a buffer of {lent}")]
     UsedLen {
-        /// The length it wrote.
+        /// The length in the ring.
         len: u32,
-        /// The bytes that were lent.
+        /// The size of the buffer in bytes.
         lent: u32,
     },
-    /// The device's used index is not within the buffers in flight.
+    /// The device's used index is beyond the buffers in flight.
     #[error("peer moved the used index from {from} to {to} with {in_flight} buffers in flight")]
     UsedJump {
         /// The index up to which completions were taken.
         from: u16,
-        /// The index it wrote.
+        /// The index in the ring.
         to: u16,
-        /// Buffers in flight.
+        /// The number of buffers in flight.
         in_flight: u16,
     },
     /// The driver's available index is more than a ring ahead.
@@ -45,49 +45,49 @@ pub enum PeerFault {
     AvailJump {
         /// The index up to which chains are completed.
         from: u16,
-        /// The index it wrote.
+        /// The index in the ring.
         to: u16,
         /// The ring size.
         size: u16,
     },
-    /// A descriptor number outside the table.
+    /// The descriptor number is outside the table.
     #[error("peer names descriptor {index} of a table of {size}")]
     DescOutOfRange {
-        /// The number it wrote.
+        /// The number in the ring.
         index: u16,
-        /// Descriptors in the table.
+        /// The number of descriptors in the table.
         size: u16,
     },
-    /// A chain with more descriptors than the ring (or that loops).
+    /// The chain has more descriptors than the ring, or loops.
     #[error("peer made a chain of more than {max} descriptors")]
     ChainTooLong {
-        /// The most descriptors allowed.
+        /// The largest number of descriptors allowed.
         max: u16,
     },
-    /// A chain with more than 2³² − 1 bytes.
+    /// The chain has more than 2³² − 1 bytes.
     #[error("peer made a chain of {bytes} bytes, more than 4294967295")]
     ChainTooLarge {
-        /// Bytes counted so far.
+        /// The bytes counted so far.
         bytes: u64,
     },
-    /// A packed chain whose later descriptors were not written before its head.
+    /// The head of a packed chain was made available before its later descriptors.
     #[error("peer made the head of a chain available before its slot {slot}")]
     ChainIncomplete {
         /// The slot that is not available.
         slot: u16,
     },
-    /// A range outside the memory the peer shared.
+    /// The range is outside the memory that the peer shared.
     #[error("peer gave address {addr:#x} length {len}, which is outside its memory")]
     BadAddress {
-        /// The address it wrote.
+        /// The address in the ring.
         addr: u64,
-        /// The length it wrote.
+        /// The length in the ring.
         len: u32,
     },
     /// A device-writable descriptor on a transmit queue, or a readable one on a receive queue.
     #[error("peer gave descriptor {index} the wrong direction")]
     WrongDirection {
-        /// Its place in the table or ring.
+        /// Its index in the table or ring.
         index: u16,
     },
     /// An indirect descriptor that is not negotiated, nested, combined with NEXT, or of a length that is not a

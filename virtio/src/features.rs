@@ -17,33 +17,33 @@ bitflags! {
     /// ```
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Features: u64 {
-        /// The device takes packets with partial checksums.
+        /// The device accepts packets with partial checksums.
         const NET_CSUM = 1 << 0;
-        /// The driver takes packets with partial checksums.
+        /// The driver accepts packets with partial checksums.
         const NET_GUEST_CSUM = 1 << 1;
-        /// The driver can be told to change offloads at run time.
+        /// The driver can change its offloads at run time.
         const NET_CTRL_GUEST_OFFLOADS = 1 << 2;
-        /// The device says which MTU to use.
+        /// The device reports its MTU.
         const NET_MTU = 1 << 3;
-        /// The device says which MAC address to use.
+        /// The device reports its MAC address.
         const NET_MAC = 1 << 5;
-        /// The driver takes TSOv4.
+        /// The driver accepts TSOv4.
         const NET_GUEST_TSO4 = 1 << 7;
-        /// The driver takes TSOv6.
+        /// The driver accepts TSOv6.
         const NET_GUEST_TSO6 = 1 << 8;
-        /// The driver takes TSO with ECN.
+        /// The driver accepts TSO with ECN.
         const NET_GUEST_ECN = 1 << 9;
-        /// The driver takes UFO.
+        /// The driver accepts UFO.
         const NET_GUEST_UFO = 1 << 10;
-        /// The device takes TSOv4.
+        /// The device accepts TSOv4.
         const NET_HOST_TSO4 = 1 << 11;
-        /// The device takes TSOv6.
+        /// The device accepts TSOv6.
         const NET_HOST_TSO6 = 1 << 12;
-        /// The device takes TSO with ECN.
+        /// The device accepts TSO with ECN.
         const NET_HOST_ECN = 1 << 13;
-        /// The device takes UFO.
+        /// The device accepts UFO.
         const NET_HOST_UFO = 1 << 14;
-        /// The driver can take one packet in several receive buffers.
+        /// The driver can receive one packet in several buffers.
         const NET_MRG_RXBUF = 1 << 15;
         /// The configuration has a link status.
         const NET_STATUS = 1 << 16;
@@ -57,11 +57,11 @@ bitflags! {
         const NET_CTRL_RX_EXTRA = 1 << 20;
         /// The driver can announce itself.
         const NET_GUEST_ANNOUNCE = 1 << 21;
-        /// Several queue pairs.
+        /// There are several queue pairs.
         const NET_MQ = 1 << 22;
         /// The control queue sets the MAC address.
         const NET_CTRL_MAC_ADDR = 1 << 23;
-        /// The ring may ask for a notification when it runs empty (legacy).
+        /// The device may notify when the ring runs empty (legacy).
         const NOTIFY_ON_EMPTY = 1 << 24;
         /// vhost: the backend keeps a dirty log.
         const LOG_ALL = 1 << 26;
@@ -75,25 +75,25 @@ bitflags! {
         const PROTOCOL_FEATURES = 1 << 30;
         /// virtio 1.0 or later.
         const VERSION_1 = 1 << 32;
-        /// Addresses go through an IOMMU.
+        /// An IOMMU translates addresses.
         const ACCESS_PLATFORM = 1 << 33;
         /// The packed ring layout.
         const RING_PACKED = 1 << 34;
         /// Buffers are used in the order in which they were made available.
         const IN_ORDER = 1 << 35;
-        /// Real memory barriers are needed.
+        /// Real memory barriers are required.
         const ORDER_PLATFORM = 1 << 36;
         /// Single-root I/O virtualisation.
         const SR_IOV = 1 << 37;
-        /// Kicks carry the position.
+        /// Kicks contain the ring position.
         const NOTIFICATION_DATA = 1 << 38;
-        /// One queue can be reset alone.
+        /// Each queue can be reset separately.
         const RING_RESET = 1 << 40;
-        /// The driver takes USO.
+        /// The driver accepts USO.
         const NET_GUEST_USO4 = 1 << 54;
-        /// The driver takes USO over IPv6.
+        /// The driver accepts USO over IPv6.
         const NET_GUEST_USO6 = 1 << 55;
-        /// The device takes USO.
+        /// The device accepts USO.
         const NET_HOST_USO = 1 << 56;
         /// The device reports a hash for each packet.
         const NET_HASH_REPORT = 1 << 57;
@@ -103,17 +103,17 @@ bitflags! {
         const NET_RSS = 1 << 60;
         /// Receive segment coalescing information.
         const NET_RSC_EXT = 1 << 61;
-        /// The device may act as standby.
+        /// The device may act as a standby.
         const NET_STANDBY = 1 << 62;
         /// The configuration has speed and duplex.
         const NET_SPEED_DUPLEX = 1 << 63;
-        /// Bits without a name here are kept: the other end may know them.
+        /// Unnamed bits are kept: the other side may know them.
         const _ = !0;
     }
 }
 
-/// Names of data paths: split and packed; each without and with order; each without and with mergeable buffers; each plain, with
-/// offloads, and with those and hashes.
+/// Names of data paths, indexed by layout (split, packed), in-order use, mergeable buffers, and header
+/// processing (none, offloads, offloads and hashes).
 const PATHS: [[[[&str; 3]; 2]; 2]; 2] = [
     [
         [
@@ -146,8 +146,9 @@ const PATHS: [[[[&str; 3]; 2]; 2]; 2] = [
 ];
 
 impl Features {
-    /// What a data path for these features is called, for people. Whether it merges buffers and whether it leaves work to the
-    /// other end is of its direction, so the caller says that. A path whose header has hashes reads all of it.
+    /// A readable name of a data path with these features. Mergeable buffers and offloads depend on the
+    /// direction, so the caller passes them. A path whose header has hashes always processes the whole
+    /// header.
     ///
     /// ```
     /// use linecard_virtio::Features;
@@ -167,23 +168,23 @@ impl Features {
         }
     }
 
-    /// Large packets from the driver to the device, of any kind.
+    /// Large packets of any kind from the driver to the device.
     pub const HOST_SEGMENTS: Features =
         Self::NET_HOST_TSO4.union(Self::NET_HOST_TSO6).union(Self::NET_HOST_ECN).union(Self::NET_HOST_USO);
-    /// Large packets from the device to the driver, of any kind.
+    /// Large packets of any kind from the device to the driver.
     pub const GUEST_SEGMENTS: Features = Self::NET_GUEST_TSO4
         .union(Self::NET_GUEST_TSO6)
         .union(Self::NET_GUEST_ECN)
         .union(Self::NET_GUEST_USO4)
         .union(Self::NET_GUEST_USO6);
 
-    /// This set with `other` when `on`, unchanged otherwise.
+    /// This set and `other` if `on`, otherwise this set.
     #[must_use]
     pub const fn with(self, other: Self, on: bool) -> Self {
         if on { self.union(other) } else { self }
     }
 
-    /// This set without offloads whose requirements are not in it (virtio 1.3, Network Device: Feature bit
+    /// This set without offloads whose required features are missing (virtio 1.3, Network Device: Feature bit
     /// requirements).
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! Where the three parts of a ring lie, and the formats inside them.
+//! The locations of a ring's three areas, and their formats.
 //!
 //! ```text
 //! split   descriptor table   16 × size   { addr u64 | len u32, flags u16, next u16 }
@@ -8,7 +8,7 @@
 //!         driver area        4           { off_wrap u16, flags u16 }
 //!         device area        4           { off_wrap u16, flags u16 }
 //! ```
-//! (virtio 1.3, Split Virtqueues and Packed Virtqueues.) All fields are little endian, as this machine is.
+//! (virtio 1.3, Split Virtqueues and Packed Virtqueues.) All fields are little endian, as is this machine.
 
 use crate::sync::SharedBytes;
 
@@ -17,15 +17,15 @@ use crate::error::Error;
 #[cfg(target_endian = "big")]
 compile_error!("ring words are read in place; virtio 1 rings are little endian");
 
-/// The most descriptors a ring may have.
+/// The maximum number of descriptors of a ring.
 pub const MAX_SIZE: u16 = 32_768;
 
-/// Bytes of one descriptor, in both layouts and in indirect tables.
+/// The size of a descriptor in bytes, in both layouts and in indirect tables.
 pub const DESC_BYTES: usize = 16;
 
-/// Descriptor flag: the chain goes on.
+/// Descriptor flag: the chain continues.
 pub const F_NEXT: u16 = 1;
-/// Descriptor flag: the device writes.
+/// Descriptor flag: the device writes the buffer.
 pub const F_WRITE: u16 = 2;
 /// Descriptor flag: the buffer is a table of descriptors.
 pub const F_INDIRECT: u16 = 4;
@@ -41,21 +41,21 @@ pub const F_NO_NOTIFY: u16 = 1;
 pub const EVENT_ENABLE: u16 = 0;
 /// Packed event suppression flags: notify never.
 pub const EVENT_DISABLE: u16 = 1;
-/// Packed event suppression flags: notify at one descriptor.
+/// Packed event suppression flags: notify at a specific descriptor.
 pub const EVENT_DESC: u16 = 2;
 
-/// The flags of a descriptor that stands for itself: which side writes.
+/// The direction flag of a direct descriptor.
 #[inline(always)]
 pub(crate) const fn direction(writable: bool) -> u16 {
     if writable { F_WRITE } else { 0 }
 }
 
-/// Offsets inside the split available and used rings, which have the same shape but for the element.
+/// Offsets inside the split available and used rings, which differ only in their elements.
 pub(crate) const FLAGS: usize = 0;
 pub(crate) const IDX: usize = 2;
 pub(crate) const RING: usize = 4;
 
-/// Which of the two ring formats.
+/// The ring format.
 ///
 /// ```
 /// use linecard_virtio::Layout;
@@ -71,10 +71,10 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Is `size` allowed for a ring of this layout?
+    /// Checks whether a ring of this layout may have `size` descriptors.
     ///
     /// # Errors
-    /// [`Error::Size`] when it is 0, above 32 768, or (split) not a power of two.
+    /// [`Error::Size`] if it is 0, above 32 768, or (split) not a power of two.
     pub const fn check_size(self, size: u32) -> Result<u16, Error> {
         let shape = match self {
             Self::Split => size.is_power_of_two(),
@@ -87,7 +87,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of the descriptor area, the driver area and the device area.
+    /// The lengths in bytes of the descriptor area, the driver area and the device area.
     #[must_use]
     pub const fn areas(self, size: u16) -> [usize; 3] {
         let n = size as usize;
@@ -97,7 +97,7 @@ impl Layout {
         }
     }
 
-    /// The alignment the spec asks of the three areas.
+    /// The required alignment of the three areas.
     #[must_use]
     pub const fn alignment(self) -> [usize; 3] {
         match self {
@@ -106,11 +106,11 @@ impl Layout {
         }
     }
 
-    /// Where we put the areas in one zone of [`Layout::bytes`] bytes that is aligned to 128.
+    /// The offsets of the areas in one zone of [`Layout::bytes`] bytes that is aligned to 128.
     ///
-    /// Split: `{flags, idx}` of each ring are the last four bytes of a line of their own, so that the index a peer
-    /// polls never shares a line with the entries that stream; each ring has its own 128-byte pair of lines, because
-    /// the adjacent-line prefetcher works on pairs.
+    /// Split: `{flags, idx}` of each ring are the last four bytes of a separate cache line, so that the index
+    /// that a peer polls never shares a line with the entries; each ring has its own 128-byte pair of lines,
+    /// because the adjacent-line prefetcher works on pairs.
     #[must_use]
     pub const fn offsets(self, size: u16) -> [usize; 3] {
         let [desc, driver, _] = self.areas(size);
@@ -127,7 +127,7 @@ impl Layout {
         }
     }
 
-    /// Bytes of a zone that holds a whole ring at [`Layout::offsets`]; a multiple of 128.
+    /// The size in bytes of a zone that holds a whole ring at [`Layout::offsets`]; a multiple of 128.
     #[must_use]
     pub const fn bytes(self, size: u16) -> usize {
         up(self.offsets(size)[2] + self.areas(size)[2], PAIR)
@@ -141,7 +141,7 @@ const fn up(n: usize, to: usize) -> usize {
     n.next_multiple_of(to)
 }
 
-/// Addresses of the three areas, as they go into messages: in one address space or the other.
+/// Addresses of the three areas, for messages, in either address space.
 ///
 /// ```
 /// use linecard_virtio::{Layout, RingAddrs};
@@ -173,8 +173,8 @@ impl RingAddrs {
 
 /// The three areas as memory of this process.
 ///
-/// Who made the [`SharedBytes`] has promised that the memory stays mapped for as long as handles to it are used; the
-/// queue made from a `RingMemory` keeps using it until it is dropped.
+/// The creator of the [`SharedBytes`] guarantees that the memory stays mapped as long as handles to it are
+/// used; a queue made from a `RingMemory` uses it until the queue is dropped.
 ///
 /// ```
 /// use core::ptr::NonNull;
@@ -202,7 +202,7 @@ impl RingMemory {
     /// The areas of a ring laid out by [`Layout::offsets`] in one zone.
     ///
     /// # Errors
-    /// [`Error::Size`] when the layout has no such size, [`Error::Area`] when the zone is too small.
+    /// [`Error::Size`] if the layout does not allow the size, [`Error::Area`] if the zone is too small.
     pub fn in_zone(zone: SharedBytes, layout: Layout, size: u16) -> Result<Self, Error> {
         layout.check_size(u32::from(size))?;
         let (offsets, lens) = (layout.offsets(size), layout.areas(size));
@@ -220,7 +220,7 @@ impl RingMemory {
         Ok(Self { desc: area(0)?, driver: area(1)?, device: area(2)? })
     }
 
-    /// Are all three areas long enough and aligned?
+    /// Checks that all three areas are long enough and aligned.
     pub(crate) fn check(&self, layout: Layout, size: u16) -> Result<(), Error> {
         let (needs, aligns) = (layout.areas(size), layout.alignment());
         let areas = [("descriptor", self.desc), ("driver", self.driver), ("device", self.device)];
@@ -260,7 +260,7 @@ mod tests {
                 }
                 assert!(offsets[0] + areas[0] <= offsets[1] && offsets[1] + areas[1] <= offsets[2]);
                 assert!(offsets[2] + areas[2] <= layout.bytes(size));
-                // No line belongs to two areas.
+                // No cache line belongs to two areas.
                 assert!((offsets[0] + areas[0] - 1) / 64 < offsets[1] / 64);
                 assert!((offsets[1] + areas[1] - 1) / 64 < offsets[2] / 64);
             }
@@ -271,7 +271,8 @@ mod tests {
     fn a_polled_index_has_its_line_alone() {
         let [_, avail, used] = Layout::Split.offsets(256);
         assert_eq!((avail % 64, used % 64), (60, 60));
-        // So the elements, from byte 4 on, begin a line; used elements are then aligned to their 8 bytes.
+        // The elements begin at byte 4, at the start of a cache line, so used elements are aligned to their 8
+        // bytes.
         assert_eq!(((avail + 4) % 64, (used + 4) % 8), (0, 0));
     }
 

@@ -1,18 +1,21 @@
-//! Virtqueues: the ring formats of virtio 1.3, split and packed, and **both** halves of each.
+//! Virtqueues: the split and packed ring formats of virtio 1.3, with **both** the driver half and the device
+//! half of each.
 //!
-//! No packets and no sockets here: addresses, lengths and tokens. A frontend owns [`DriverQueue`]s in its own memory,
-//! a backend [`DeviceQueue`]s in its peer's. Every word of a ring may be rewritten by the other side at any time;
-//! it is read once, into a value, and checked there ([`PeerFault`]).
+//! This crate handles addresses, lengths and tokens, but no packets and no sockets. A frontend has
+//! [`DriverQueue`]s in its own memory, a backend has [`DeviceQueue`]s in its peer's memory. The other side
+//! may rewrite any word of a ring at any time, so each word is read once, into a value, and checked
+//! ([`PeerFault`]).
 //!
 //! | | driver half | device half |
 //! |---|---|---|
 //! | split | [`split::Driver`] | [`split::Device`] |
 //! | packed | [`packed::Driver`] | [`packed::Device`] |
 //!
-//! A control queue, whose requests have readable and writable elements, has a driver half of its own: [`ControlQueue`].
+//! A control queue, whose requests have readable and writable elements, has its own driver half:
+//! [`ControlQueue`].
 //!
-//! Order (IN_ORDER) and direction (WRITABLE) are const generics, chosen once when a queue starts, so that the loops
-//! over a burst have no branch on configuration.
+//! In-order use (IN_ORDER) and direction (WRITABLE) are const generics, selected when a queue starts, so that
+//! the loops over a burst have no branches on configuration.
 
 mod config;
 mod control;

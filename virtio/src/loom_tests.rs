@@ -1,4 +1,5 @@
-//! Both rings under loom: what is published is complete when it is seen, and nobody sleeps for ever.
+//! Both rings under loom: published entries are complete when the other side sees them, and no side sleeps
+//! forever.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p linecard-virtio --lib --release loom`
 
@@ -15,7 +16,7 @@ use crate::queue::{Access, Buffer, Chain, Completion, DeviceMemory, DeviceQueue,
 use crate::sync::modelled::Arena;
 use crate::{DeviceSuppression, Unasked, packed, split};
 
-/// Addresses stand for themselves; nothing is behind them.
+/// Each address translates to itself, without memory.
 struct Nowhere;
 
 // SAFETY: nothing is ever copied through the pointers.
@@ -29,7 +30,7 @@ unsafe impl DeviceMemory for Nowhere {
 }
 
 const SIZE: u16 = 2;
-/// Near the wrap of either ring.
+/// Positions near the wrap of either ring.
 const SPLIT_BASE: u32 = 65_535;
 const PACKED_BASE: u32 = 0x8001;
 
@@ -49,7 +50,7 @@ fn buffer(k: u64) -> Buffer {
     Buffer { addr: 0x1000 + k, len: 100 + k as u32, token: k }
 }
 
-/// Two buffers go over and come back, while both sides poll a bounded number of times.
+/// Two buffers are sent and returned, while both sides poll a bounded number of times.
 fn round_trip<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D, mut device: V) {
     let other = thread::spawn(move || {
         let mut used = 0;
@@ -94,12 +95,13 @@ fn round_trip<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D,
     assert_eq!(collect(&mut driver), used);
 }
 
-/// As a caller asks that trusts the hint: at once when it says yes, else when there is nothing better to do.
+/// Decides as a caller that trusts the hint: at once if the hint is true, otherwise when it is idle.
 fn asks(hint: bool, mut needed: impl FnMut() -> bool) -> bool {
     hint && needed() || needed()
 }
 
-/// The device goes to sleep while the driver publishes: either it sees the buffer, or the driver kicks.
+/// The device goes to sleep while the driver publishes: either the device sees the buffer, or the driver
+/// kicks.
 fn no_lost_kick<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D, mut device: V) {
     let kicked = Arc::new(AtomicBool::new(false));
     let bell = kicked.clone();
@@ -113,7 +115,7 @@ fn no_lost_kick<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: 
     assert!(awake || kicked.load(Ordering::Relaxed), "the device sleeps and nobody wakes it");
 }
 
-/// The device goes to sleep while the driver publishes, and a third thread asks in the driver's stead: as in `no_lost_kick`.
+/// As `no_lost_kick`, but a third thread decides instead of the driver.
 fn no_lost_kick_by_another<D: DriverQueue + 'static, V: DeviceQueue + 'static>(
     mut driver: D,
     mut device: V,
@@ -131,19 +133,21 @@ fn no_lost_kick_by_another<D: DriverQueue + 'static, V: DeviceQueue + 'static>(
     driver.add(buffer(1)).expect("room");
     driver.publish();
     match driver.unasked() {
-        // A swap, where the frontend has a plain store: loom lets a store and a concurrent swap be in both orders at once.
+        // A swap, although the frontend uses a plain store: loom allows both orders of a store and a
+        // concurrent swap at once.
         Some(unasked) => drop(owed.swap(unasked.bits(), Ordering::Release)),
         None => kicked.store(driver.kick_needed(), Ordering::Relaxed),
     }
     let awake = sleeper.join().expect("the device did not panic");
     asker.join().expect("the asker did not panic");
-    // Whoever comes next asks what is owed still.
+    // A later poll handles what is still owed.
     let unasked = Unasked::from_bits(owed.swap(0, Ordering::AcqRel));
     let late = unasked != Unasked::default() && suppression.kick_needed(unasked);
     assert!(awake || late || kicked.load(Ordering::Relaxed), "the device sleeps and nobody wakes it");
 }
 
-/// The driver goes to sleep while the device publishes: either it sees the completion, or the device calls.
+/// The driver goes to sleep while the device publishes: either the driver sees the completion, or the device
+/// calls.
 fn no_lost_call<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D, mut device: V) {
     driver.add(buffer(1)).expect("room");
     driver.publish();
@@ -196,7 +200,8 @@ macro_rules! models {
                 let driver = $module::Driver::<false, true>::new(&memory, driver_config($event, $base));
                 let device = $module::Device::<false, true>::new(&memory, device_config($event, $base));
                 let (mut driver, mut device) = (driver.expect("valid"), device.expect("valid"));
-                // With what the model publishes a lap of 65 536: an index would be where it was.
+                // With the entry that the model publishes, this is a lap of 65 536, after which an index
+                // would have its old value.
                 driver.published_unasked(65_535);
                 device.published_unasked(65_535);
                 $check(driver, device);

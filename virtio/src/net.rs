@@ -1,5 +1,5 @@
-//! The header before every packet of a network device (virtio 1.3, Network Device: Device Operation), and what each side
-//! takes of the other by the features that were negotiated.
+//! The virtio header of network packets (virtio 1.3, Network Device: Device Operation), and the offloads that
+//! each side accepts according to the negotiated features.
 
 pub use linecard_net::vnet::*;
 
@@ -7,7 +7,7 @@ use linecard_net::request::AcceptedOffloads;
 
 use crate::features::Features;
 
-/// What the device takes of what the driver sends, when `features` are negotiated.
+/// The offloads that the device accepts from the driver with `features`.
 ///
 /// ```
 /// use linecard_virtio::{Features, net::device_accepts};
@@ -26,7 +26,7 @@ pub const fn device_accepts(features: Features) -> AcceptedOffloads {
     }
 }
 
-/// What the driver takes of what the device delivers, when `features` are negotiated.
+/// The offloads that the driver accepts from the device with `features`.
 ///
 /// ```
 /// use linecard_virtio::{Features, net::driver_accepts};

@@ -1,12 +1,12 @@
-//! The two halves of a virtqueue as traits: what a frontend's and a backend's burst loops are written against.
+//! The two halves of a virtqueue as traits, on which the burst loops of frontends and backends are based.
 //!
-//! Both halves use the same four verbs. The driver half *adds* and *publishes* on the one side, *completes* on the
-//! other; the device half *peeks*, then *completes* (or *takes*), then *publishes*. Nothing becomes visible to the
-//! peer before `publish`, and one burst costs one release store. Whether the peer has to be woken is a separate
-//! question (`kick_needed`, `call_needed`), asked once per burst, because it is the only one that needs a fence.
+//! Both halves use the same verbs. The driver half *adds* and *publishes* on one side and *completes* on the other; the
+//! device half *peeks*, then *completes* (or *takes*), then *publishes*. Nothing becomes visible to the peer before
+//! `publish`, and a burst needs one release store. Whether the peer must be notified is a separate decision
+//! (`kick_needed`, `call_needed`), made once per burst, because it is the only one that needs a fence.
 //!
-//! The traits know addresses, lengths and tokens, never packets. They are meant for monomorphised callers: the
-//! burst methods take iterators and closures so that ring state stays in registers for the whole burst.
+//! The traits use addresses, lengths and tokens, never packets. They are meant for monomorphised callers: the burst
+//! methods take iterators and closures so that ring state stays in registers for the whole burst.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -16,7 +16,7 @@ use crate::fault::PeerFault;
 use crate::segments::SegList;
 use crate::suppression::Unasked;
 
-/// One descriptor's worth of memory that a driver lends to the device.
+/// The memory of one descriptor, which a driver makes available to the device.
 ///
 /// ```
 /// let buffer = linecard_virtio::Buffer { addr: 0x10_0000, len: 2048, token: 7 };
@@ -24,15 +24,15 @@ use crate::suppression::Unasked;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// Address as the device sees it (for vhost-user: the frontend's own virtual address).
+    /// The address as the device sees it (for vhost-user: the frontend's own virtual address).
     pub addr: u64,
     /// Length in bytes.
     pub len: u32,
-    /// Whatever the caller wants back with the completion; usually a pointer.
+    /// A value that the completion returns to the caller; usually a pointer.
     pub token: u64,
 }
 
-/// A buffer that the device gave back.
+/// A buffer that the device returned.
 ///
 /// ```
 /// let done = linecard_virtio::Completion { token: 7, len: 64 };
@@ -40,9 +40,9 @@ pub struct Buffer {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// The token given to [`DriverQueue::add_burst`] or [`DriverQueue::add_chain`].
+    /// The token passed to [`DriverQueue::add_burst`] or [`DriverQueue::add_chain`].
     pub token: u64,
-    /// Bytes the device says it wrote, checked to be at most what was lent. Always 0 on a readable (transmit) queue.
+    /// The bytes reported as written, at most the buffer's length. Always 0 on a readable (transmit) queue.
     pub len: u32,
 }
 
@@ -54,16 +54,16 @@ pub struct Completion {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Element {
-    /// Address as the device sees it.
+    /// The address as the device sees it.
     pub addr: u64,
     /// Length in bytes.
     pub len: u32,
 }
 
-/// The driver half: the frontend's end of one queue, in one direction.
+/// The driver half: the frontend's side of one queue, in one direction.
 ///
-/// The ring lies in the caller's own memory, but the peer can write anywhere in it, so everything needed later is
-/// kept in private memory and every id and length that comes back is checked.
+/// The ring is in the caller's own memory, but the peer can write anywhere in it. Data needed later is therefore kept in
+/// private memory, and every id and length that the peer returns is checked.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -84,27 +84,27 @@ pub struct Element {
 /// ```
 ///
 /// # Safety
-/// Implementors promise that every token accepted by `add`, `add_burst` or `add_chain` comes back exactly once, from
+/// Implementors guarantee that every token accepted by `add`, `add_burst` or `add_chain` is returned exactly once, from
 /// `complete` or `take_all`, whatever the peer writes; that the first `n` elements are initialised when `complete`
-/// returns `Ok(n)`; and that a completion's `len` is at most the bytes lent under that token. Callers may therefore
-/// turn tokens back into owned pointers.
+/// returns `Ok(n)`; and that a completion's `len` is at most the bytes of that buffer. Callers may therefore turn tokens
+/// back into owned pointers.
 pub unsafe trait DriverQueue: Send + Sized {
     /// Whether the device writes into the buffers (receive) or reads them (transmit).
     const WRITABLE: bool;
 
-    /// Descriptors of the ring (virtio 1.3, Queue Size). Indirect tables do not count.
+    /// The number of descriptors of the ring (virtio 1.3, Queue Size), without indirect tables.
     fn size(&self) -> u16;
 
-    /// Descriptors that are not in flight.
+    /// The number of descriptors that are not in flight.
     fn free(&self) -> u16;
 
-    /// Lends one-descriptor buffers until the iterator ends or the ring is full; returns how many were lent.
+    /// Adds one-descriptor buffers until the iterator ends or the ring is full. Returns how many were added.
     ///
-    /// An element is pulled from the iterator only when there is room for it. Invisible to the device until
+    /// An element is taken from the iterator only if there is room for it. The device sees the buffers after
     /// [`publish`](Self::publish).
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize;
 
-    /// Lends one one-descriptor buffer.
+    /// Adds a buffer of one descriptor.
     ///
     /// # Errors
     /// The ring is full.
@@ -113,49 +113,49 @@ pub unsafe trait DriverQueue: Send + Sized {
         if self.add_burst(core::iter::once(buffer)) == 1 { Ok(()) } else { Err(NotLent) }
     }
 
-    /// Lends a buffer of several segments: as one indirect descriptor when the queue has indirect tables and the
-    /// segments fit one, as a direct chain otherwise.
+    /// Adds a buffer of several segments: as one indirect descriptor if the queue has indirect tables and the segments
+    /// fit one, otherwise as a direct chain.
     ///
     /// # Errors
-    /// It is empty, does not fit the free descriptors, or is longer than 2³² − 1 bytes. Nothing is lent then.
+    /// The buffer is empty, does not fit the free descriptors, or is longer than 2³² − 1 bytes. It is not added then.
     fn add_chain(&mut self, segments: &[Element], token: u64) -> Result<(), NotLent>;
 
     /// Makes everything added since the last call visible to the device, by one release store.
     fn publish(&mut self);
 
-    /// What the device's suppression flag says at this moment, without a fence: a hint that may be stale. False
-    /// means "probably polling": a caller that is sure to come back may skip [`kick_needed`](Self::kick_needed) now
-    /// and ask it on its next poll or before it sleeps. Published buffers count until `kick_needed` was asked.
+    /// The current value of the device's suppression flag, read without a fence: a hint that may be stale. False means
+    /// that the device probably polls: a caller that is sure to return may skip [`kick_needed`](Self::kick_needed) now
+    /// and call it at its next poll or before it sleeps. Published buffers count until `kick_needed` is called.
     fn kick_hint(&self) -> bool;
 
-    /// `None` when [`kick_hint`](Self::kick_hint) says yes; else what was published since
-    /// [`kick_needed`](Self::kick_needed) was asked, so that another thread can ask in this queue's stead
+    /// `None` if [`kick_hint`](Self::kick_hint) is true. Otherwise what was published since the last
+    /// [`kick_needed`](Self::kick_needed), so that another thread can decide for this queue
     /// ([`DeviceSuppression::kick_needed`](crate::DeviceSuppression::kick_needed)).
     fn unasked(&self) -> Option<Unasked>;
 
-    /// Must the device be woken for what was published since this was last asked? One full fence.
+    /// Whether the device must be notified of what was published since the last call. Executes one full fence.
     #[must_use = "a kick that is not sent leaves the device asleep"]
     fn kick_needed(&mut self) -> bool;
 
-    /// Collects finished buffers into the front of `out` and returns how many.
+    /// Collects finished buffers into the front of `out`, and returns how many.
     ///
     /// # Errors
-    /// A [`PeerFault`] when the next thing the device wrote is impossible (an id that is not in flight, a length
-    /// above what was lent, an index jump). Buffers finished before it are returned first, by an `Ok`. After an
-    /// error stop the queue and reclaim its buffers by [`take_all`](Self::take_all).
+    /// A [`PeerFault`] if the device's next entry is impossible (an id that is not in flight, a length above the
+    /// buffer's, an index jump). Buffers finished before it are returned first, by an `Ok`. After an error, stop the
+    /// queue and reclaim its buffers by [`take_all`](Self::take_all).
     fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault>;
 
-    /// Descriptors that the device has finished with and [`complete`](Self::complete) has not collected; in a split ring a chain is one.
-    /// Reads shared memory; for a packed ring it walks the descriptors, so it is for statistics and tests. A device that writes
-    /// nonsense gets at most those in flight.
+    /// Descriptors that the device has finished with and [`complete`](Self::complete) has not collected; in a split ring
+    /// a chain counts as one. Reads shared memory, and walks the descriptors of a packed ring, so it is for statistics
+    /// and tests. If the device writes nonsense, the result is at most the number in flight.
     fn completed(&self) -> u16;
 
-    /// Asks for (or stops) interrupts on completion. When switching on, returns true if a completion arrived
-    /// meanwhile, in which case the caller must not sleep but [`complete`](Self::complete) first. One full fence.
+    /// Enables or disables interrupts on completion. When enabling, returns true if a completion has arrived already: the
+    /// caller must then [`complete`](Self::complete) before it sleeps. Enabling executes one full fence.
     fn set_interrupts(&mut self, on: bool) -> bool;
 
-    /// The end of the queue: calls `f` with every token still in flight, after the device has been stopped. A queue that
-    /// is used again is a new one; dropping one without this loses the tokens.
+    /// Ends the queue after the device has been stopped: calls `f` with every token still in flight. To use the ring
+    /// again, create a new queue. Dropping a queue without this call loses the tokens.
     ///
     /// ```compile_fail,E0382
     /// fn reset<Q: linecard_virtio::DriverQueue>(mut queue: Q) {
@@ -166,7 +166,7 @@ pub unsafe trait DriverQueue: Send + Sized {
     fn take_all(self, f: &mut dyn FnMut(u64));
 }
 
-/// What the device half is about to do with a peer's memory.
+/// The access of the device half to a peer's memory.
 ///
 /// ```
 /// use linecard_virtio::Access;
@@ -174,21 +174,21 @@ pub unsafe trait DriverQueue: Send + Sized {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read it: a transmit queue's buffers, and any indirect table.
+    /// A read of a transmit queue's buffer or of an indirect table.
     Read,
-    /// Write it: a receive queue's buffers.
+    /// A write to a receive queue's buffer.
     Write,
 }
 
 impl Access {
-    /// That of the buffers of a queue which is `writable` by the device, or not.
+    /// The access to the buffers of a queue that the device may write (`writable`) or only read.
     #[must_use]
     pub const fn of(writable: bool) -> Self {
         if writable { Self::Write } else { Self::Read }
     }
 }
 
-/// Where an address of the peer's leads.
+/// The translation of a peer's address.
 ///
 /// ```
 /// use linecard_virtio::Translation;
@@ -197,16 +197,16 @@ impl Access {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Translation {
-    /// To so many contiguous bytes here, one at least.
+    /// The location of this many contiguous bytes, at least one.
     Present(NonNull<u8>, u32),
-    /// To nothing: the peer has broken the rules.
+    /// There is no memory at this address: a protocol violation.
     Absent,
-    /// Nobody has said yet (an IOMMU's translation that has been asked for): the chain stays where it is, to be looked at
-    /// again.
+    /// The translation has been requested from an IOMMU and is not known yet. The chain stays in the ring until it is
+    /// looked at again.
     NotYet,
 }
 
-/// What memory says that knows all its translations: `None` is [`Absent`](Translation::Absent).
+/// Translates for memory whose translations are all known: `None` is [`Absent`](Translation::Absent).
 impl From<Option<(NonNull<u8>, u32)>> for Translation {
     fn from(piece: Option<(NonNull<u8>, u32)>) -> Self {
         piece.map_or(Self::Absent, |(start, len)| Self::Present(start, len))
@@ -244,19 +244,19 @@ impl From<Option<(NonNull<u8>, u32)>> for Translation {
 /// ```
 ///
 /// # Safety
-/// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of `len`)
-/// by raw-pointer and atomic access, for as long as the consumer keeps this memory in use. Whether the peer *allows* the
-/// access that was asked for is another matter: memory that it does not allow is not returned.
+/// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of `len`) by
+/// raw-pointer and atomic access, for as long as the consumer uses this memory. Memory for which the peer does not
+/// *allow* the requested access is not returned.
 pub unsafe trait DeviceMemory {
-    /// The place of `len` bytes at `addr`, when all of them are contiguous here. Why not is said by
-    /// [`translate_part`](Self::translate_part).
+    /// The location of `len` bytes at `addr`, if all of them are contiguous in this process. Otherwise
+    /// [`translate_part`](Self::translate_part) gives the reason.
     fn translate(&self, addr: u64, len: u32, access: Access) -> Option<NonNull<u8>>;
 
-    /// The place of the longest contiguous prefix of `len` bytes at `addr`; the length is 1 to `len`.
+    /// The location of the longest contiguous prefix of `len` bytes at `addr`; its length is 1 to `len`.
     fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation;
 }
 
-/// A *simple* available chain: one direct descriptor of the right direction, contiguous here, already translated.
+/// A *simple* available chain: one direct descriptor of the right direction, translated, contiguous in this process.
 ///
 /// ```
 /// let chain = linecard_virtio::Chain { ptr: core::ptr::null_mut(), len: 0, id: 3 };
@@ -264,15 +264,15 @@ pub unsafe trait DeviceMemory {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// Where the bytes are. The peer may change them at any time: copy, never borrow.
+    /// The location of the bytes. The peer may change them at any time: copy, never borrow.
     pub ptr: *mut u8,
-    /// Bytes the driver lent, as read once from the descriptor.
+    /// The length of the buffer in bytes, as read once from the descriptor.
     pub len: u32,
     /// Split: index of the descriptor. Packed: buffer id.
     pub id: u16,
 }
 
-/// The next chain of any shape; its memory is in the [`SegList`] that was passed along.
+/// The next chain of any shape; its memory is in the [`SegList`] passed to the call.
 ///
 /// ```
 /// use linecard_virtio::{Lookahead, Head};
@@ -284,21 +284,21 @@ pub struct Chain {
 pub struct Head {
     /// Split: index of the head descriptor. Packed: buffer id.
     pub id: u16,
-    /// Ring slots it occupies (an indirect chain occupies one).
+    /// Ring slots that it occupies (an indirect chain occupies one).
     pub descs: u16,
-    /// Bytes in all its segments, or in those that a [limited](SegList::limited) list took.
+    /// Bytes in all its segments, or in those that a [limited](SegList::limited) list accepted.
     pub len: u32,
 }
 
 impl Head {
-    /// This chain, used with `len` bytes written.
+    /// This chain as used, with `len` bytes written.
     #[must_use]
     pub const fn used(self, len: u32) -> Used {
         Used { id: self.id, descs: self.descs, len }
     }
 }
 
-/// How far beyond the next chain to look: over so many chains, which occupy so many ring slots.
+/// How far to look beyond the next chain: a number of chains, and the ring slots that they occupy.
 ///
 /// ```
 /// // behind three simple chains:
@@ -309,19 +309,19 @@ impl Head {
 pub struct Lookahead {
     /// Chains skipped.
     pub chains: u16,
-    /// Ring slots they occupy.
+    /// Ring slots that they occupy.
     pub descs: u16,
 }
 
 impl Lookahead {
-    /// Behind `head` as well.
+    /// The position after `head`, too.
     #[must_use]
     pub const fn past(self, head: Head) -> Lookahead {
         Lookahead { chains: self.chains.wrapping_add(1), descs: self.descs.wrapping_add(head.descs) }
     }
 }
 
-/// A chain to give back: which one, how many ring slots it had, how many bytes were written into it.
+/// A chain to return: its id, its number of ring slots, and the bytes written into it.
 ///
 /// ```
 /// let used = linecard_virtio::Used { id: 3, descs: 1, len: 76 };
@@ -329,7 +329,7 @@ impl Lookahead {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// As in [`Chain::id`] or [`Head::id`].
+    /// The id, as in [`Chain::id`] or [`Head::id`].
     pub id: u16,
     /// Ring slots of the chain; 1 for a [`Chain`].
     pub descs: u16,
@@ -343,9 +343,9 @@ impl From<Chain> for Used {
     }
 }
 
-/// The device half: the backend's end of one queue, in one direction.
+/// The device half: the backend's side of one queue, in one direction.
 ///
-/// The ring lies in the peer's memory. Indices and descriptors are read once, into values, and checked there.
+/// The ring is in the peer's memory. Indices and descriptors are read once, into values, and checked.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -374,37 +374,37 @@ impl From<Chain> for Used {
 /// ```
 ///
 /// # Safety
-/// Implementors promise that when `peek` returns `Ok(n)` the first `n` chains are initialised, and that every pointer
-/// in a [`Chain`] or [`SegList`] came from the given [`DeviceMemory`] for exactly the length beside it, whatever the
+/// Implementors guarantee that when `peek` returns `Ok(n)` the first `n` chains are initialised, and that every pointer
+/// in a [`Chain`] or [`SegList`] came from the given [`DeviceMemory`] for exactly the length next to it, whatever the
 /// peer writes. Callers may therefore copy through those pointers.
 pub unsafe trait DeviceQueue: Send {
     /// Whether this side writes into the buffers (the driver's receive queue) or reads them (its transmit queue).
     const WRITABLE: bool;
 
-    /// Descriptors of the ring (virtio 1.3, Queue Size).
+    /// The number of descriptors of the ring (virtio 1.3, Queue Size).
     fn size(&self) -> u16;
 
     /// Copies up to `out.len()` consecutive *simple* chains, from the next unconsumed one on, without consuming them.
     ///
-    /// Stops before the first chain that is not simple, so `Ok(0)` means either that nothing is available or that the
-    /// next one needs [`peek_chain`](Self::peek_chain). The shared index is re-read only when fewer chains are known
-    /// than are asked for.
+    /// Stops before the first chain that is not simple, so `Ok(0)` means that nothing is available or that the next chain
+    /// needs [`peek_chain`](Self::peek_chain). The shared index is read again only if fewer chains are known than
+    /// requested.
     ///
     /// # Errors
-    /// A [`PeerFault`] when the driver wrote an impossible index or descriptor number.
+    /// A [`PeerFault`] if the driver wrote an impossible index or descriptor number.
     fn peek<M: DeviceMemory>(
         &mut self,
         memory: &M,
         out: &mut [MaybeUninit<Chain>],
     ) -> Result<usize, PeerFault>;
 
-    /// The chain `ahead` of the next unconsumed one, of any shape (direct, chained, indirect, crossing regions), as
-    /// segments in `out`; `None` when there is none, or the memory's translation is [not there
-    /// yet](Translation::NotYet). Does not consume. The cold path.
+    /// The chain at `ahead` beyond the next unconsumed one, of any shape (direct, chained, indirect, crossing regions),
+    /// as segments in `out`. `None` if there is none, or if a translation is [not known yet](Translation::NotYet). Does
+    /// not consume the chain. The cold path.
     ///
     /// # Errors
-    /// A [`PeerFault`] when the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the memory,
-    /// has a descriptor of the wrong direction, or is indirect where that was not negotiated.
+    /// A [`PeerFault`] if the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the memory, has
+    /// a descriptor of the wrong direction, or is indirect although that was not negotiated.
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
@@ -412,22 +412,21 @@ pub unsafe trait DeviceQueue: Send {
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault>;
 
-    /// Chains available and not consumed. Reads shared memory; for a packed ring it walks the descriptors, so it is
-    /// for statistics and tests. A peer that writes nonsense gets at most [`size`](Self::size).
+    /// The number of chains available and not consumed. Reads shared memory, and walks the descriptors of a packed ring,
+    /// so it is for statistics and tests. If the peer writes nonsense, the result is at most [`size`](Self::size).
     fn available(&mut self) -> u16;
 
-    /// Is nothing available? One shared read when nothing is known to be.
+    /// Whether nothing is available. Reads shared memory once if no chain is known.
     fn is_empty(&mut self) -> bool;
 
-    /// Looks at the chains behind the next one, where that prepares something for the time when they are needed. Nothing, unless
-    /// a queue says otherwise.
+    /// Prepares chains after the next one for the time when they are needed. Does nothing by default.
     #[inline]
     fn look_ahead(&mut self) {}
 
-    /// Consumes the next simple chains, in the order they were peeked, and writes them back as used; `written(k)` is
-    /// the number of bytes written into `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
+    /// Consumes the next simple chains, in the order in which they were peeked, and writes them back as used, with
+    /// `written(k)` bytes in `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
     ///
-    /// On an in-order readable queue this costs nothing per chain.
+    /// On an in-order readable queue this has no cost per chain.
     fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32);
 
     /// Consumes the next chain, in peek order, and writes it back as used.
@@ -437,8 +436,8 @@ pub unsafe trait DeviceQueue: Send {
         self.complete_taken(used);
     }
 
-    /// Consumes the next chains without writing them back yet: the caller holds them and may give them back in any
-    /// order (in order when IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
+    /// Consumes the next chains without writing them back yet. The caller may return them in any order (in order if
+    /// IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
     fn take(&mut self, ahead: Lookahead);
 
     /// Writes back a chain consumed earlier by [`take`](Self::take).
@@ -447,18 +446,18 @@ pub unsafe trait DeviceQueue: Send {
     /// Makes everything completed since the last call visible to the driver, by one release store.
     fn publish(&mut self);
 
-    /// What the driver's suppression flag says at this moment, without a fence; see [`DriverQueue::kick_hint`].
+    /// The current value of the driver's suppression flag, read without a fence; see [`DriverQueue::kick_hint`].
     fn call_hint(&self) -> bool;
 
-    /// Must the driver be woken for what was published since this was last asked? One full fence.
+    /// Whether the driver must be notified of what was published since the last call. Executes one full fence.
     #[must_use = "a call that is not made leaves the driver asleep"]
     fn call_needed(&mut self) -> bool;
 
-    /// Asks for (or stops) kicks. When switching on, returns true if a buffer became available meanwhile, in which
-    /// case the caller must not sleep. One full fence.
+    /// Enables or disables kicks. When enabling, returns true if a buffer is available already: the caller must not sleep
+    /// then. Enabling executes one full fence.
     fn set_notifications(&mut self, on: bool) -> bool;
 
-    /// Where this queue stands, in the form of vhost-user's `GET_VRING_BASE`: split, the next available index;
-    /// packed, bits 0–14 next slot, bit 15 its wrap counter, bits 16–30 next used slot, bit 31 its wrap counter.
+    /// The position of this queue, in the format of vhost-user's `GET_VRING_BASE`. Split: the next available index.
+    /// Packed: bits 0–14 next slot, bit 15 its wrap counter, bits 16–30 next used slot, bit 31 its wrap counter.
     fn base(&self) -> u32;
 }

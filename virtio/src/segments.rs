@@ -1,4 +1,4 @@
-//! The memory of one chain, as the device half hands it out on the cold path.
+//! The memory of one chain, as the device half returns it on the cold path.
 
 use core::ptr::NonNull;
 
@@ -11,13 +11,13 @@ use core::ptr::NonNull;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Where the bytes are. The peer may change them at any time: copy, never borrow.
+    /// The location of the bytes. The peer may change them at any time: copy, never borrow.
     pub ptr: NonNull<u8>,
-    /// Bytes, at least 1.
+    /// The length in bytes, at least 1.
     pub len: u32,
 }
 
-/// The pieces of one chain in order; reused from call to call, so that it allocates only while it grows.
+/// The pieces of one chain in order. Reused from call to call, so that it allocates only to grow.
 ///
 /// ```
 /// let list = linecard_virtio::SegList::new();
@@ -39,7 +39,8 @@ impl Default for SegList {
     }
 }
 
-// SAFETY: the list is plain addresses; whoever copies through them answers for their validity on its thread.
+// SAFETY: the list contains plain addresses; code that copies through them ensures that they are valid on its
+// thread.
 unsafe impl Send for SegList {}
 
 impl SegList {
@@ -49,7 +50,7 @@ impl SegList {
         Self::limited(u16::MAX)
     }
 
-    /// An empty list that takes the memory of at most `most` descriptors of a chain, those from its start on.
+    /// An empty list that accepts the memory of at most `most` descriptors of a chain, from its start.
     ///
     /// ```
     /// let list = linecard_virtio::SegList::limited(1024);
@@ -60,8 +61,8 @@ impl SegList {
         Self { pieces: Vec::new(), bytes: 0, descriptors: 0, most, cut: false }
     }
 
-    /// Whether the chain has more descriptors than the list takes. Their memory, and where a split ring or a table is
-    /// concerned they themselves, were not looked at.
+    /// Whether the chain has more descriptors than the list accepts. The memory of the others was not looked
+    /// at, nor, in a split ring or a table, were the descriptors themselves.
     #[must_use]
     pub const fn is_cut(&self) -> bool {
         self.cut
@@ -81,20 +82,20 @@ impl SegList {
         &self.pieces
     }
 
-    /// Bytes in all pieces.
+    /// The total length of all pieces in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u32 {
         self.bytes
     }
 
-    /// True when the chain has no bytes.
+    /// Whether the chain has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Descriptors that were read to collect the chain, those of an indirect table and empty ones included: the work
-    /// that the chain was. At most the ring size.
+    /// The number of descriptors read to collect the chain, including those of an indirect table and empty
+    /// ones: a measure of the work. At most the ring size.
     #[must_use]
     pub const fn descriptors(&self) -> u16 {
         self.descriptors
@@ -109,7 +110,7 @@ impl SegList {
         self.descriptors = descriptors;
     }
 
-    /// Appends a piece; false when the total would pass 2³² − 1 bytes.
+    /// Appends a piece. Returns false if the total would exceed 2³² − 1 bytes.
     pub(crate) fn push(&mut self, piece: Piece) -> bool {
         let Some(bytes) = self.bytes.checked_add(piece.len) else { return false };
         self.bytes = bytes;

@@ -1,4 +1,4 @@
-//! What a driver half remembers of each buffer it lent, in private memory.
+//! The driver half's private record of each buffer in flight.
 
 use core::ops::{Deref, DerefMut};
 
@@ -12,37 +12,38 @@ use crate::sync::Relaxed;
 pub(crate) struct InFlightEntry {
     /// The caller's token.
     pub(crate) token: u64,
-    /// Bytes lent.
+    /// The length of the buffer in bytes.
     pub(crate) lent: u32,
-    /// Ring slots it occupies; 0 when nothing is in flight under this id.
+    /// The ring slots that it occupies; 0 if nothing is in flight under this id.
     pub(crate) descs: u32,
 }
 
 impl InFlightEntry {
-    /// Nothing in flight.
+    /// The entry of an id that is not in flight.
     pub(crate) const FREE: InFlightEntry = InFlightEntry { token: 0, lent: 0, descs: 0 };
 
-    /// Whether a device may say that it wrote `len` bytes. On a readable queue the length means nothing.
+    /// Checks that a device may report `len` written bytes. On a readable queue the length has no meaning.
     fn check_len<const WRITABLE: bool>(&self, len: u32) -> Result<(), PeerFault> {
         let lent = self.lent;
         if WRITABLE && len > lent { Err(PeerFault::UsedLen { len, lent }) } else { Ok(()) }
     }
 }
 
-/// The buffers in flight of one queue: a slot for each descriptor of the ring, found by id, or by position where the
-/// device keeps the order.
+/// The buffers in flight of one queue: an entry for each descriptor of the ring, indexed by id, or by
+/// position if the device keeps the order.
 pub(crate) struct InFlight(Box<[InFlightEntry]>);
 
 impl InFlight {
-    /// Nothing in flight on a ring of `size`.
+    /// An empty record for a ring of `size`.
     pub(crate) fn new(size: u16) -> Self {
         Self(vec![InFlightEntry::FREE; usize::from(size)].into())
     }
 
-    /// The buffer that a device names, with the bytes it says it wrote.
+    /// The buffer that a device names, with its reported length checked.
     ///
     /// # Errors
-    /// [`PeerFault::UnknownId`] when nothing is in flight under `id`, [`PeerFault::UsedLen`] when less was lent.
+    /// [`PeerFault::UnknownId`] if nothing is in flight under `id`, [`PeerFault::UsedLen`] if the buffer is
+    /// shorter than `len`.
     pub(crate) fn named<const WRITABLE: bool>(
         &mut self,
         id: u32,
@@ -55,10 +56,10 @@ impl InFlight {
         Ok(slot)
     }
 
-    /// Takes back the buffer that a device returned by id; also how many ring slots it occupied.
+    /// Removes the buffer that a device returned by id. Also returns the number of its ring slots.
     ///
     /// # Errors
-    /// As [`InFlight::named`]; nothing changes then.
+    /// As [`InFlight::named`]; nothing is removed then.
     pub(crate) fn finish<const WRITABLE: bool>(
         &mut self,
         id: u32,
@@ -69,13 +70,13 @@ impl InFlight {
         Ok((Completion { token, len: if WRITABLE { len } else { 0 } }, descs as u16))
     }
 
-    /// The end of a queue by id: every token in flight.
+    /// Ends a queue that works by id: calls `f` with every token in flight.
     pub(crate) fn drain(self, f: &mut dyn FnMut(u64)) {
         self.0.iter().filter(|slot| slot.descs > 0).for_each(|slot| f(slot.token));
     }
 
-    /// The end of a queue by position: every token of the `slots` ring slots from `first` on, of which each buffer
-    /// occupies as many as its own says.
+    /// Ends a queue that works by position: calls `f` with every token in the `slots` ring slots from `first`
+    /// on. Each entry tells how many slots its buffer occupies.
     pub(crate) fn drain_in_order(self, first: usize, slots: u16, f: &mut dyn FnMut(u64)) {
         let (mut at, mut left) = (first, u32::from(slots));
         while left > 0 {
@@ -103,7 +104,7 @@ impl DerefMut for InFlight {
     }
 }
 
-/// Bytes of a chain; `None` when there are no segments or more than 2³² − 1 bytes.
+/// The bytes of a chain; `None` if it has no segments or more than 2³² − 1 bytes.
 pub(crate) fn total(segments: &[Element]) -> Option<u32> {
     if segments.is_empty() {
         return None;
@@ -111,7 +112,8 @@ pub(crate) fn total(segments: &[Element]) -> Option<u32> {
     segments.iter().try_fold(0u32, |sum, s| sum.checked_add(s.len))
 }
 
-/// Returns the `done` entries if there are any: a fault is reported only when nothing was done before it, and found again then.
+/// Returns the number of finished entries if there are any. A fault is reported only if nothing was finished
+/// before it; it is found again then.
 #[cold]
 #[inline(never)]
 pub(crate) fn done_or(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
@@ -119,7 +121,7 @@ pub(crate) fn done_or(done: usize, fault: PeerFault) -> Result<usize, PeerFault>
 }
 
 impl IndirectTables {
-    /// Writes descriptor `index` of all tables.
+    /// Writes the descriptor at `index`, counted over all tables.
     pub(crate) fn write(&self, index: usize, addr: u64, meta: u64) {
         let Some(cells) = self.memory.cells::<u64>(index * 16, 2) else {
             debug_assert!(false, "indirect table entry {index} outside the memory checked at start");

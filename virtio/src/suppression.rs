@@ -1,12 +1,13 @@
-//! Whether a device wants a kick: what its suppression words ask for, for the queue itself and for a thread that asks in its stead.
+//! Whether a device wants a kick, according to its suppression words; for the queue itself and for a thread
+//! that decides instead of it.
 
 use crate::error::Error;
 use crate::event::PublishedCount;
 use crate::layout::{EVENT_DESC, EVENT_DISABLE, F_NO_NOTIFY, FLAGS, Layout, RING, RingMemory};
 use crate::sync::{Relaxed, Shared, full_fence};
 
-/// Split: does the other side want a notification of what was published up to index `new` since it was last asked? `flags` and
-/// `event` are its words: `event` counts when EVENT_IDX was negotiated.
+/// Split: whether the other side wants a notification of the entries in `notify`, which end at index `new`.
+/// `flags` and `event` are that side's words; `event` is used if EVENT_IDX was negotiated.
 #[inline(always)]
 pub(crate) fn split_wants(
     notify: PublishedCount,
@@ -22,8 +23,8 @@ pub(crate) fn split_wants(
     }
 }
 
-/// Packed: does the other side's event area ask for a notification of what was published up to `slot` of the lap with this wrap
-/// counter?
+/// Packed: whether the other side's event area requests a notification of the entries in `notify`, which end
+/// at `slot` of the lap with this wrap counter.
 #[inline(always)]
 pub(crate) fn packed_wants(
     notify: PublishedCount,
@@ -37,13 +38,14 @@ pub(crate) fn packed_wants(
     if !notify.any() || flags == EVENT_DISABLE {
         return false;
     }
-    // Reserved values, or an event that was not negotiated, mean "always": a lost wake-up is the worse error.
+    // Reserved values, and an event that was not negotiated, mean "always": a missed notification is the
+    // worse error.
     flags != EVENT_DESC || !event_idx || notify.passed_in_lap(word as u16, slot, wrap, size)
 }
 
-/// What a driver half has published since [`kick_needed`](crate::DriverQueue::kick_needed) was asked: how much, and up to where.
-/// It fits one word, in which the thread of the queue leaves it for another thread to ask
-/// ([`DeviceSuppression::kick_needed`]).
+/// The entries that a driver half has published since the last
+/// [`kick_needed`](crate::DriverQueue::kick_needed): how many, and up to which position. It fits one word, in
+/// which the queue's thread leaves the decision to another thread ([`DeviceSuppression::kick_needed`]).
 ///
 /// ```
 /// use linecard_virtio::Unasked;
@@ -51,7 +53,8 @@ pub(crate) fn packed_wants(
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unasked {
-    /// Bits 0 to 31: entries (slots of a packed ring). Bits 32 to 47: the index behind them (packed: bit 15 is the wrap counter).
+    /// Bits 0 to 31: entries (slots of a packed ring). Bits 32 to 47: the index after them (packed: bit 15 is
+    /// the wrap counter).
     bits: u64,
 }
 
@@ -61,7 +64,7 @@ impl Unasked {
         Self { bits: notify.moved() as u64 | (end as u64) << 32 }
     }
 
-    /// The word; 0 when there is nothing to ask about.
+    /// The word; 0 if there is nothing to decide.
     #[must_use]
     #[inline(always)]
     pub const fn bits(self) -> u64 {
@@ -83,7 +86,7 @@ impl Unasked {
     }
 }
 
-/// The words in which the device of a ring says when it wants a kick, for a thread that does not own the queue.
+/// The words in which a ring's device requests or suppresses kicks, for a thread that does not own the queue.
 ///
 /// ```
 /// # use core::ptr::NonNull;
@@ -123,7 +126,7 @@ impl DeviceSuppression {
     /// The words of a ring of `size` descriptors, and whether EVENT_IDX was negotiated.
     ///
     /// # Errors
-    /// An [`Error`] that says which size or area does not fit.
+    /// An [`Error`] for an invalid size or area.
     pub fn new(memory: &RingMemory, layout: Layout, size: u16, event_idx: bool) -> Result<Self, Error> {
         let size = layout.check_size(u32::from(size))?;
         memory.check(layout, size)?;
@@ -139,10 +142,10 @@ impl DeviceSuppression {
         Ok(Self { words, event_idx })
     }
 
-    /// Must the device be woken for what was left to be asked? One full fence.
+    /// Whether the device must be notified of the entries in `unasked`. Executes one full fence.
     ///
-    /// The calling thread must have got `unasked` from the queue's thread by an acquire load of what that stored with release
-    /// ordering after publishing, so that the fence covers what was published.
+    /// The calling thread must have obtained `unasked` by an acquire load of a word that the queue's thread
+    /// stored with release ordering after publishing, so that the fence covers the published entries.
     #[must_use = "a kick that is not sent leaves the device asleep"]
     pub fn kick_needed(&self, unasked: Unasked) -> bool {
         // N1, pairs with N2 in the device's `set_notifications`: what was published is visible before its words are read.

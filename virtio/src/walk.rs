@@ -1,4 +1,5 @@
-//! What the cold paths of both device halves share: one descriptor as a value, and collecting a chain's memory.
+//! Code shared by the cold paths of both device halves: one descriptor as a value, and collecting a chain's
+//! memory.
 
 use core::ptr::NonNull;
 
@@ -41,10 +42,10 @@ impl Desc {
     }
 }
 
-/// Why a walk does not come to the end of a chain.
+/// Why a walk ends before the end of a chain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop {
-    /// The peer broke the rules.
+    /// The peer violated the protocol.
     Fault(PeerFault),
     /// Part of the memory has no translation yet.
     NotYet,
@@ -56,7 +57,7 @@ impl From<PeerFault> for Stop {
     }
 }
 
-/// What a walk comes to, for whoever looks at the ring: a chain that cannot be followed yet is none.
+/// Converts the result of a walk: a chain that cannot be followed yet counts as none.
 pub(crate) fn found(walked: Result<Head, Stop>) -> Result<Option<Head>, PeerFault> {
     match walked {
         Ok(head) => Ok(Some(head)),
@@ -65,16 +66,17 @@ pub(crate) fn found(walked: Result<Head, Stop>) -> Result<Option<Head>, PeerFaul
     }
 }
 
-/// Collects a chain: counts descriptors, checks direction, translates.
+/// Collects a chain: counts descriptors, checks their direction, and translates their memory.
 pub(crate) struct Walk<'a, M, const WRITABLE: bool> {
     memory: &'a M,
     out: &'a mut SegList,
-    /// Descriptors seen, and the most there may be.
+    /// The number of descriptors seen, and the maximum.
     count: u16,
     max: u16,
 }
 
-/// Pieces a chain may have beyond one per descriptor: each crosses from one region of the peer's memory to another.
+/// The number of pieces of a chain beyond one per descriptor. Each is due to a border between two regions of
+/// the peer's memory.
 const CROSSINGS: usize = 512;
 
 impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
@@ -87,7 +89,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         self.out.bytes()
     }
 
-    /// Counts one more descriptor: the bound on every loop over the peer's descriptors.
+    /// Counts one more descriptor, which bounds every loop over the peer's descriptors.
     fn step(&mut self) -> Result<(), PeerFault> {
         if self.count >= self.max {
             return Err(PeerFault::ChainTooLong { max: self.max });
@@ -97,7 +99,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         Ok(())
     }
 
-    /// Whether the list takes no further descriptor; notes that there is one.
+    /// Whether the list accepts no further descriptor. Records in that case that there is one.
     pub(crate) fn cuts(&mut self) -> bool {
         if self.out.is_full() {
             self.out.cut();
@@ -105,12 +107,12 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         self.out.is_full()
     }
 
-    /// Counts a descriptor whose memory is not wanted.
+    /// Counts a descriptor whose memory is not needed.
     pub(crate) fn skip(&mut self) -> Result<(), PeerFault> {
         self.step()
     }
 
-    /// Appends the buffer of a direct descriptor with `flags`, which is number `index` of its table or ring.
+    /// Appends the buffer of a direct descriptor with `flags`, at `index` of its table or ring.
     pub(crate) fn buffer(&mut self, desc: Desc, flags: u16, index: u16) -> Result<(), Stop> {
         self.step()?;
         if (flags & F_WRITE != 0) != WRITABLE {
@@ -129,7 +131,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         Ok(())
     }
 
-    /// The place of the longest piece of `len` bytes at `addr` that is contiguous here.
+    /// The location of the longest piece of `len` bytes at `addr` that is contiguous in this process.
     fn translate(&self, addr: u64, len: u32, access: Access) -> Result<(NonNull<u8>, u32), Stop> {
         match self.memory.translate_part(addr, len, access) {
             Translation::Present(ptr, part) if (1..=len).contains(&part) => Ok((ptr, part)),
@@ -157,7 +159,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         Ok(Table { addr: desc.addr, entries })
     }
 
-    /// Reads entry `index` of a table, once, wherever its bytes lie.
+    /// Reads entry `index` of a table, once, even if it crosses a region border.
     pub(crate) fn entry(&self, table: &Table, index: u16) -> Result<Desc, Stop> {
         let addr = table.addr.wrapping_add(u64::from(index) * DESC_BYTES as u64);
         let mut bytes = [0; DESC_BYTES];
@@ -189,7 +191,7 @@ fn bytes(ptr: NonNull<u8>, len: usize) -> SharedBytes {
     unsafe { SharedBytes::new(ptr, len) }
 }
 
-/// An indirect table: where, and how many descriptors (clipped to one more than any chain may have).
+/// An indirect table: its address and its number of descriptors (limited to one more than a chain may have).
 pub(crate) struct Table {
     addr: u64,
     pub(crate) entries: u16,

@@ -1,11 +1,11 @@
-//! Long runs in which both sides poll, and ask for notifications only when a hint says so.
+//! Long runs in which both sides poll and decide about notifications only if a hint requires it.
 
 use super::{Model, Variant};
 use crate::layout::Layout;
 use crate::queue::{DeviceQueue, DriverQueue};
 
-/// Lets `entries` buffers go over and come back by hints alone; then each side goes to sleep, and the next `burst` buffers
-/// must wake it.
+/// Sends `entries` buffers and returns them, with decisions only by hints. Then each side goes to sleep, and
+/// the next `burst` buffers must wake it.
 fn run_by_hint(variant: Variant, entries: usize, burst: usize) {
     with_halves!(variant, Driver, Device => {
         Model::new(variant, Driver::new, Device::new).by_hint(entries, burst);
@@ -25,7 +25,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
             self.collect(n);
             left -= n;
         }
-        // Both poll from the start; but a split event index is never further away than a lap.
+        // Both sides poll from the start, but a split event index is at most a lap away.
         let event_laps = match self.variant.layout {
             Layout::Split if self.variant.event_idx => entries / 65_536 + 1,
             _ => 0,
@@ -47,8 +47,9 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.collect(burst);
     }
 
-    /// A device goes to sleep just after the glance at it, not having seen the last burst: another thread that asks about what was
-    /// left to be asked finds out; and once the queue itself has asked, nothing is left.
+    /// A device goes to sleep just after the driver checked it, without having seen the last burst: another
+    /// thread that decides later must detect that. After the queue itself has decided, nothing is left to
+    /// decide.
     fn by_another(mut self, entries: usize, burst: usize) {
         let size = usize::from(self.variant.size);
         let mut left = entries;
@@ -62,7 +63,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
             left -= n;
         }
         self.lend(burst);
-        // Once in a lap a split event index says yes to who asks whether a poller sleeps.
+        // Once per lap, a split event index requests a notification although its poller does not sleep.
         if let Some(unasked) = self.driver.unasked() {
             assert!(!self.suppression.kick_needed(unasked), "it polls");
             self.device.set_notifications(true);
@@ -72,7 +73,8 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         assert!(!self.driver.kick_hint() || self.driver.kick_needed());
         self.give_back(burst);
         self.collect(burst);
-        // It asks for the next buffer, and has been woken for it: another thread has no reason to wake it once more.
+        // The device requests a notification for the next buffer and gets it: another thread must not notify
+        // again.
         assert!(!self.device.set_notifications(true), "nothing waits");
         self.lend(1);
         assert!(self.driver.unasked().is_none() && self.driver.kick_needed());
@@ -89,7 +91,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.available.extend(self.added.drain(..));
     }
 
-    /// Some by the fast way, the others by the slow one.
+    /// Returns some buffers by the fast path, the others by the slow one.
     fn give_back(&mut self, n: usize) {
         self.peek_and_complete(n);
         while !self.available.is_empty() {
@@ -100,14 +102,14 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     }
 }
 
-/// Lets `entries` buffers go over by hints; then another thread asks in the queue's stead.
+/// Sends `entries` buffers by hints; then another thread decides instead of the queue.
 fn run_by_another(variant: Variant, entries: usize, burst: usize) {
     with_halves!(variant, Driver, Device => {
         Model::new(variant, Driver::new, Device::new).by_another(entries, burst);
     });
 }
 
-/// Every way to count to 65 536: both directions, both orders, with and without an event index.
+/// All ways to count to 65 536: both directions, both orders, with and without an event index.
 #[cfg_attr(miri, allow(dead_code, reason = "too slow there"))]
 fn run_all(layout: Layout) {
     for kind in 0..8 {

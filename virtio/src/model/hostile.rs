@@ -1,4 +1,5 @@
-//! Both halves on a ring whose words change at random: nothing may panic, reach outside, or lose or double a token.
+//! Both halves on a ring whose words change at random: no panic, no access outside, no token lost or returned
+//! twice.
 
 use core::mem::MaybeUninit;
 use std::collections::HashMap;
@@ -9,10 +10,10 @@ use crate::queue::{Buffer, Chain, Completion, DeviceQueue, DriverQueue, Element,
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
-/// One step: what, and three bytes to choose with.
+/// One step: an operation and three bytes of arguments.
 pub type Step = [u8; 4];
 
-/// Runs `steps` on a fresh ring; panics when a half breaks one of its promises.
+/// Runs `steps` on a new ring. Panics if a half violates one of its guarantees.
 pub fn run_hostile(variant: Variant, steps: &[Step]) {
     let (ring, guest) = (Zone::new(variant.layout.bytes(variant.size)), guest());
     let (memory, driver, device) = setup(variant, &ring, &guest);
@@ -32,7 +33,7 @@ struct Hostile<D, V> {
     driver: D,
     device: V,
     size: u16,
-    /// The ring, the guest, and the bytes lent by token.
+    /// The ring, the guest, and the buffer lengths by token.
     state: (RingMemory, Guest, HashMap<u64, u32>),
     token: u64,
     ahead: Lookahead,
@@ -133,7 +134,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         }
     }
 
-    /// Gives back something that was taken: which one does not matter to the ring.
+    /// Returns one of the taken chains; the ring does not depend on which.
     fn complete_taken(&mut self, id: u8, len: u8) {
         if self.ahead.chains > 0 {
             let descs = self.ahead.descs.div_ceil(self.ahead.chains);
@@ -154,7 +155,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         assert!(self.device.available() <= self.size);
     }
 
-    /// Both areas behind the descriptors: an index that is a little wrong, or anything at all.
+    /// Writes an index into the driver or device area: slightly wrong, or arbitrary.
     fn write_index(&mut self, a: u8, b: u8, c: u8) {
         let area = if a & 1 == 0 { self.state.0.driver } else { self.state.0.device };
         let mut old = [0; 2];
@@ -166,7 +167,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         put(area, 2, value);
     }
 
-    /// What a used element or descriptor looks like, with an id and a length that may be true.
+    /// Writes a plausible used element or descriptor, with an id and a length that may be correct.
     fn write_used(&mut self, a: u8, b: u8, c: u8) {
         let slot = usize::from(a) % usize::from(self.size);
         let flags = [0x8080, 0x8082, 0, 2, 0x80, 0x8000][usize::from(c) % 6];
@@ -180,7 +181,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         }
     }
 
-    /// Any two bytes anywhere: in the ring, or in the indirect tables at the start of the guest.
+    /// Writes two arbitrary bytes: into the ring, or into the indirect tables at the start of the guest.
     fn scribble(&mut self, a: u8, b: u8, c: u8) {
         let (ring, guest) = (self.state.0, self.state.1.bytes());
         let area = [ring.desc, ring.driver, ring.device, guest][usize::from(a) & 3];

@@ -1,4 +1,4 @@
-//! Memory for models and tests: a zone for rings, and guest memory with seams.
+//! Memory for models and tests: a zone for rings, and guest memory with region borders.
 
 use std::alloc::{Layout as Shape, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -6,20 +6,20 @@ use std::ptr::NonNull;
 use crate::queue::{Access, DeviceMemory, Translation};
 use crate::sync::SharedBytes;
 
-/// Zeroed memory aligned to 128 that stays where it is.
+/// Zeroed memory aligned to 128, at a fixed address.
 #[derive(Debug)]
 pub struct Zone {
     start: NonNull<u8>,
     shape: Shape,
 }
 
-// SAFETY: owned memory, touched only through shared cells.
+// SAFETY: owned memory, accessed only through shared cells.
 unsafe impl Send for Zone {}
-// SAFETY: the memory is touched through shared cells only, which any thread may use.
+// SAFETY: the memory is accessed only through shared cells, which any thread may use.
 unsafe impl Sync for Zone {}
 
 impl Zone {
-    /// `len` bytes (at least one).
+    /// Allocates `len` bytes (at least one).
     #[must_use]
     pub fn new(len: usize) -> Self {
         let Ok(shape) = Shape::from_size_align(len.max(1), 128) else { panic!("zone of {len} bytes") };
@@ -29,7 +29,7 @@ impl Zone {
         Self { start, shape }
     }
 
-    /// All of it; valid until the zone is dropped.
+    /// The whole zone; valid until the zone is dropped.
     #[must_use]
     pub fn bytes(&self) -> SharedBytes {
         // SAFETY: the models drop their queues together with the zone and use neither afterwards.
@@ -44,7 +44,8 @@ impl Drop for Zone {
     }
 }
 
-/// Guest memory from `base` on, in regions that meet at `seams`: contiguous for the guest, never for us.
+/// Guest memory from `base` on, in regions that meet at `seams`: contiguous for the guest, but not in this
+/// process.
 #[derive(Debug)]
 pub struct Guest {
     zone: Zone,
@@ -65,7 +66,7 @@ impl Guest {
         self.base
     }
 
-    /// Here as shared bytes.
+    /// The memory in this process.
     #[must_use]
     pub fn bytes(&self) -> SharedBytes {
         self.zone.bytes()
@@ -76,7 +77,7 @@ impl Guest {
     }
 }
 
-// SAFETY: pointers are handed out only for ranges inside the zone, which lives as long as the guest.
+// SAFETY: pointers are returned only for ranges inside the zone, which lives as long as the guest.
 unsafe impl DeviceMemory for Guest {
     fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         self.part(addr, len).filter(|(_, part)| *part == len).map(|(ptr, _)| ptr)
@@ -88,7 +89,7 @@ unsafe impl DeviceMemory for Guest {
 }
 
 impl Guest {
-    /// The place of the longest contiguous prefix of `len` bytes at `addr`.
+    /// The location of the longest contiguous prefix of `len` bytes at `addr`.
     pub(super) fn part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
         let offset = addr.checked_sub(self.base)?;
         let room = self.len().checked_sub(offset).filter(|room| *room > 0)?;

@@ -1,7 +1,7 @@
-//! One model for both rings: a driver half and a device half work against each other, and a few `VecDeque`s say what
-//! must come out. Unit tests, property tests, miri and the fuzz targets all run it.
+//! A model for both rings: a driver half and a device half work against each other, and `VecDeque`s contain
+//! the expected results. Unit tests, property tests, miri and the fuzz targets run it.
 
-/// Evaluates an expression with the two names being the types of both halves of `variant`'s ring.
+/// Evaluates an expression in which the two names are the types of both halves of `variant`'s ring.
 macro_rules! with_halves {
     ($variant:expr, $driver:ident, $device:ident => $body:expr) => {
         with_halves!(
@@ -42,27 +42,27 @@ use crate::layout::{Layout, RingMemory};
 use crate::queue::{Completion, DeviceQueue, DriverQueue, Element, Used};
 use crate::suppression::DeviceSuppression;
 
-/// Which ring to run, where it starts, and what was negotiated.
+/// The kind of ring, its start position, and the negotiated features.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
     /// Split or packed.
     pub layout: Layout,
     /// Ring size.
     pub size: u16,
-    /// Start position, in the form of `SET_VRING_BASE`.
+    /// The start position, in the format of `SET_VRING_BASE`.
     pub base: Option<u32>,
-    /// IN_ORDER.
+    /// IN_ORDER was negotiated.
     pub in_order: bool,
-    /// The device writes.
+    /// The device writes the buffers.
     pub writable: bool,
-    /// EVENT_IDX.
+    /// EVENT_IDX was negotiated.
     pub event_idx: bool,
-    /// Entries per indirect table; 0 is no INDIRECT_DESC.
+    /// Entries per indirect table; 0 without INDIRECT_DESC.
     pub indirect: u16,
 }
 
 impl Variant {
-    /// A variant from five arbitrary bytes: any size up to 32, starts around the wrap.
+    /// A variant from five arbitrary bytes: any size up to 32, with a start position near the wrap.
     #[must_use]
     pub fn from_bytes(layout: Layout, b: [u8; 5]) -> Self {
         let size = match layout {
@@ -88,12 +88,12 @@ impl Variant {
     }
 }
 
-/// Runs `ops` on a fresh ring and compares every step with the oracle; panics where they differ.
+/// Runs `ops` on a new ring and compares every step with the expected result. Panics if they differ.
 pub fn run(variant: Variant, ops: &[[u8; 2]]) {
     with_halves!(variant, Driver, Device => Model::new(variant, Driver::new, Device::new).run(ops));
 }
 
-/// [`run`]s on rings of all kinds until so many random operations, most of them bursts, are through.
+/// [`run`]s `operations` random operations, most of them bursts, on rings of all kinds.
 #[cfg(test)]
 pub(crate) fn run_random(layout: Layout, operations: usize) {
     let mut dice = linecard_testing::Prng::new(1);
@@ -105,7 +105,7 @@ pub(crate) fn run_random(layout: Layout, operations: usize) {
     }
 }
 
-/// A buffer as the model remembers it.
+/// A buffer as recorded by the model.
 #[derive(Clone, Debug)]
 struct Lent {
     token: u64,
@@ -118,40 +118,40 @@ impl Lent {
     }
 }
 
-/// Both halves, and what each should see.
+/// Both halves, and the expected state of each.
 struct Model<D, V> {
     variant: Variant,
     driver: D,
     device: V,
-    /// When the device wants a kick, as a thread reads it that has no queue.
+    /// The device's notification settings, as read by a thread without a queue.
     suppression: DeviceSuppression,
     memory: Guest,
     next_token: u64,
-    /// Added and not published; published and not consumed; consumed and not given back.
+    /// Buffers added but not published; published but not consumed; consumed but not returned.
     added: VecDeque<Lent>,
     available: VecDeque<Lent>,
     held: Vec<(Used, Lent)>,
-    /// Given back and not published; published and not collected.
+    /// Completions returned but not published; published but not collected.
     finished: VecDeque<Completion>,
     visible: VecDeque<Completion>,
-    /// The sleeper asked to be woken by the next publish of the other side.
+    /// The sleeping side requested a notification for the other side's next publish.
     kick_armed: bool,
     call_armed: bool,
-    /// What it asked for last still stands in shared memory, fulfilled or not.
+    /// The last request still stands in shared memory, fulfilled or not.
     kick_stale: bool,
     call_stale: bool,
-    /// Something was published and, because the hint said no, nobody asked yet.
+    /// Something was published without a decision, because the hint was false.
     kick_owed: bool,
     call_owed: bool,
-    /// Everything the queues point into; dropped last.
+    /// The memory of both queues; dropped last.
     _ring: Zone,
 }
 
-/// Guest memory of the models; the first part is left for tables.
+/// The guest memory of the models; its first part is reserved for tables.
 const GUEST_BASE: u64 = 0x7f00_0000_0000;
 const GUEST_BYTES: u64 = 1 << 16;
 
-/// The ring's memory and both configurations; indirect tables lie at the start of the guest's memory.
+/// The ring's memory and both configurations. Indirect tables are at the start of the guest's memory.
 fn setup(v: Variant, ring: &Zone, guest: &Guest) -> (RingMemory, DriverConfig, DeviceConfig) {
     let memory = RingMemory::in_zone(ring.bytes(), v.layout, v.size).expect("zone is large enough");
     let tables = guest.bytes().slice(0, IndirectTables::bytes(v.size, v.indirect)).expect("tables fit");
@@ -202,7 +202,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.drain();
     }
 
-    /// Brings everything home, with the ordinary calls, and then by `take_all`.
+    /// Returns and collects all buffers, first with the ordinary calls, then by `take_all`.
     fn drain(mut self) {
         self.publish_driver(false);
         for _ in 0..2 * usize::from(self.variant.size) + 2 {

@@ -1,4 +1,4 @@
-//! The steps of the model: what one operation does on both sides, and what must be seen.
+//! The steps of the model: the effects of an operation on both sides, and the expected results.
 
 use core::mem::MaybeUninit;
 
@@ -9,10 +9,10 @@ use crate::queue::{
 };
 use crate::segments::{Piece, SegList};
 
-/// What a publishing side knows of the other.
+/// The information that determines whether a publishing side must notify.
 #[derive(Clone, Copy)]
 struct Asked {
-    /// Something is published now, and something was before without being asked about.
+    /// Something is published now (`new`), or was published earlier without a decision (`owed`).
     new: bool,
     owed: bool,
     armed: bool,
@@ -20,7 +20,7 @@ struct Asked {
 }
 
 impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
-    /// One operation, chosen by the first byte, sized by the second.
+    /// Performs an operation, selected by the first byte, with the second as its argument.
     pub(super) fn step(&mut self, [what, n]: [u8; 2]) {
         let n = usize::from(n);
         match what % 14 {
@@ -76,7 +76,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
     }
 
-    /// Driver: publish, and ask whether to kick; `by_hint` only when the hint says so.
+    /// Driver: publishes, and decides whether to kick; with `by_hint`, only if the hint is true.
     pub(super) fn publish_driver(&mut self, by_hint: bool) {
         let new = !self.added.is_empty();
         self.driver.publish();
@@ -91,19 +91,19 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
         assert_eq!(self.driver.kick_needed(), hint, "no race here: the hint is right");
         self.kick_owed = false;
-        // With an event index one request is one notification.
+        // With an event index, one request leads to one notification.
         self.kick_armed &= !(hint && self.variant.event_idx);
         assert!(!self.driver.kick_needed(), "nothing new since");
     }
 
-    /// What is left for another thread to ask gets the answer that the queue gets.
+    /// A decision left to another thread has the same result as one by the queue.
     fn check_unasked(&self, hint: bool) {
         let unasked = self.driver.unasked();
         assert_eq!(unasked.is_none(), hint);
         assert!(!unasked.is_some_and(|unasked| self.suppression.kick_needed(unasked)), "no race here");
     }
 
-    /// Device: the same, for calls.
+    /// Device: publishes, and decides whether to call.
     pub(super) fn publish_device(&mut self, by_hint: bool) {
         let new = !self.finished.is_empty();
         self.device.publish();
@@ -121,8 +121,9 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         assert!(!self.device.call_needed(), "nothing new since");
     }
 
-    /// The sleeper is woken when it asked, and only then. But a packed event comes round every second lap, and a split one
-    /// that lies among what nobody was asked about says yes, also when it was put there to say no.
+    /// The sleeping side is notified if and only if it requested that, with two exceptions: a packed event
+    /// matches again every second lap, and a split event inside entries without a decision matches even if it
+    /// was set to disable notifications.
     fn check_notice(&self, notice: bool, Asked { new, owed, armed, stale }: Asked) {
         let event_idx = self.variant.event_idx;
         let spurious = match self.variant.layout {
@@ -136,7 +137,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
     }
 
-    /// Device: look at up to `n` simple chains, give back the first half of them.
+    /// Device: peeks up to `n` simple chains, and returns the first half of them.
     pub(super) fn peek_and_complete(&mut self, n: usize) {
         let mut out = [const { MaybeUninit::<Chain>::uninit() }; 64];
         let got = self.device.peek(&self.memory, &mut out[..n]).expect("an honest driver");
@@ -176,7 +177,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         if self.variant.writable { seed.wrapping_mul(31) % (lent + 1) } else { 0 }
     }
 
-    /// Device: the next chain by the cold path, given back at once.
+    /// Device: takes the next chain by the cold path and returns it at once.
     pub(super) fn use_chain(&mut self, seed: u32) {
         let Some((head, lent)) = self.peek_front(Lookahead::default()) else { return };
         if self.variant.in_order && !self.held.is_empty() {
@@ -188,7 +189,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.finished.push_back(Completion { token: lent.token, len });
     }
 
-    /// The chain `ahead`, compared with the oracle.
+    /// Peeks the chain at `ahead` and compares it with the expected one.
     fn peek_front(&mut self, ahead: Lookahead) -> Option<(Head, Lent)> {
         let mut list = SegList::new();
         let head = self.device.peek_chain(&self.memory, ahead, &mut list).expect("an honest driver");
@@ -211,7 +212,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         out
     }
 
-    /// Device: consume up to `n` chains, to be given back later. Looks at all of them first.
+    /// Device: peeks up to `n` chains, then takes all of them, to be returned later.
     pub(super) fn take(&mut self, n: usize) {
         let mut ahead = Lookahead::default();
         let mut taken = Vec::new();
@@ -227,7 +228,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         assert_eq!(self.device.is_empty(), self.available.is_empty());
     }
 
-    /// Device: give back one held chain, in any order if the queue allows it.
+    /// Device: returns one taken chain, in any order if the queue allows it.
     pub(super) fn give_held(&mut self, which: usize) {
         if self.held.is_empty() {
             return;
@@ -258,7 +259,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
     }
 
-    /// One of the sides goes to sleep, or wakes up for good.
+    /// One of the sides goes to sleep, or wakes up and stays awake.
     pub(super) fn arm(&mut self, n: usize) {
         let on = n & 2 != 0;
         if n & 1 == 0 {
@@ -274,7 +275,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
     }
 
-    /// The driver's free count is the ring size less what is under way.
+    /// Checks that the driver's free count is the ring size minus the descriptors in use.
     pub(super) fn check_free(&self) {
         let slots = |lent: &Lent| match lent.segments.len() {
             n if n > 1 && n <= usize::from(self.variant.indirect) => 1,
@@ -282,14 +283,14 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         };
         let lent: usize =
             self.added.iter().chain(&self.available).chain(self.held.iter().map(|(_, l)| l)).map(slots).sum();
-        // What is finished keeps its slots until it is collected; the model does not remember how many.
+        // Finished buffers keep their slots until they are collected; the model does not record how many.
         if self.finished.is_empty() && self.visible.is_empty() {
             assert_eq!(usize::from(self.driver.free()), usize::from(self.variant.size) - lent);
         }
     }
 }
 
-/// Pieces with neighbours that touch joined: what the same bytes look like however they were cut.
+/// Joins adjacent pieces, so that the same bytes compare equal however they are divided.
 fn merged(pieces: Vec<Piece>) -> Vec<(usize, u32)> {
     let mut out: Vec<(usize, u32)> = Vec::new();
     for piece in pieces {

@@ -1,4 +1,4 @@
-//! A ring written by hand, for tests that name one wrong word and the fault it must give.
+//! A ring written by hand, for tests of one wrong word and the fault that it must cause.
 
 use core::mem::MaybeUninit;
 
@@ -10,7 +10,7 @@ use crate::queue::{Chain, Completion, DeviceQueue, DriverQueue, Lookahead};
 use crate::segments::SegList;
 use crate::sync::watched::reads;
 
-/// Ring, guest and their handles.
+/// A ring, a guest and their handles.
 pub(crate) struct Villain {
     pub(crate) ring: RingMemory,
     pub(crate) guest: Guest,
@@ -34,19 +34,19 @@ impl Villain {
         DeviceConfig { size: self.size, indirect, ..DeviceConfig::default() }
     }
 
-    /// Descriptor `at`: address, length, and the two halves of the last word in memory order.
+    /// Writes descriptor `at`: address, length, and the two halves of the last word in memory order.
     pub(crate) fn desc(&self, at: usize, addr: u64, len: u32, low: u16, high: u16) {
         let meta = u64::from(len) | u64::from(low) << 32 | u64::from(high) << 48;
         put(&self.ring, 0, 16 * at, &addr.to_le_bytes());
         put(&self.ring, 0, 16 * at + 8, &meta.to_le_bytes());
     }
 
-    /// Split: the available index.
+    /// Split: writes the available index.
     pub(crate) fn avail_idx(&self, idx: u16) {
         put(&self.ring, 1, 2, &idx.to_le_bytes());
     }
 
-    /// Split: the event indices, which one side writes behind its ring for the other.
+    /// Split: writes an event index, which one side stores after its ring for the other.
     #[cfg(not(miri))]
     pub(crate) fn used_event(&self, event: u16) {
         put(&self.ring, 1, 4 + 2 * usize::from(self.size), &event.to_le_bytes());
@@ -57,30 +57,31 @@ impl Villain {
         put(&self.ring, 2, 4 + 8 * usize::from(self.size), &event.to_le_bytes());
     }
 
-    /// Split: one available entry.
+    /// Split: writes one available entry.
     pub(crate) fn avail(&self, at: usize, id: u16) {
         put(&self.ring, 1, 4 + 2 * at, &id.to_le_bytes());
     }
 
-    /// Split: one used element.
+    /// Split: writes one used element.
     pub(crate) fn used(&self, at: usize, id: u32, len: u32) {
         put(&self.ring, 2, 4 + 8 * at, &id.to_le_bytes());
         put(&self.ring, 2, 8 + 8 * at, &len.to_le_bytes());
     }
 
-    /// Split: the used index.
+    /// Split: writes the used index.
     pub(crate) fn used_idx(&self, idx: u16) {
         put(&self.ring, 2, 2, &idx.to_le_bytes());
     }
 
-    /// An indirect table entry at guest offset `offset`.
+    /// Writes an indirect table entry at guest offset `offset`.
     pub(crate) fn entry(&self, offset: usize, addr: u64, len: u32, low: u16, high: u16) {
         let meta = u64::from(len) | u64::from(low) << 32 | u64::from(high) << 48;
         let table = self.guest.bytes().slice(offset, 16).expect("inside the guest");
         table.copy_from(&[addr.to_le_bytes(), meta.to_le_bytes()].concat());
     }
 
-    /// What the device half says of the next chain by the cold path; the fast path must not accept it either.
+    /// The device half's result for the next chain by the cold path. The fast path must give the same or
+    /// refuse it.
     pub(crate) fn chain<V: DeviceQueue>(&self, mut device: V) -> Result<(u16, u32), PeerFault> {
         let mut out = [const { MaybeUninit::<Chain>::uninit() }; 4];
         let fast = device.peek(&self.guest, &mut out);
@@ -96,7 +97,7 @@ impl Villain {
     }
 }
 
-/// Collects what a driver half has, into tokens and lengths.
+/// Collects the completions of a driver half as tokens and lengths.
 pub(crate) fn collect<D: DriverQueue>(driver: &mut D) -> Result<Vec<(u64, u32)>, PeerFault> {
     let mut out = [const { MaybeUninit::<Completion>::uninit() }; 8];
     let got = driver.complete(&mut out)?;
@@ -111,8 +112,8 @@ fn put(ring: &RingMemory, area: usize, offset: usize, bytes: &[u8]) {
     place.copy_from(bytes);
 }
 
-/// Neither path reads any byte of the ring or of a table twice while it looks at one chain: what was checked is what
-/// is used.
+/// Checks that neither path reads a byte of the ring or of a table twice for one chain, so that the checked
+/// value is the one that is used.
 pub(crate) fn assert_single_reads<V: DeviceQueue>(v: &Villain, device: impl Fn() -> V) {
     let mut list = SegList::new();
     let mut out = [const { MaybeUninit::<Chain>::uninit() }; 4];

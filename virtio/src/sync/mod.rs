@@ -1,7 +1,7 @@
-//! The one door to atomics: ring words are [`linecard_eal::shared`] cells.
+//! All atomics of this crate: ring words are [`linecard_eal::shared`] cells.
 //!
-//! Under loom they are modelled ones, so that the very same queues run in the model; in unit tests they are real ones
-//! that can count how often each byte is read.
+//! Under loom they are modelled cells, so that the same queues run in the model. In unit tests they are real
+//! cells that can count how often each byte is read.
 
 #[cfg(loom)]
 pub(crate) mod modelled;
@@ -19,7 +19,7 @@ pub(crate) use modelled::{Shared, SharedBytes, SharedSlice, Word};
 #[cfg(all(test, not(loom)))]
 pub(crate) use watched::{Shared, SharedBytes, SharedSlice};
 
-/// Orders every earlier store before every later load. The callers say which pair of them matters.
+/// Orders every earlier store before every later load. The callers document which pair matters.
 #[inline(always)]
 pub(crate) fn full_fence() {
     #[cfg(loom)]

@@ -1,5 +1,5 @@
-//! Shared cells for loom: every word is a modelled atomic, found by its offset in an arena. The interface is the part
-//! of [`linecard_eal::shared`] that this crate uses.
+//! Shared cells for loom: every word is a modelled atomic, found by its offset in an arena. The interface is
+//! the part of [`linecard_eal::shared`] that this crate uses.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use loom::sync::atomic::AtomicU64;
 
-/// Integers of ring words.
+/// Integer types of ring words.
 pub trait Word: Copy + PartialEq {
-    /// To and from the model's only width.
+    /// Widens to the only width of the model.
     fn wide(self) -> u64;
     /// The reverse of [`Word::wide`].
     fn narrow(wide: u64) -> Self;
@@ -27,14 +27,14 @@ macro_rules! word {
 }
 word!(u16, u32, u64);
 
-/// The words of one ring. They are made by `cell` and `cells`, before threads start, and freed with the arena.
+/// The words of one ring. `cell` and `cells` create them before threads start; they are freed with the arena.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     words: Mutex<HashMap<usize, Arc<AtomicU64>>>,
 }
 
 impl Arena {
-    /// `len` bytes, aligned as one likes. The arena must outlive every handle.
+    /// `len` bytes with any alignment. The arena must outlive every handle.
     pub(crate) fn bytes(&self, len: usize) -> SharedBytes {
         SharedBytes { arena: self, at: 0, len }
     }
@@ -119,7 +119,7 @@ unsafe impl Send for SharedBytes {}
 
 impl SharedBytes {
     /// # Safety
-    /// None is needed: payload is not modelled, and these bytes can not be read.
+    /// No condition is needed: payload is not modelled, and these bytes cannot be read.
     pub(crate) const unsafe fn new(_: NonNull<u8>, len: usize) -> Self {
         Self { arena: core::ptr::null(), at: 0, len }
     }

@@ -1,4 +1,4 @@
-//! Shared cells that can count their reads: the detector of double fetches. For unit tests.
+//! Shared cells that count their reads, to detect double fetches in unit tests.
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ thread_local! {
     static READS: RefCell<Option<HashMap<usize, u32>>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` and returns, with its result, how often each byte of shared memory was read meanwhile by this thread.
+/// Runs `f`. Returns its result, and how often this thread read each byte of shared memory meanwhile.
 pub(crate) fn reads<R>(f: impl FnOnce() -> R) -> (R, HashMap<usize, u32>) {
     READS.set(Some(HashMap::new()));
     let result = f();
