@@ -1,4 +1,4 @@
-//! Following one chain of a packed ring, of any shape: the device's cold path.
+//! Collecting one chain of a packed ring, of any shape: the device's cold path.
 
 use super::ring::{Ring, RingPosition, phase_of};
 use crate::fault::PeerFault;
@@ -8,8 +8,8 @@ use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed};
 use crate::walk::{Desc, Stop, Walk};
 
-/// Collects the chain whose head, with second word `first`, is at `place`: at most `room` slots. Every descriptor is
-/// read once.
+/// Collects the chain whose head is at `place`, with the second word `first`, and occupies at most `room`
+/// slots. Every descriptor is read once.
 pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     ring: &Ring,
     memory: &M,
@@ -29,7 +29,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         }
         descs += 1;
         if walk.cuts() {
-            // How many slots it has must be known all the same.
+            // The number of its slots is needed even if its memory is not.
             walk.skip()?;
         } else if flags & F_INDIRECT != 0 {
             follow_table(&mut walk, desc, flags, indirect)?;
@@ -38,7 +38,8 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         }
         // An indirect descriptor with NEXT was refused above.
         if flags & F_NEXT == 0 {
-            // The id counts in the last descriptor (virtio 1.3, packed: Next Flag: Descriptor Chaining).
+            // The id in the last descriptor is the valid one (virtio 1.3, packed: Next Flag: Descriptor
+            // Chaining).
             return Ok(Head { id, descs, len: walk.bytes() });
         }
         place = place.next(ring.size());
@@ -49,10 +50,10 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     }
 }
 
-/// Collects the entries of an indirect table: all of them, in order; only WRITE counts among their flags.
+/// Collects all entries of an indirect table, in order. Only their flag WRITE is used.
 ///
-/// In a table of what the device reads it does not count either: DPDK's driver marks all its entries so (22.11),
-/// and its own backend reads them. Nothing is at risk: it is the driver's memory, and we only read it.
+/// In a table that the device reads, WRITE is ignored too: DPDK's driver sets it in all entries (22.11), and
+/// DPDK's backend reads them. This is safe: the memory is the driver's, and the device only reads it.
 fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     walk: &mut Walk<'_, M, WRITABLE>,
     desc: Desc,

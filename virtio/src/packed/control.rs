@@ -1,4 +1,4 @@
-//! A control queue over a packed ring: every request is a chain from the driver's position on.
+//! A control queue on a packed ring: every request is a chain from the driver's position on.
 
 use super::ring::{Ring, RingPosition, meta, phase_of};
 use crate::control::{ID, InFlight, MAX_DESCRIPTORS, check};
@@ -8,13 +8,13 @@ use crate::layout::{EVENT_DISABLE, F_NEXT, F_WRITE, Layout, RingMemory};
 use crate::queue::Element;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
-/// Position and wrap counter of a ring that was never used.
+/// Position and wrap counter of an unused ring.
 const START: u16 = 0x8000;
 
 /// See [`ControlQueue`](crate::ControlQueue).
 pub(crate) struct PackedControl {
     ring: Ring,
-    /// Where the next chain begins, or the one in flight.
+    /// The position of the next chain, or of the one in flight.
     place: RingPosition,
 }
 
@@ -26,7 +26,7 @@ impl PackedControl {
         Ok(Self { ring, place })
     }
 
-    /// Makes a chain available. None is in flight, and the ring has room for it.
+    /// Makes a chain available. The caller ensures that none is in flight and that the ring has room.
     pub(crate) fn submit(&mut self, command: &[Element], answer: Element) {
         let elements = command.iter().map(|element| (*element, F_NEXT)).chain([(answer, F_WRITE)]);
         let mut place = self.place;
@@ -37,14 +37,14 @@ impl PackedControl {
             *word = Some((cell, meta(element.len, ID, flags | place.available())));
             place = place.next(self.ring.size());
         }
-        // The head last: it gives the whole chain away.
+        // The head is written last: it makes the whole chain available.
         let mut words = words.into_iter().flatten();
         let head = words.next();
         for (cell, word) in words {
             cell.store(word, Relaxed);
         }
         if let Some((cell, word)) = head {
-            // T1, pairs with the device's acquire load of this word: the chain behind it is visible.
+            // T1, pairs with the device's acquire load of this word: the chain after it is visible.
             cell.store(word, Release);
         }
     }
@@ -56,7 +56,7 @@ impl PackedControl {
     }
 
     pub(crate) fn answered(&mut self, in_flight: Option<InFlight>) -> Result<Option<u32>, PeerFault> {
-        // Without a request the position holds what earlier ones left there, or what the device scribbles: nobody cares.
+        // Without a request, the descriptor at the position has old or arbitrary contents and is ignored.
         let Some(request) = in_flight else { return Ok(None) };
         let [_, cell] = self.ring.desc(self.place);
         // A1, pairs with the device's release store of this word: the answer before it is visible.

@@ -31,13 +31,13 @@ use crate::walk::found;
 /// ```
 pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
-    /// Where the driver writes the next available descriptor, and where we write the next used one.
+    /// The positions of the next available descriptor to read and of the next used one to write.
     next: RingPosition,
     used: RingPosition,
-    /// Slots consumed and not yet written back.
+    /// Slots taken and not yet written back.
     held: u16,
     pending: Pending,
-    /// In-order and readable: slots of the unpublished batch, and its last buffer.
+    /// In-order and readable: the slots of the unpublished batch, and its last buffer.
     batch: u16,
     last: u16,
     event_idx: bool,
@@ -45,20 +45,21 @@ pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
 }
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
-    /// One used descriptor per batch. Not for writable queues: skipped buffers count as completely written.
-    /// (virtio 1.3, In-order use of descriptors.)
+    /// Whether one used descriptor stands for a batch. Not on writable queues, where skipped buffers count as
+    /// completely written (virtio 1.3, In-order use of descriptors).
     const BATCHED: bool = IN_ORDER && !WRITABLE;
 
-    /// `flags` of a used descriptor, without the phase flags: its length counts where the device writes.
+    /// The `flags` of a used descriptor without the phase flags: its length is valid if the device writes the
+    /// buffers.
     const FLAGS: u16 = direction(WRITABLE);
 
-    /// A queue over `memory`; the device's event area is written.
+    /// Creates a queue on `memory`, and writes the device's event area.
     ///
-    /// Both places start at bits 0–15 of the base: what was consumed and not written back before is not resumed, and
-    /// some frontends leave bits 16–31 zero.
+    /// Both positions start at bits 0–15 of the base: buffers that an earlier device took and did not write
+    /// back are not resumed, and some frontends leave bits 16–31 zero.
     ///
     /// # Errors
-    /// An [`Error`] that says which size, area or position does not fit.
+    /// An [`Error`] for an invalid size, area or position.
     pub fn new(memory: &RingMemory, config: DeviceConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let (size, base) = (config.size, config.base.unwrap_or(0x8000));
@@ -78,7 +79,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
-    /// As if so many slots had been published since the last question.
+    /// Acts as if `slots` slots had been published since the last decision.
     #[cfg(all(test, loom))]
     pub(crate) fn published_unasked(&mut self, slots: u16) {
         self.pending.published_unasked(slots);
@@ -93,7 +94,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         (phase_of(meta) == place.available()).then_some(meta)
     }
 
-    /// Fills `out` with simple chains from `place` on, all in one lap; returns how many there were.
+    /// Fills `out` with simple chains from `place` on, all in one lap. Returns how many there were.
     #[inline(always)]
     fn peek_run<M: DeviceMemory>(
         &self,
@@ -101,14 +102,15 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         place: RingPosition,
         out: &mut [MaybeUninit<Chain>],
     ) -> usize {
-        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        // Atomic accesses make the compiler reload fields, so the loop uses local copies.
         let (ring, slot0) = (self.ring, usize::from(place.slot()));
         debug_assert!(out.len() <= place.run(ring.size()));
-        // Available, simple and of the right direction, in one comparison; reserved bits take the cold path.
+        // One comparison for available, simple and of the right direction; reserved bits select the cold
+        // path.
         let want = place.available() | direction(WRITABLE);
         for (k, chain) in out.iter_mut().enumerate() {
-            // MEASURED: as `Ring::desc_unchecked`.
-            // SAFETY: the caller gives at most the rest of the lap.
+            // MEASURED: see `Ring::desc_unchecked`.
+            // SAFETY: `out` is at most as long as the rest of the lap.
             let [addr, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
             // T1, pairs with the driver's release store of the first descriptor of a burst.
             let meta = cell.load(Acquire);
@@ -122,7 +124,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         out.len()
     }
 
-    /// Slots that may still be consumed: a driver never has more than a ring of them available.
+    /// Slots that may still be taken: a driver never makes more available than the ring has.
     #[inline(always)]
     const fn room(&self) -> u16 {
         self.ring.size().saturating_sub(self.held)
@@ -137,8 +139,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         self.used = if descs == 1 { place.next(size) } else { place.forward(descs, size) };
     }
 
-    /// Gives the further descriptors of a chain the phase flags of used ones. No driver looks at them again before it writes
-    /// them anew; who takes the ring over sees by them where the chain ends: see [`recover`](super::recover()).
+    /// Sets the phase flags of used descriptors in the later descriptors of a chain. No driver reads them
+    /// before it writes them again; a device that takes the ring over recognizes the end of the chain by
+    /// them: see [`recover`](super::recover()).
     #[cold]
     fn mark_used(&self, descs: u16) {
         let size = self.ring.size();
@@ -151,14 +154,14 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         }
     }
 
-    /// Writes used descriptors for simple chains, all in one lap. Something must be pending already.
+    /// Writes used descriptors for simple chains, all in one lap. A descriptor must be pending already.
     #[inline(always)]
     fn write_run(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         let (ring, place) = (self.ring, self.used);
         let (slot0, tag) = (usize::from(place.slot()), meta(0, 0, Self::FLAGS | place.used()));
         let chains = chains.get(..place.run(ring.size())).unwrap_or(chains);
         for (k, chain) in chains.iter().enumerate() {
-            // MEASURED: as `Ring::desc_unchecked`.
+            // MEASURED: see `Ring::desc_unchecked`.
             // SAFETY: `k` is below the slots left in this lap.
             let [_, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
             cell.store(tag | meta(written(k), chain.id, 0), Relaxed);
@@ -168,8 +171,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     }
 }
 
-// SAFETY: `peek` writes `out[k]` before it counts it; chains and pieces are built only from what the memory returned
-// for the length that goes beside it, both from one read of the descriptor.
+// SAFETY: `peek` writes `out[k]` before it counts it; the memory returned the pointers of chains and pieces
+// for the lengths next to them, both from one read of the descriptor.
 unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<IN_ORDER, WRITABLE> {
     const WRITABLE: bool = WRITABLE;
 
@@ -235,7 +238,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.last = chains.last().map_or(self.last, |chain| chain.id);
             return;
         }
-        // The first of a burst may have to be kept back.
+        // The first descriptor of a burst may have to be written last.
         let Some((first, rest)) = chains.split_first() else { return };
         self.write_used(first.id, 1, written(0));
         let (run, rest) = rest.split_at(rest.len().min(self.used.run(size)));
@@ -266,7 +269,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     #[inline]
     fn publish(&mut self) {
         if Self::BATCHED && self.batch > 0 {
-            // The descriptor that stands for the batch lies where the batch begins.
+            // The descriptor that stands for the batch is at the start of the batch.
             let (slots, last) = (self.batch, self.last);
             self.write_used(last, slots, 0);
             self.batch = 0;
@@ -281,8 +284,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
 
     #[inline]
     fn call_needed(&mut self) -> bool {
-        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Device Event Suppression): our used
-        // descriptors must be visible before we read the driver's event area; else both sides sleep.
+        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Device Event Suppression): the used
+        // descriptors must be visible before the driver's event area is read; otherwise both sides sleep.
         full_fence();
         let needed = self.call_hint();
         self.pending.mark_decided();
@@ -294,8 +297,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         if !on {
             return false;
         }
-        // N2, pairs with N1 in the driver's `kick_needed`: what we ask for must be visible before we look at the next
-        // descriptor once more; else a buffer published in between wakes nobody.
+        // N2, pairs with N1 in the driver's `kick_needed`: the event area must be visible before the next
+        // descriptor is read once more; otherwise a buffer published in between causes no notification.
         full_fence();
         !self.is_empty()
     }

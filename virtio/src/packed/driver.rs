@@ -34,30 +34,31 @@ use crate::sync::{Relaxed, full_fence};
 /// ```
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
-    /// What was lent, by buffer id; when IN_ORDER the id is the slot of the head. Never read back from the ring.
+    /// The buffers in flight, by buffer id, which is the slot of the head if IN_ORDER. Never read back from
+    /// the ring.
     slots: InFlight,
     /// Free buffer ids, a stack of `free_ids` entries; unused when IN_ORDER.
     ids: Box<[u16]>,
     fill: Fill,
-    /// Where the device writes the next used descriptor.
+    /// The position of the device's next used descriptor.
     used: RingPosition,
-    /// IN_ORDER: the buffers up to this one were returned together.
+    /// IN_ORDER: the device returned the buffers up to this one together.
     batch: Option<Batch>,
     event_idx: bool,
     indirect: Option<IndirectTables>,
 }
 
-/// The end of the ring where descriptors are filled in.
+/// The side of the ring on which descriptors are made available.
 struct Fill {
-    /// Where the next descriptor goes.
+    /// The position of the next descriptor.
     next: RingPosition,
-    /// Ring slots not in flight, and buffer ids not in flight.
+    /// The numbers of ring slots and of buffer ids not in flight.
     free: u16,
     free_ids: u16,
     pending: Pending,
 }
 
-/// The last buffer of a batch, and the bytes written into it; the ones before it are full.
+/// The last buffer of a batch, and the bytes written into it; the buffers before it are full.
 #[derive(Clone, Copy)]
 struct Batch {
     last: u16,
@@ -65,13 +66,13 @@ struct Batch {
 }
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
-    /// `flags` of a direct descriptor that ends a chain, without the phase flags.
+    /// The `flags` of a direct descriptor at the end of a chain, without the phase flags.
     const FLAGS: u16 = direction(WRITABLE);
 
-    /// A queue over `memory`; all descriptors are set to "used", as in a fresh ring.
+    /// Creates a queue on `memory`, and marks all descriptors as used, as in a new ring.
     ///
     /// # Errors
-    /// An [`Error`] that says which size, area, position or table does not fit.
+    /// An [`Error`] for an invalid size, area, position or table.
     pub fn new(memory: &RingMemory, config: DriverConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let (size, base) = (config.size, config.base.unwrap_or(0x8000));
@@ -81,7 +82,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
         let mut place = next;
         for _ in 0..size {
-            // What this slot looks like when the lap before ends: used, by the opposite wrap counter.
+            // The state of this slot at the end of the previous lap: used, with the opposite wrap counter.
             let [_, cell] = ring.desc(place);
             cell.store(meta(0, 0, place.forward(size, size).used()), Relaxed);
             place = place.next(size);
@@ -100,13 +101,13 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
-    /// As if so many slots had been published since the last question.
+    /// Acts as if `slots` slots had been published since the last decision.
     #[cfg(all(test, loom))]
     pub(crate) fn published_unasked(&mut self, slots: u16) {
         self.fill.pending.published_unasked(slots);
     }
 
-    /// An id for the buffer whose head goes to `next`. The caller has checked that a ring slot is free.
+    /// Takes an id for the buffer whose head goes to `next`. The caller has checked that a ring slot is free.
     #[inline(always)]
     fn take_id(&mut self) -> u16 {
         if IN_ORDER {
@@ -114,34 +115,35 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
         debug_assert!(self.fill.free_ids > 0);
         self.fill.free_ids = self.fill.free_ids.wrapping_sub(1);
-        // MEASURED: cargo xtask budget; checked, the arrays of the driver cost 11 to 15 instructions more per packet and direction.
-        // SAFETY: a buffer in flight has one id and at least one ring slot, so where a slot is free an id is:
-        // 0 < free_ids <= size = ids.len() before the subtraction.
+        // MEASURED: cargo xtask budget; with checks, the driver's arrays cost 11 to 15 more instructions per
+        // packet and direction.
+        // SAFETY: a buffer in flight has one id and at least one ring slot, so if a slot is free, an id is
+        // too: 0 < free_ids <= size = ids.len() before the subtraction.
         unsafe { *self.ids.get_unchecked(usize::from(self.fill.free_ids)) }
     }
 
-    /// Takes back an id that was in flight.
+    /// Returns an id that was in flight.
     #[inline(always)]
     fn give_id(&mut self, id: u16) {
         let at = usize::from(self.fill.free_ids);
         debug_assert!(at < self.ids.len());
-        // MEASURED: as `take_id`.
-        // SAFETY: the id was in flight (its slot said so), so fewer than `size` ids were free.
+        // MEASURED: see `take_id`.
+        // SAFETY: the id was in flight, according to its entry, so fewer than `size` ids were free.
         *unsafe { self.ids.get_unchecked_mut(at) } = id;
         self.fill.free_ids = self.fill.free_ids.wrapping_add(1);
     }
 
-    /// The slot of an id that is known to be below the ring size.
+    /// The entry of an id that is known to be below the ring size.
     #[inline(always)]
     fn slot(&mut self, id: u16) -> &mut InFlightEntry {
         debug_assert!(id < self.ring.size());
-        // MEASURED: as `take_id`.
-        // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a `RingPosition`, or
-        // were compared with the size.
+        // MEASURED: see `take_id`.
+        // SAFETY: `slots` has `size` entries. Ids come from `ids`, which only contains 0..size, from a
+        // `RingPosition`, or were compared with the size.
         unsafe { self.slots.get_unchecked_mut(usize::from(id)) }
     }
 
-    /// Lends one buffer. The caller has checked that a ring slot is free.
+    /// Adds one buffer. The caller has checked that a ring slot is free.
     #[inline(always)]
     fn add_one(&mut self, Buffer { addr, len, token }: Buffer) {
         let id = self.take_id();
@@ -149,11 +151,11 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         self.write_desc(addr, len, id, Self::FLAGS);
     }
 
-    /// Lends buffers to the end of the lap or of what is free; false when the iterator ended. Something must be
-    /// pending already: no descriptor is kept back here.
+    /// Adds buffers up to the end of the lap or of the free slots. Returns false if the iterator ended. A
+    /// descriptor must be pending already, because none is held back here.
     #[inline(always)]
     fn add_run(&mut self, buffers: &mut impl Iterator<Item = Buffer>) -> bool {
-        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        // Atomic accesses make the compiler reload fields, so the loop uses local copies.
         let (ring, size, place) = (self.ring, self.ring.size(), self.fill.next);
         let run = place.run(size).min(usize::from(self.fill.free));
         let (slot0, free_ids) = (usize::from(place.slot()), usize::from(self.fill.free_ids));
@@ -166,8 +168,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             let id = if IN_ORDER {
                 slot0 + n
             } else {
-                // MEASURED: this loop: as `take_id` and `Ring::desc_unchecked`.
-                // SAFETY: `n < free <= free_ids <= size = ids.len()`: a buffer in flight has one id, and a slot or more.
+                // MEASURED: this loop: see `take_id` and `Ring::desc_unchecked`.
+                // SAFETY: `n < free <= free_ids <= size = ids.len()`: a buffer in flight has one id and at
+                // least one slot.
                 usize::from(*unsafe { ids.get_unchecked(free_ids.wrapping_sub(n + 1)) })
             };
             // SAFETY: `slots` has `size` entries and `ids` holds only ids below the size; `slot0 + n < size`.
@@ -181,13 +184,13 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         true
     }
 
-    /// Lends a direct chain of `segments`, which fit.
+    /// Adds `segments`, which fit the free slots, as a direct chain.
     fn add_direct(&mut self, segments: &[Element], token: u64, lent: u32) {
         let id = self.take_id();
         *self.slot(id) = InFlightEntry { token, lent, descs: segments.len() as u32 };
         for (k, segment) in segments.iter().enumerate() {
             if IN_ORDER && k > 0 {
-                // Not a head: a used descriptor that names it is refused.
+                // Not a head: a used descriptor with this id is refused.
                 let at = self.fill.next.slot();
                 *self.slot(at) = InFlightEntry::FREE;
             }
@@ -196,12 +199,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
     }
 
-    /// Lends `segments`, which fit a table, through one indirect descriptor.
+    /// Adds `segments`, which fit a table, as one indirect descriptor.
     fn add_indirect(&mut self, tables: IndirectTables, segments: &[Element], token: u64, lent: u32) {
         let id = self.take_id();
         let first = usize::from(id) * usize::from(tables.entries);
         for (k, segment) in segments.iter().enumerate() {
-            // Only WRITE means anything inside a table (virtio 1.3, packed: Indirect Flag).
+            // Only WRITE has a meaning inside a table (virtio 1.3, packed: Indirect Flag).
             tables.write(first + k, segment.addr, meta(segment.len, 0, Self::FLAGS));
         }
         *self.slot(id) = InFlightEntry { token, lent, descs: 1 };
@@ -209,7 +212,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         self.write_desc(addr, segments.len() as u32 * 16, id, F_INDIRECT);
     }
 
-    /// Fills the next descriptor. The caller has checked that one is free.
+    /// Writes the next descriptor. The caller has checked that one is free.
     #[inline(always)]
     fn write_desc(&mut self, addr: u64, len: u32, id: u16, flags: u16) {
         let place = self.fill.next;
@@ -221,7 +224,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 }
 
-/// Buffers lent so far in a run; the queue's places move when it ends, also when the caller's iterator panics.
+/// Counts the buffers added in a run. The queue's positions move when it is dropped, even if the caller's
+/// iterator panics.
 struct Run<'a> {
     n: usize,
     size: u16,
@@ -242,9 +246,9 @@ impl Drop for Run<'_> {
     }
 }
 
-// SAFETY: a token enters `slots` with its id and leaves in `complete` or `take_all`: by id, `descs` is cleared when
-// it leaves and 0 is refused; by position, only slots between `used` and `next` are taken. `len <= lent` is compared
-// before it is reported. `slots` is private memory.
+// SAFETY: a token enters `slots` with its id and leaves in `complete` or `take_all`. By id, `descs` is
+// cleared when it leaves, and entries with 0 are refused; by position, only slots between `used` and `next`
+// are taken. `len <= lent` is checked before `len` is reported. `slots` is private memory.
 unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<IN_ORDER, WRITABLE> {
     const WRITABLE: bool = WRITABLE;
 
@@ -262,7 +266,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
         let mut buffers = buffers;
         let before = self.fill.free;
-        // The first of a burst may have to be kept back.
+        // The first descriptor of a burst may have to be written last.
         match before {
             0 => return 0,
             _ => match buffers.next() {
@@ -270,7 +274,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 None => return 0,
             },
         }
-        // By runs, so that the phase is the same throughout one and nothing wraps inside.
+        // In runs, within which the phase is constant and positions do not wrap.
         while self.fill.free > 0 && self.add_run(&mut buffers) {}
         usize::from(before.wrapping_sub(self.fill.free))
     }
@@ -307,8 +311,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn kick_needed(&mut self) -> bool {
-        // N1, pairs with N2 in the device's `set_notifications` (virtio 1.3, Driver Event Suppression): our
-        // descriptors must be visible before we read the device's event area; else both sides sleep.
+        // N1, pairs with N2 in the device's `set_notifications` (virtio 1.3, Driver Event Suppression): the
+        // descriptors must be visible before the device's event area is read; otherwise both sides sleep.
         full_fence();
         let needed = self.kick_hint();
         self.fill.pending.mark_decided();
@@ -338,7 +342,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         while count < in_flight {
             let Some(id) = batch.take().or_else(|| self.used_at(place).map(|(id, _)| id)) else { break };
             let descs = self.slots.get(usize::from(id)).map_or(0, |slot| slot.descs as u16);
-            // In order, the device may name the last buffer of several.
+            // In order, the device may return several buffers by naming the last one.
             let before = if IN_ORDER && id < size { place.distance(id, size) } else { 0 };
             let more = before.saturating_add(descs);
             if descs == 0 || more > in_flight - count {
@@ -354,8 +358,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         if !on {
             return false;
         }
-        // N4, pairs with N3 in the device's `call_needed`: what we ask for must be visible before we look at the next used
-        // descriptor once more; else a completion published in between wakes nobody.
+        // N4, pairs with N3 in the device's `call_needed`: the event area must be visible before the next
+        // used descriptor is read once more; otherwise a completion published in between causes no interrupt.
         full_fence();
         self.batch.is_some() || self.peek_used().is_some()
     }

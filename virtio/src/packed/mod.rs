@@ -7,8 +7,8 @@
 //!   device area {off_wrap, flags}             when the device wants to be kicked
 //! ```
 //!
-//! The second word of a descriptor is written by one store. Of a burst, the first descriptor is written last: the
-//! other side waits at that one, so it sees all of the burst or nothing.
+//! The second word of a descriptor is written by one store. The first descriptor of a burst is written last:
+//! the other side reads that one first, so it sees the whole burst or nothing.
 
 mod chain;
 pub(crate) mod control;

@@ -1,9 +1,10 @@
-//! Where a packed ring stands, read from the ring alone: for a device that is not told, because the one before it ended
-//! without a word.
+//! The position of a packed ring, read from the ring alone, for a device whose predecessor ended without
+//! reporting it.
 //!
-//! A packed ring has no used index, but its flags say as much. The driver writes `AVAIL` as the wrap counter of its lap into
-//! every descriptor, so the place where `AVAIL` changes is where it writes next, and from there on, once around the ring, the
-//! descriptors follow in the order in which it wrote them:
+//! A packed ring has no used index, but its flags contain the same information. The driver writes `AVAIL` as
+//! the wrap counter of its lap into every descriptor, so its next descriptor is the one at which `AVAIL`
+//! changes. From there on, once around the ring, the descriptors follow in the order in which the driver
+//! wrote them:
 //!
 //! ```text
 //!   the driver's place ─┐
@@ -11,25 +12,28 @@
 //!                       └──────────────────┴─ the device's place
 //! ```
 //!
-//! The specification has a device write only the first descriptor of a chain as used; [`Device`](super::Device) gives the
-//! others the flags of used ones too, so that they are not taken for available ones here.
+//! The specification lets a device write only the first descriptor of a chain as used.
+//! [`Device`](super::Device) also sets the flags of the others to used, so that they are not mistaken for
+//! available ones here.
 
 use crate::layout::{DESC_BYTES, F_AVAIL, F_NEXT, F_USED, F_WRITE, Layout, RingMemory};
 use crate::sync::{Acquire, Release, Shared};
 
-/// Looks at a ring that its driver is just writing to.
+/// Attempts to read a ring to which its driver is writing.
 const LOOKS: usize = 8;
-/// Offset of a descriptor's second word.
+/// The offset of a descriptor's second word.
 const META: usize = 8;
 
-/// Finds out where the device of a packed ring stood, in the form of [`DeviceQueue::base`](crate::DeviceQueue::base). A
-/// burst that it was about to give back is given back as far as it was written; the buffer whose used descriptor was not
-/// written yet counts as full if the device writes into the buffers (`writable`).
+/// Determines the position of the device of a packed ring, in the form of
+/// [`DeviceQueue::base`](crate::DeviceQueue::base). A burst that the device was about to return is returned
+/// as far as it was written. The buffer whose used descriptor is missing counts as full if the device writes
+/// into the buffers (`writable`).
 ///
-/// Every device must have used all slots of its chains one by one, as ours does where IN_ORDER was not negotiated or the
-/// device writes. `None`, and the ring unchanged, where the flags are such that no driver and no such device write them.
+/// Every device must have marked all slots of its chains one by one, as [`Device`](super::Device) does if
+/// IN_ORDER was not negotiated or the device writes. Returns `None`, and leaves the ring unchanged, if its
+/// flags cannot come from a driver and such a device.
 ///
-/// The driver may go on meanwhile. A hostile one gets any position below `size`.
+/// The driver may continue meanwhile. A hostile driver can cause any position below `size`.
 ///
 /// ```
 /// # use core::ptr::NonNull;
@@ -49,7 +53,7 @@ pub fn recover(memory: &RingMemory, size: u16, writable: bool) -> Option<u32> {
     memory.check(Layout::Packed, size).ok().filter(|()| size > 0)?;
     let slots = (0..LOOKS).find_map(|_| Slots::read(memory, size))?;
     let at = slots.last_used().map_or(0, |last| last + 1);
-    // What a device writes last of a burst is the first descriptor.
+    // A device writes the first descriptor of a burst last.
     let mut unfinished = (0..at).filter(|at| !slots.is_used(*at));
     match (unfinished.next(), unfinished.next()) {
         (None, _) => {}
@@ -59,7 +63,7 @@ pub fn recover(memory: &RingMemory, size: u16, writable: bool) -> Option<u32> {
     Some(slots.base(at))
 }
 
-/// Gives back the buffer that the device had not got to.
+/// Returns the buffer that the device had not returned yet.
 fn finish(memory: &RingMemory, slots: &Slots, first: usize, writable: bool) -> Option<()> {
     let count = slots.chain(first)?;
     let last = slots.meta(first + count - 1);
@@ -68,19 +72,19 @@ fn finish(memory: &RingMemory, slots: &Slots, first: usize, writable: bool) -> O
     let phase = if flags(slots.meta(first)) & F_AVAIL != 0 { F_AVAIL | F_USED } else { 0 };
     let cell: Shared<u64> = memory.desc.cell(slots.slot(first) * DESC_BYTES + META)?;
     let id = (last >> 32) as u16;
-    // T1, as in `Pending::publish`: the rest of the burst is visible.
+    // T1, as in `Pending::publish`: makes the rest of the burst visible.
     cell.store(super::ring::meta(len, id, phase | direction), Release);
     Some(())
 }
 
-/// All second words of a ring, and where its driver writes next. Counted from there: the longest written first.
+/// The second words of a ring, and the driver's position, from which they are counted: the oldest one first.
 struct Slots {
     metas: Vec<u64>,
     driver: usize,
 }
 
 impl Slots {
-    /// `None` when the driver wrote so much meanwhile that they do not fit together.
+    /// Returns `None` if the driver wrote so much meanwhile that the words are inconsistent.
     fn read(memory: &RingMemory, size: u16) -> Option<Self> {
         let word = |slot| memory.desc.cell::<u64>(slot * DESC_BYTES + META);
         let metas: Option<Vec<u64>> =
@@ -110,16 +114,16 @@ impl Slots {
         (0..self.metas.len()).rev().find(|at| self.is_used(*at))
     }
 
-    /// Slots of the chain that begins there.
+    /// The number of slots of the chain that begins at `at`.
     fn chain(&self, at: usize) -> Option<usize> {
         let left = self.metas.len().checked_sub(at)?;
         (0..left).find(|n| flags(self.meta(at + n)) & F_NEXT == 0).map(|n| n + 1)
     }
 
-    /// The position `at` descriptors behind the driver's place, for both indices.
+    /// The position of the slot `at` descriptors after the driver's, for both indices.
     fn base(&self, at: usize) -> u32 {
         let lap = |at| u32::from(flags(self.meta(at)) & F_AVAIL != 0);
-        // All were used: the next one is of the driver's next lap over its own place.
+        // If all were used, the next one belongs to the driver's next lap.
         let wrap = if at < self.metas.len() { lap(at) } else { lap(0) ^ 1 };
         let half = self.slot(at) as u32 | wrap << 15;
         half | half << 16

@@ -1,4 +1,4 @@
-//! The cells of a packed ring, range-checked once; places, turns and pending stores.
+//! The cells of a packed ring, range-checked once; positions, phase flags and pending stores.
 
 use crate::error::Error;
 use crate::event::PublishedCount;
@@ -6,7 +6,7 @@ use crate::layout::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, F_AVAIL, F_USED, La
 use crate::suppression::{Unasked, packed_wants};
 use crate::sync::{Relaxed, Release, Shared, SharedSlice};
 
-/// The two flags that say whose a descriptor is, the driver's or the device's: its phase, which changes from lap to lap.
+/// The two flags that show which side a descriptor belongs to. They change from lap to lap.
 const PHASE: u16 = F_AVAIL | F_USED;
 
 /// Handles to every word of the ring.
@@ -50,7 +50,8 @@ impl Ring {
     ///
     /// # Safety
     /// `slot` is below the ring size.
-    // MEASURED: cargo xtask budget; with every access to a ring checked, 9 to 17 instructions more per packet and direction.
+    // MEASURED: cargo xtask budget; with all ring accesses checked, 9 to 17 more instructions per packet and
+    // direction.
     #[inline(always)]
     pub(super) unsafe fn desc_unchecked(&self, slot: usize) -> [Shared<u64>; 2] {
         debug_assert!(slot < usize::from(self.size));
@@ -61,7 +62,7 @@ impl Ring {
     }
 }
 
-/// A place in the ring, and the lap it belongs to.
+/// A position in the ring, and its lap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RingPosition {
     /// Below the ring size.
@@ -71,7 +72,7 @@ pub(super) struct RingPosition {
 }
 
 impl RingPosition {
-    /// From 16 bits of `SET_VRING_BASE`: the slot, and the wrap counter in bit 15.
+    /// Reads a position from 16 bits of `SET_VRING_BASE`: the slot, and the wrap counter in bit 15.
     pub(super) const fn start(base: u16, size: u16) -> Option<Self> {
         let slot = base & 0x7fff;
         if slot >= size {
@@ -80,7 +81,7 @@ impl RingPosition {
         Some(Self { slot, phase: if base & 0x8000 != 0 { F_AVAIL } else { F_USED } })
     }
 
-    /// The inverse of [`RingPosition::start`]; also the form of an event.
+    /// The inverse of [`RingPosition::start`]; also the format of an event.
     pub(super) const fn base(self) -> u16 {
         self.slot | (self.wrap() as u16) << 15
     }
@@ -96,19 +97,19 @@ impl RingPosition {
         self.phase == F_AVAIL
     }
 
-    /// The phase flags of a descriptor made available here.
+    /// The phase flags of a descriptor that becomes available here.
     #[inline(always)]
     pub(super) const fn available(self) -> u16 {
         self.phase
     }
 
-    /// The phase flags of a descriptor used here.
+    /// The phase flags of a descriptor that becomes used here.
     #[inline(always)]
     pub(super) const fn used(self) -> u16 {
         if self.wrap() { PHASE } else { 0 }
     }
 
-    /// One slot on.
+    /// The next slot.
     #[inline(always)]
     #[must_use]
     pub(super) const fn next(self, size: u16) -> Self {
@@ -120,7 +121,7 @@ impl RingPosition {
         }
     }
 
-    /// `n` slots on, however many.
+    /// The position `n` slots later, for any `n`.
     #[inline]
     #[must_use]
     pub(super) const fn forward(self, n: u16, size: u16) -> Self {
@@ -135,7 +136,7 @@ impl RingPosition {
         (size - self.slot) as usize
     }
 
-    /// Slots from here to `slot`, going forward.
+    /// The forward distance in slots from here to `slot`.
     #[inline(always)]
     pub(super) const fn distance(self, slot: u16, size: u16) -> u16 {
         if slot >= self.slot { slot - self.slot } else { slot + (size - self.slot) }
@@ -160,7 +161,7 @@ pub(super) const fn meta(len: u32, id: u16, flags: u16) -> u64 {
     len as u64 | (id as u64) << 32 | (flags as u64) << 48
 }
 
-/// What to write into one's own event area: never, always, or (EVENT_IDX) at `place`.
+/// The value for a side's own event area: never, always, or (EVENT_IDX) at `place`.
 pub(super) const fn suppression(on: bool, event_idx: bool, place: RingPosition) -> u32 {
     let flags = match (on, event_idx) {
         (false, _) => EVENT_DISABLE,
@@ -170,15 +171,15 @@ pub(super) const fn suppression(on: bool, event_idx: bool, place: RingPosition) 
     place.base() as u32 | (flags as u32) << 16
 }
 
-/// What was written since the last publish, and published since the last decision to notify.
+/// Descriptors written since the last publish, and those published since the last decision to notify.
 #[derive(Clone, Copy)]
 pub(super) struct Pending {
-    /// The first descriptor of the burst, kept back until the rest is written.
+    /// The first descriptor of the burst, held back until the rest is written.
     place: RingPosition,
     meta: u64,
-    /// Slots since the last publish; 0 means that nothing is kept back.
+    /// Slots since the last publish; 0 if no descriptor is held back.
     slots: u16,
-    /// What was published since the last decision, and where it ends.
+    /// The slots published since the last decision, and the position after them.
     notify: PublishedCount,
     end: RingPosition,
 }
@@ -188,7 +189,8 @@ impl Pending {
         Self { place, meta: 0, slots: 0, notify: PublishedCount::new(), end: place }
     }
 
-    /// Writes the second word of the descriptor at `place`, which stands for `slots` slots; the first is kept back.
+    /// Writes the second word of the descriptor at `place`, which stands for `slots` slots. The first one is
+    /// held back.
     #[inline(always)]
     pub(super) fn write(&mut self, ring: &Ring, place: RingPosition, meta: u64, slots: u16) {
         if self.slots == 0 {
@@ -200,14 +202,14 @@ impl Pending {
         self.slots = self.slots.wrapping_add(slots);
     }
 
-    /// Counts `slots` descriptors that were written past [`Pending::write`], behind one that was not.
+    /// Counts `slots` descriptors that were written without [`Pending::write`], after one that is held back.
     #[inline(always)]
     pub(super) fn count_written(&mut self, slots: u16) {
         debug_assert!(self.slots > 0);
         self.slots = self.slots.wrapping_add(slots);
     }
 
-    /// Writes the descriptor that was kept back, which gives away all up to `end`.
+    /// Writes the descriptor that was held back, which makes everything up to `end` visible.
     #[inline(always)]
     pub(super) fn publish(&mut self, ring: &Ring, end: RingPosition) {
         if self.slots == 0 {
@@ -220,26 +222,27 @@ impl Pending {
         (self.slots, self.end) = (0, end);
     }
 
-    /// Does the other side's event area ask for a notification of what was published since the last decision?
+    /// Whether the other side's event area requests a notification of the slots published since the last
+    /// decision.
     #[inline]
     pub(super) fn needs_notification(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
         packed_wants(self.notify, (self.end.slot, self.end.wrap()), event_idx, event, size)
     }
 
-    /// What was published since the last decision, for another thread to ask about. Where no event counts, it does not matter up
-    /// to where.
+    /// The slots published since the last decision, so that another thread can decide. Without events, the
+    /// end position is not needed.
     #[inline(always)]
     pub(super) const fn unasked(&self, event_idx: bool) -> Unasked {
         Unasked::new(self.notify, if event_idx { self.end.base() } else { 0 })
     }
 
-    /// As if so many slots had been published since the last decision.
+    /// Acts as if `slots` slots had been published since the last decision.
     #[cfg(all(test, loom))]
     pub(super) fn published_unasked(&mut self, slots: u16) {
         self.notify.published(slots);
     }
 
-    /// The decision was made.
+    /// Records that the decision was made.
     #[inline(always)]
     pub(super) fn mark_decided(&mut self) {
         self.notify.asked();

@@ -1,4 +1,4 @@
-//! Following one chain of a split ring, of any shape: the device's cold path.
+//! Collecting one chain of a split ring, of any shape: the device's cold path.
 
 use super::ring::Ring;
 use crate::fault::PeerFault;
@@ -22,7 +22,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         let cells = ring.desc(index).ok_or(PeerFault::DescOutOfRange { index, size })?;
         let desc = Desc::load(cells);
         let (flags, next) = desc.split();
-        // Bounded: `walk` refuses more than `size` descriptors, and an indirect one ends the chain.
+        // This is bounded: `walk` refuses more than `size` descriptors, and an indirect one ends the chain.
         descs = descs.saturating_add(1);
         if flags & F_INDIRECT != 0 {
             follow_table(&mut walk, desc, indirect)?;
@@ -37,7 +37,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     Ok(Head { id: head, descs, len: walk.bytes() })
 }
 
-/// Collects the chain inside an indirect table: it starts at entry 0 and follows NEXT.
+/// Collects the chain inside an indirect table, from entry 0 on along NEXT.
 fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     walk: &mut Walk<'_, M, WRITABLE>,
     desc: Desc,

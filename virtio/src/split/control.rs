@@ -1,4 +1,4 @@
-//! A control queue over a split ring: every request is a chain from descriptor 0 on.
+//! A control queue on a split ring: every request is a chain from descriptor 0 on.
 
 use super::ring::Ring;
 use crate::control::{ID, InFlight, check};
@@ -13,9 +13,9 @@ use crate::sync::{Acquire, Relaxed, Release, full_fence};
 /// See [`ControlQueue`](crate::ControlQueue).
 pub(crate) struct SplitControl {
     ring: Ring,
-    /// The available index: requests ever made.
+    /// The available index: the number of requests submitted.
     avail: u16,
-    /// The used index: requests ever answered.
+    /// The used index: the number of requests answered.
     used: u16,
     event_idx: bool,
 }
@@ -25,7 +25,7 @@ impl SplitControl {
         Ok(Self { ring: Ring::new(memory, size)?, avail: 0, used: 0, event_idx })
     }
 
-    /// Makes a chain available. None is in flight, and the ring has room for it.
+    /// Makes a chain available. The caller ensures that none is in flight and that the ring has room.
     pub(crate) fn submit(&mut self, command: &[Element], answer: Element) {
         let elements = command.iter().map(|element| (*element, F_NEXT)).chain([(answer, F_WRITE)]);
         for ((element, flags), id) in elements.zip(ID..) {
@@ -36,16 +36,17 @@ impl SplitControl {
         }
         self.ring.avail(usize::from(self.avail)).store(ID, Relaxed);
         self.avail = self.avail.wrapping_add(1);
-        // Calls are always wanted: for the answer to this request.
+        // Requests a notification for the answer to this request.
         self.ring.used_event.store(self.used, Relaxed);
         // D1, pairs with the device's acquire load of avail.idx: the chain and the event before it are visible.
         self.ring.avail_idx.store(self.avail, Release);
     }
 
     pub(crate) fn kick_needed(&self) -> bool {
-        // N1, pairs with N2 in the device's `set_notifications`: our avail.idx is visible before we read flags or avail_event.
+        // N1, pairs with N2 in the device's `set_notifications`: avail.idx is visible before flags or
+        // avail_event are read.
         full_fence();
-        // One request was published since the last question: the one before was answered, so it was asked about.
+        // One request was published since the last decision, because the previous one has been answered.
         let (flags, event) = (self.ring.used_flags, self.ring.avail_event);
         split_wants(PublishedCount::of(1), self.avail, self.event_idx, flags, event)
     }

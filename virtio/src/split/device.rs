@@ -34,28 +34,28 @@ use crate::walk::found;
 /// ```
 pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
-    /// The available index: next to consume, and as last read from the driver.
+    /// The available index: the next entry to consume, and the value last read from the driver.
     next: u16,
     seen: u16,
-    /// The used index: next to write, and as published.
+    /// The used index: the next entry to write, and the published value.
     used: u16,
     published: u16,
     notify: PublishedCount,
-    /// The last chain completed; on an in-order readable queue it stands for the whole batch.
+    /// The last completed chain; on an in-order readable queue it stands for the whole batch.
     last: u16,
     event_idx: bool,
     indirect: bool,
 }
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
-    /// One used element per batch. Not for writable queues: skipped buffers count as completely written.
-    /// (virtio 1.3, In-order use of descriptors.)
+    /// Whether one used element stands for a batch. Not on writable queues, where skipped buffers count as
+    /// completely written (virtio 1.3, In-order use of descriptors).
     const BATCHED: bool = IN_ORDER && !WRITABLE;
 
-    /// A queue over `memory`; the used ring's flags or `avail_event` are written.
+    /// Creates a queue on `memory`, and writes the used ring's flags or `avail_event`.
     ///
     /// # Errors
-    /// An [`Error`] that says which size, area or position does not fit.
+    /// An [`Error`] for an invalid size, area or position.
     pub fn new(memory: &RingMemory, config: DeviceConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let base = config.base.unwrap_or(0);
@@ -75,14 +75,14 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
-    /// As if so many entries had been published since the last question.
+    /// Acts as if `entries` entries had been published since the last decision.
     #[cfg(all(test, loom))]
     pub(crate) fn published_unasked(&mut self, entries: u16) {
         self.notify.published(entries);
     }
 
-    /// Re-reads the available index and returns how many chains are known. When it is impossible, the `known` ones go out
-    /// first, as before every other fault.
+    /// Reads the available index again and returns how many chains are known. If the index is impossible, the
+    /// `known` chains are still processed first, as with every other fault.
     #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are visible.
@@ -106,7 +106,7 @@ fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, positi
     let id = ring.avail(position).load(Relaxed);
     let [addr, meta] = ring.desc(id)?;
     let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
-    // Reserved bits make a chain take the cold path, which ignores them.
+    // Reserved bits select the cold path, which ignores them.
     if (meta >> 32) as u16 != direction(WRITABLE) {
         return None;
     }
@@ -122,8 +122,8 @@ fn write_used(ring: &Ring, position: usize, id: u16, len: u32) {
     write_if_different(len_cell, len);
 }
 
-// SAFETY: `peek` writes `out[k]` before it counts it; chains and pieces are built only from what the memory returned
-// for the length that goes beside it, both from one read of the descriptor.
+// SAFETY: `peek` writes `out[k]` before it counts it; the memory returned the pointers of chains and pieces
+// for the lengths next to them, both from one read of the descriptor.
 unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<IN_ORDER, WRITABLE> {
     const WRITABLE: bool = WRITABLE;
 
@@ -144,9 +144,9 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
-        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        // Atomic accesses make the compiler reload fields, so the loop uses local copies.
         let (ring, next) = (self.ring, usize::from(self.next));
-        // One counter: a second one for what is returned would have no register left.
+        // A single counter, because no register is left for a second one.
         for (position, chain) in (next..next + n).zip(out) {
             let Some(simple) = simple::<M, WRITABLE>(&ring, memory, position) else {
                 return Ok(position - next);
@@ -203,7 +203,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     fn take(&mut self, ahead: Lookahead) {
         let known = self.seen.wrapping_sub(self.next);
         self.next = self.next.wrapping_add(ahead.chains);
-        // Taken by a device before this one: not peeked here.
+        // An earlier device took these chains; they were not peeked here.
         if known < ahead.chains {
             self.seen = self.next;
         }
@@ -223,7 +223,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     #[inline]
     fn publish(&mut self) {
         if Self::BATCHED && self.used != self.published {
-            // The element that stands for the batch lies where the batch begins.
+            // The element that stands for the batch is at the start of the batch.
             let [id, len] = self.ring.used(usize::from(self.published));
             write_if_different(id, u32::from(self.last));
             write_if_different(len, 0);
@@ -242,8 +242,9 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
 
     #[inline]
     fn call_needed(&mut self) -> bool {
-        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Used Buffer Notification Suppression):
-        // our used.idx must be visible before we read flags or used_event; else both sides sleep.
+        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Used Buffer Notification
+        // Suppression): used.idx must be visible before flags or used_event are read; otherwise both sides
+        // sleep.
         full_fence();
         let needed = self.call_hint();
         self.notify.asked();
@@ -252,7 +253,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
 
     fn set_notifications(&mut self, on: bool) -> bool {
         if self.event_idx {
-            // An event just behind the next index is a whole lap of 65 536 away.
+            // An event just before the next index is a whole lap of 65 536 away.
             let event = if on { self.next } else { self.next.wrapping_sub(1) };
             self.ring.avail_event.store(event, Relaxed);
             self.ring.used_flags.store(0, Relaxed);
@@ -262,8 +263,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         if !on {
             return false;
         }
-        // N2, pairs with N1 in the driver's `kick_needed`: what we ask for must be visible before we look at avail.idx once
-        // more; else a buffer published in between wakes nobody.
+        // N2, pairs with N1 in the driver's `kick_needed`: the request for kicks must be visible before
+        // avail.idx is read once more; otherwise a buffer published in between causes no notification.
         full_fence();
         self.ring.avail_idx.load(Acquire) != self.next
     }

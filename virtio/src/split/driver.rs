@@ -35,29 +35,31 @@ use crate::sync::{Acquire, Relaxed, Release, full_fence};
 /// ```
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
-    /// What was lent, by the id of the chain's head. Never read back from the ring.
+    /// The buffers in flight, by the id of the chain's head. Never read back from the ring.
     slots: InFlight,
     /// Free descriptor ids, a FIFO from `taken` to `given`; unused when IN_ORDER (ids are positions then).
     ids: Box<[u16]>,
     /// The next descriptor of a direct chain; unused when IN_ORDER.
     next: Box<[u16]>,
-    /// Descriptors ever taken, and ever given back plus the ring size: the difference is free.
+    /// The numbers of descriptors ever taken, and ever returned plus the ring size. The difference is the
+    /// number of free ones.
     taken: u16,
     given: u16,
-    /// The available index: next to write, and as published.
+    /// The available index: the next entry to write, and the published value.
     avail: u16,
     published: u16,
     notify: PublishedCount,
-    /// The used index: next to take, and as last read from the device.
+    /// The used index: the next entry to read, and the value last read from the device.
     used: u16,
     used_seen: u16,
-    /// IN_ORDER, WRITABLE: a batch that the device returned by its last buffer.
+    /// IN_ORDER, WRITABLE: a batch that the device returned by naming its last buffer.
     batch: Batch,
     event_idx: bool,
     indirect: Option<IndirectTables>,
 }
 
-/// Buffers still to be reported of a batch: `left` full ones, then one with `len` bytes.
+/// Buffers of a batch that are still to be reported: `left` in total, all full except the last, which has
+/// `len` bytes.
 #[derive(Clone, Copy, Default)]
 struct Batch {
     left: u16,
@@ -65,13 +67,13 @@ struct Batch {
 }
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
-    /// `flags` of a direct descriptor that ends a chain.
+    /// The `flags` of a direct descriptor at the end of a chain.
     const FLAGS: u16 = direction(WRITABLE);
 
-    /// A queue over `memory`, which should be zeroed; both indices are set to the start.
+    /// Creates a queue on `memory`, which should be zeroed. Sets both indices to the start position.
     ///
     /// # Errors
-    /// An [`Error`] that says which size, area, position or table does not fit.
+    /// An [`Error`] for an invalid size, area, position or table.
     pub fn new(memory: &RingMemory, config: DriverConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let base = config.base.unwrap_or(0);
@@ -102,44 +104,45 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
-    /// The descriptor id that the `taken`-th taking uses.
+    /// The descriptor id for the value `taken` of the counter of taken descriptors.
     #[inline(always)]
     fn id_at(&self, taken: u16) -> u16 {
         let at = usize::from(taken) & self.ring.mask;
         if IN_ORDER {
             return at as u16;
         }
-        // MEASURED: cargo xtask budget; checked, the arrays of the driver cost 11 to 15 instructions more per packet and direction.
+        // MEASURED: cargo xtask budget; with checks, the driver's arrays cost 11 to 15 more instructions per
+        // packet and direction.
         // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
         unsafe { *self.ids.get_unchecked(at) }
     }
 
-    /// Gives an id back to the FIFO.
+    /// Returns an id to the FIFO.
     #[inline(always)]
     fn give(&mut self, given: usize, id: u16) {
-        // MEASURED: as `id_at`.
+        // MEASURED: see `id_at`.
         // SAFETY: `ids` has `size` entries and the masked index is at most `size - 1`.
         *unsafe { self.ids.get_unchecked_mut(given & self.ring.mask) } = id;
     }
 
-    /// The slot of an id that is known to be below the ring size.
+    /// The entry of an id that is known to be below the ring size.
     #[inline(always)]
     fn slot(&mut self, id: usize) -> &mut InFlightEntry {
         debug_assert!(id <= self.ring.mask);
-        // MEASURED: as `id_at`.
-        // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a masked
+        // MEASURED: see `id_at`.
+        // SAFETY: `slots` has `size` entries. Ids come from `ids`, which only contains 0..size, from a masked
         // position, or were compared with the mask.
         unsafe { self.slots.get_unchecked_mut(id) }
     }
 
-    /// As if so many entries had been published since the last question.
+    /// Acts as if `entries` entries had been published since the last decision.
     #[cfg(all(test, loom))]
     pub(crate) fn published_unasked(&mut self, entries: u16) {
         self.notify.published(entries);
     }
 
-    /// Re-reads the used index and returns how many completions are known. When it is impossible, the `known` ones go out
-    /// first, as in [`done_or`].
+    /// Reads the used index again and returns how many completions are known. If the index is impossible, the
+    /// `known` completions are still collected first, as in [`done_or`].
     #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // A1, pairs with the device's release store of used.idx: the elements before it are visible.
@@ -155,7 +158,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Err(PeerFault::UsedJump { from: self.used, to, in_flight })
     }
 
-    /// Lends a direct chain of `segments`, which fit.
+    /// Adds `segments`, which fit the free descriptors, as a direct chain.
     fn add_direct(&mut self, segments: &[Element], token: u64, lent: u32) {
         let head = self.id_at(self.taken);
         let mut id = head;
@@ -173,7 +176,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         self.lend(head, InFlightEntry { token, lent, descs: segments.len() as u32 });
     }
 
-    /// Lends `segments`, which fit a table, through one indirect descriptor.
+    /// Adds `segments`, which fit a table, as one indirect descriptor.
     fn add_indirect(&mut self, tables: IndirectTables, segments: &[Element], token: u64, lent: u32) {
         let head = self.id_at(self.taken);
         self.taken = self.taken.wrapping_add(1);
@@ -205,7 +208,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 }
 
-/// Buffers lent so far in a burst; the queue's counters move when it ends, also when the caller's iterator panics.
+/// Counts the buffers added in a burst. The queue's counters move when it is dropped, even if the caller's
+/// iterator panics.
 struct Count<'a> {
     n: usize,
     taken: &'a mut u16,
@@ -226,9 +230,9 @@ const fn meta(len: u32, flags: u16, next: u16) -> u64 {
     len as u64 | (flags as u64) << 32 | (next as u64) << 48
 }
 
-// SAFETY: a token enters `slots` in `lend` and leaves it in `complete` or `take_all`: by id, `descs` is cleared when
-// it leaves and 0 is refused; by position, `used` never passes `published`. `len <= lent` is compared before it is
-// reported. `slots` is private memory.
+// SAFETY: a token enters `slots` in `lend` and leaves it in `complete` or `take_all`. By id, `descs` is
+// cleared when it leaves, and entries with 0 are refused; by position, `used` never passes `published`. `len
+// <= lent` is checked before `len` is reported. `slots` is private memory.
 unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<IN_ORDER, WRITABLE> {
     const WRITABLE: bool = WRITABLE;
 
@@ -250,7 +254,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         let mut count = Count { n: 0, taken: &mut self.taken, avail: &mut self.avail };
         for Buffer { addr, len, token } in buffers.take(usize::from(free)) {
             let at = (taken + count.n) & ring.mask;
-            // MEASURED: this loop: as `id_at` and `Ring::desc_unchecked`.
+            // MEASURED: this loop: see `id_at` and `Ring::desc_unchecked`.
             // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
             let id = if IN_ORDER { at } else { usize::from(*unsafe { ids.get_unchecked(at) }) };
             // SAFETY: `at` is below the size, and `ids` holds only ids below it.
@@ -299,14 +303,15 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         if self.kick_hint() {
             return None;
         }
-        // Where no event counts, it does not matter up to where.
+        // Without events, the end position is not needed.
         Some(Unasked::new(self.notify, if self.event_idx { self.published } else { 0 }))
     }
 
     #[inline]
     fn kick_needed(&mut self) -> bool {
         // N1, pairs with N2 in the device's `set_notifications` (virtio 1.3, Available Buffer Notification
-        // Suppression): our avail.idx must be visible before we read flags or avail_event; else both sides sleep.
+        // Suppression): avail.idx must be visible before flags or avail_event are read; otherwise both sides
+        // sleep.
         full_fence();
         let needed = self.kick_hint();
         self.notify.asked();
@@ -335,14 +340,14 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     }
 
     fn completed(&self) -> u16 {
-        // A1, as in `refresh`, though nothing behind it is read.
+        // A1, as in `refresh`, although no element is read here.
         let to = self.ring.used_idx.load(Acquire);
         to.wrapping_sub(self.used).min(self.published.wrapping_sub(self.used))
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {
         if self.event_idx {
-            // An event just behind the next index is a whole lap of 65 536 away.
+            // An event just before the next index is a whole lap of 65 536 away.
             let event = if on { self.used } else { self.used.wrapping_sub(1) };
             self.ring.used_event.store(event, Relaxed);
             self.ring.avail_flags.store(0, Relaxed);
@@ -352,15 +357,15 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         if !on {
             return false;
         }
-        // N4, pairs with N3 in the device's `call_needed`: what we ask for must be visible before we look at used.idx once
-        // more; else a completion published in between wakes nobody.
+        // N4, pairs with N3 in the device's `call_needed`: the request for interrupts must be visible before
+        // used.idx is read once more; otherwise a completion published in between causes no interrupt.
         full_fence();
         self.ring.used_idx.load(Acquire) != self.used
     }
 
     fn take_all(self, f: &mut dyn FnMut(u64)) {
         if IN_ORDER {
-            // The free positions go from `taken` to `given`; the rest of the ring is in flight.
+            // The free positions are those from `taken` to `given`; the rest of the ring is in flight.
             let in_flight = self.ring.size().wrapping_sub(self.free());
             self.slots.drain_in_order(usize::from(self.given) & self.ring.mask, in_flight, f);
         } else {

@@ -8,9 +8,9 @@
 //!   avail.used_event                             used.avail_event
 //! ```
 //!
-//! A driver takes descriptor ids from a FIFO, so a device that completes in order sees the same ids in the same slots
-//! at every lap; entries that would be written with the value they have are left alone, and their cache lines stay
-//! shared between the cores.
+//! A driver takes descriptor ids from a FIFO, so a device that completes in order sees the same ids in the
+//! same slots in every lap. Entries that already have the right value are not written again, so their cache
+//! lines stay shared between the cores.
 
 mod chain;
 pub(crate) mod control;

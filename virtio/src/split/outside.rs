@@ -1,4 +1,4 @@
-//! The outside oracle: both split halves against rust-vmm's `virtio-queue`, which knows nothing of this crate.
+//! Both split halves against rust-vmm's `virtio-queue`, an independent implementation.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -19,14 +19,14 @@ use crate::queue::{
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
-/// Guest address of the ring, of the indirect tables, and the end of the memory.
+/// Guest addresses of the ring and of the indirect tables, and the end of the memory.
 const RING: u64 = 0x1000;
 const TABLES: u64 = 0x8000;
 const END: usize = 0x20000;
 
 struct Mapped<'a>(&'a GuestMemoryMmap);
 
-// SAFETY: one region that outlives the value; `slice` checks the range.
+// SAFETY: one region that outlives the value; `get_slice` checks the range.
 unsafe impl DeviceMemory for Mapped<'_> {
     fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         NonNull::new(self.0.get_slice(GuestAddress(addr), len as usize).ok()?.ptr_guard_mut().as_ptr())
@@ -42,11 +42,12 @@ fn guest() -> GuestMemoryMmap {
 
 fn shared(memory: &GuestMemoryMmap, addr: u64, len: usize) -> SharedBytes {
     let start = Mapped(memory).translate(addr, len as u32, Access::Read).expect("inside the guest");
-    // SAFETY: the tests drop their queues before the memory, and touch ring words only through cells or `vm-memory`.
+    // SAFETY: the tests drop their queues before the memory, and access ring words only through cells or
+    // `vm-memory`.
     unsafe { SharedBytes::new(start, len) }
 }
 
-/// One ring: our driver, their device.
+/// A ring with this crate's driver and their device.
 struct Pair<const IN_ORDER: bool, const WRITABLE: bool> {
     driver: Driver<IN_ORDER, WRITABLE>,
     theirs: Queue,
@@ -112,7 +113,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
                 let any = !self.added.is_empty();
                 self.available.append(&mut self.added);
                 assert_eq!(self.driver.kick_needed(), any && self.armed, "what they ask for");
-                // An event index asks once; a flag stays until it is taken back.
+                // An event index requests one notification; a flag stays until it is cleared.
                 self.armed &= !(any && self.theirs.event_idx_enabled());
             }
             3 => self.arm(n & 1 == 0),
@@ -121,7 +122,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
         }
     }
 
-    /// Their side goes to sleep, or without an event index stays awake for good.
+    /// Their side goes to sleep, or, without an event index and with `on` false, stays awake.
     fn arm(&mut self, on: bool) {
         if !on && !self.theirs.event_idx_enabled() {
             self.theirs.disable_notification(&self.memory).expect("valid ring");
@@ -133,7 +134,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
         self.armed = !waiting || !self.theirs.event_idx_enabled();
     }
 
-    /// Their side consumes one chain and gives it back.
+    /// Their side consumes one chain and returns it.
     fn their_turn(&mut self, n: usize) {
         let chain = self.theirs.pop_descriptor_chain(&self.memory);
         assert_eq!(chain.is_some(), !self.available.is_empty());
@@ -148,7 +149,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
         self.theirs.add_used(&self.memory, head, len).expect("their own head");
         self.used.push_back(Completion { token, len });
         let call = self.theirs.needs_notification(&self.memory).expect("valid ring");
-        // Without an event index they always notify; with one, what we ask for decides, unless it came too late.
+        // Without an event index they always notify. With one, the driver's request decides, unless it came
+        // too late.
         let want = !self.theirs.event_idx_enabled() || interrupts && !waiting;
         assert!(call || !want, "they must see that we sleep");
     }
@@ -173,7 +175,7 @@ fn drive<const IN_ORDER: bool, const WRITABLE: bool>(shape: [u8; 3], start: u16,
     }
 }
 
-/// Our device on a ring that their mock driver filled with chains of the given lengths.
+/// This crate's device on a ring that their mock driver filled with chains of the given lengths.
 fn consume(lengths: &[u8]) {
     let memory = guest();
     let mock = MockSplitQueue::new(&memory, 64);

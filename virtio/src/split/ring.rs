@@ -4,13 +4,13 @@ use crate::error::Error;
 use crate::layout::{FLAGS, IDX, Layout, RING, RingMemory};
 use crate::sync::{Relaxed, Shared, SharedSlice, Word};
 
-/// Handles to every word of the ring. Positions are free-running; they are masked here.
+/// Handles to every word of the ring. Positions are free-running and masked here.
 #[derive(Clone, Copy)]
 pub(super) struct Ring {
     desc: SharedSlice<u64>,
     avail: SharedSlice<u16>,
     used: SharedSlice<u32>,
-    /// The ring size less one.
+    /// The ring size minus one.
     pub(super) mask: usize,
     pub(super) avail_flags: Shared<u16>,
     pub(super) avail_idx: Shared<u16>,
@@ -51,7 +51,7 @@ impl Ring {
     #[inline(always)]
     pub(super) fn desc(&self, id: u16) -> Option<[Shared<u64>; 2]> {
         let id = usize::from(id);
-        // SAFETY: just compared.
+        // SAFETY: `id <= mask` was just checked.
         (id <= self.mask).then(|| unsafe { self.desc_unchecked(id) })
     }
 
@@ -59,7 +59,8 @@ impl Ring {
     ///
     /// # Safety
     /// `id` is below the ring size.
-    // MEASURED: cargo xtask budget; with every access to a ring checked, 9 to 29 instructions more per packet and direction.
+    // MEASURED: cargo xtask budget; with all ring accesses checked, 9 to 29 more instructions per packet and
+    // direction.
     #[inline(always)]
     pub(super) unsafe fn desc_unchecked(&self, id: usize) -> [Shared<u64>; 2] {
         debug_assert!(id <= self.mask);
@@ -69,19 +70,19 @@ impl Ring {
         [addr, unsafe { self.desc.at_unchecked(id * 2 + 1) }]
     }
 
-    /// The available entry for index `position`, which may run past the ring size.
+    /// The available entry for index `position`, which may exceed the ring size.
     #[inline(always)]
     pub(super) fn avail(&self, position: usize) -> Shared<u16> {
-        // MEASURED: as `desc_unchecked`.
+        // MEASURED: see `desc_unchecked`.
         // SAFETY: `position & mask < size` and `new` made `avail` with `size` words.
         unsafe { self.avail.at_unchecked(position & self.mask) }
     }
 
-    /// The two words of the used element for index `position`, which may run past the ring size: id; length.
+    /// The two words of the used element for index `position`, which may exceed the ring size: id; length.
     #[inline(always)]
     pub(super) fn used(&self, position: usize) -> [Shared<u32>; 2] {
         let at = (position & self.mask) * 2;
-        // MEASURED: as `desc_unchecked`.
+        // MEASURED: see `desc_unchecked`.
         // SAFETY: `position & mask < size` and `new` made `used` with 2 × size words.
         let id = unsafe { self.used.at_unchecked(at) };
         // SAFETY: `at` is even and below 2 × size, so `at + 1` is below that too.
@@ -89,7 +90,7 @@ impl Ring {
     }
 }
 
-/// Stores `value` unless the word has it already: a line that need not change stays shared between the cores.
+/// Stores `value` unless the word already has it: an unchanged cache line stays shared between the cores.
 #[inline(always)]
 pub(super) fn write_if_different<T: PartialEq + Word>(cell: Shared<T>, value: T) {
     if cell.load(Relaxed) != value {

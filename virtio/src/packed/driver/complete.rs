@@ -1,4 +1,4 @@
-//! Taking completions from a packed ring: by id, or by position when the device keeps the order.
+//! Collecting completions from a packed ring: by id, or by position if the device keeps the order.
 
 use core::mem::MaybeUninit;
 
@@ -10,13 +10,13 @@ use crate::slot::InFlightEntry;
 use crate::sync::Acquire;
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
-    /// The used descriptor at `used`, if the device has written one: id and length, read once.
+    /// The used descriptor at `used`, if the device has written one: its id and length, read once.
     #[inline(always)]
     pub(super) fn peek_used(&self) -> Option<(u16, u32)> {
         self.used_at(self.used)
     }
 
-    /// The same of another place.
+    /// The used descriptor at `place`, if the device has written one.
     #[inline(always)]
     pub(super) fn used_at(&self, place: RingPosition) -> Option<(u16, u32)> {
         let [_, cell] = self.ring.desc(place);
@@ -25,16 +25,16 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         (phase_of(meta) == place.used()).then_some(((meta >> 32) as u16, meta as u32))
     }
 
-    /// Takes completions by id, up to the end of the lap or the first that is not simply that of a one-descriptor
-    /// buffer.
+    /// Collects completions by id, up to the end of the lap or the first entry that is not a valid completion
+    /// of a one-descriptor buffer.
     #[inline]
     pub(super) fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
-        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        // Atomic accesses make the compiler reload fields, so the loop uses local copies.
         let (ring, size, slot0) = (self.ring, usize::from(self.ring.size()), usize::from(self.used.slot()));
         let (phase, free_ids) = (self.used.used(), usize::from(self.fill.free_ids));
         let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
         for done in out.iter_mut().take(self.used.run(size as u16)) {
-            // MEASURED: this loop: as `Driver::take_id` and `Ring::desc_unchecked`.
+            // MEASURED: this loop: see `Driver::take_id` and `Ring::desc_unchecked`.
             // SAFETY: `slot0 + taken` stays below the end of the lap.
             let [_, cell] = unsafe { ring.desc_unchecked(slot0 + taken) };
             // T1, pairs with the device's release store of the first used descriptor of a burst.
@@ -49,8 +49,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
                 break;
             }
             slot.descs = 0;
-            // SAFETY: `ids` has `size` entries; each of the `taken` ids was in flight, so with this one at most `size`
-            // are free.
+            // SAFETY: `ids` has `size` entries; each of the `taken` ids was in flight, so with this one at
+            // most `size` are free.
             *unsafe { ids.get_unchecked_mut(free_ids + taken) } = id as u16;
             done.write(Completion { token: slot.token, len: if WRITABLE { len } else { 0 } });
             taken += 1;
@@ -60,7 +60,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         taken
     }
 
-    /// Takes the next completion by id, whatever it is; false when there is none.
+    /// Collects the next completion by id, of any kind. Returns false if there is none.
     #[inline(never)]
     pub(super) fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<bool, PeerFault> {
         let Some((id, len)) = self.peek_used() else { return Ok(false) };
@@ -71,20 +71,21 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(true)
     }
 
-    /// `descs` more slots are no longer in flight.
+    /// Frees `descs` more slots.
     #[inline(always)]
     pub(super) fn retire(&mut self, descs: u16) {
         self.used = self.used.forward(descs, self.ring.size());
         self.fill.free = self.fill.free.wrapping_add(descs);
     }
 
-    /// Takes completions by position, up to the end of the lap or the first that is not simply that of a
-    /// one-descriptor buffer. Used descriptors of batches are left to [`Self::complete_odd_in_order`].
+    /// Collects completions by position, up to the end of the lap or the first entry that is not a valid
+    /// completion of a one-descriptor buffer. [`Self::complete_odd_in_order`] handles the used descriptors of
+    /// batches.
     #[inline]
     pub(super) fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
         let (ring, size, slot0) = (self.ring, self.ring.size(), usize::from(self.used.slot()));
         let run = self.used.run(size);
-        // Of an open batch, all but the last are simply full.
+        // In an open batch, all buffers except the last are full.
         let (batch, run) = match self.batch {
             Some(batch) => (true, run.min(usize::from(self.used.distance(batch.last, size)))),
             None => (false, run),
@@ -93,7 +94,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             (self.used.used(), usize::from(size.wrapping_sub(self.fill.free)), &*self.slots, 0);
         for done in out.iter_mut().take(run.min(in_flight)) {
             let at = slot0 + taken;
-            // MEASURED: this loop: as `Driver::take_id` and `Ring::desc_unchecked`.
+            // MEASURED: this loop: see `Driver::take_id` and `Ring::desc_unchecked`.
             // SAFETY: `at` stays below the end of the lap and `slots` has `size` entries.
             let slot = unsafe { slots.get_unchecked(at) };
             let mut len = slot.lent;
@@ -120,7 +121,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         taken
     }
 
-    /// Takes the next completion by position, whatever it is; false when there is none.
+    /// Collects the next completion by position, of any kind. Returns false if there is none.
     #[inline(never)]
     pub(super) fn complete_odd_in_order(
         &mut self,
@@ -147,12 +148,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(true)
     }
 
-    /// The batch that the next used descriptor closes, if there is one and its id and length are possible.
+    /// The batch that the next used descriptor ends, if there is one. Checks its id and length.
     #[inline(always)]
     fn next_batch(&mut self) -> Result<Option<Batch>, PeerFault> {
         let Some((last, len)) = self.peek_used() else { return Ok(None) };
         let size = self.ring.size();
-        // What lies there of earlier laps is not in flight.
+        // An entry of an earlier lap may be there, which is not in flight.
         if last >= size || self.used.distance(last, size) >= size.wrapping_sub(self.fill.free) {
             return Err(PeerFault::UnknownId { id: u32::from(last), size });
         }

@@ -1,4 +1,4 @@
-//! Taking completions from a split ring: by id, or by position when the device keeps the order.
+//! Collecting completions from a split ring: by id, or by position if the device keeps the order.
 
 use core::mem::MaybeUninit;
 
@@ -9,10 +9,11 @@ use crate::slot::InFlightEntry;
 use crate::sync::Relaxed;
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
-    /// Takes completions by id, up to the first that is not simply that of a one-descriptor buffer.
+    /// Collects completions by id, up to the first entry that is not a valid completion of a one-descriptor
+    /// buffer.
     #[inline]
     pub(super) fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
-        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        // Atomic accesses make the compiler reload fields, so the loop uses local copies.
         let (ring, used, given) = (self.ring, usize::from(self.used), usize::from(self.given));
         let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
         for done in out {
@@ -22,7 +23,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             if id > ring.mask {
                 break;
             }
-            // MEASURED: this loop: as `Driver::id_at` and `Ring::desc_unchecked`.
+            // MEASURED: this loop: see `Driver::id_at` and `Ring::desc_unchecked`.
             // SAFETY: `slots` has `size = mask + 1` entries.
             let slot = unsafe { slots.get_unchecked_mut(id) };
             if slot.descs != 1 || WRITABLE && len > slot.lent {
@@ -38,7 +39,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         taken
     }
 
-    /// Takes the next completion by id, whatever it is.
+    /// Collects the next completion by id, of any kind.
     #[cold]
     #[inline(never)]
     pub(super) fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<(), PeerFault> {
@@ -50,7 +51,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(())
     }
 
-    /// Gives the `descs` ids of a direct chain back to the FIFO.
+    /// Returns the `descs` ids of a direct chain to the FIFO.
     fn give_chain(&mut self, head: u16, descs: u16) {
         let mut id = head;
         for _ in 0..descs {
@@ -60,8 +61,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
     }
 
-    /// Takes completions by position, up to the first that is not simply that of a one-descriptor buffer. The device
-    /// keeps the order, so what it wrote matters only for lengths.
+    /// Collects completions by position, up to the first entry that is not a valid completion of a
+    /// one-descriptor buffer. As the device keeps the order, its elements are needed only for lengths.
     #[inline]
     pub(super) fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
         if WRITABLE && self.batch.left > 0 {
@@ -71,7 +72,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         let (slots, mut taken) = (&mut *self.slots, 0);
         for done in out {
             let head = (given + taken) & ring.mask;
-            // MEASURED: as `Driver::id_at`.
+            // MEASURED: see `Driver::id_at`.
             // SAFETY: `slots` has `size = mask + 1` entries.
             let slot = unsafe { slots.get_unchecked_mut(head) };
             let mut len = 0;
@@ -92,7 +93,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         taken
     }
 
-    /// Takes the next completion by position, whatever it is.
+    /// Collects the next completion by position, of any kind.
     #[cold]
     #[inline(never)]
     pub(super) fn complete_odd_in_order(
@@ -108,8 +109,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(())
     }
 
-    /// Bytes written into the next buffer. A device may write one used element for several buffers, of which only the
-    /// last may be partly used. (virtio 1.3, In-order use of descriptors.)
+    /// The bytes written into the next buffer. A device may write one used element for several buffers, of
+    /// which only the last may be partly used. (virtio 1.3, In-order use of descriptors.)
     fn length_in_order(&mut self, head: usize, lent: u32) -> Result<u32, PeerFault> {
         if self.batch.left == 0 {
             let [id, len] = self.ring.used(usize::from(self.used)).map(|cell| cell.load(Relaxed));
@@ -122,7 +123,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(if self.batch.left > 0 { lent } else { self.batch.len })
     }
 
-    /// Finds the buffer that a used element names among those that are known to be used.
+    /// Finds the buffer that a used element names among those known to be used, and starts a batch that ends
+    /// with it.
     fn start_batch(&mut self, id: u32, len: u32) -> Result<(), PeerFault> {
         let (mut position, mut left) = (self.given, 0);
         let window = self.used_seen.wrapping_sub(self.used);
