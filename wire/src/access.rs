@@ -1,4 +1,4 @@
-//! Who may connect to a socket that we make: its mode and its group.
+//! Permissions of a socket that this process creates: its mode and its group.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -8,12 +8,12 @@ use std::path::Path;
 use crate::socket::SocketError;
 use crate::sys;
 
-/// Readable and writable by its owner: less would be a socket that its maker cannot connect to.
+/// Readable and writable by the owner. With less, the creator could not connect.
 const OWNER: u32 = 0o600;
-/// All that a socket can be; to connect is to write.
+/// All permissions of a socket; connecting requires write permission.
 const ALL: u32 = 0o666;
 
-/// Who may connect to a socket that we make: its owner alone, unless said otherwise.
+/// Who may connect to a socket that this process creates. The default is its owner only.
 ///
 /// ```
 /// use linecard_wire::socket::Access;
@@ -30,7 +30,7 @@ pub struct Access {
     group: Option<u32>,
 }
 
-/// A `mode=` or `group=` that cannot be: what is wrong, and what to do.
+/// An invalid `mode=` or `group=`: the problem and the remedy.
 ///
 /// ```
 /// use linecard_wire::socket::Access;
@@ -40,9 +40,9 @@ pub struct Access {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{problem}; {remedy}")]
 pub struct AccessError {
-    /// One clause.
+    /// The problem, as a clause.
     pub problem: String,
-    /// Another.
+    /// What to do, as a clause.
     pub remedy: &'static str,
 }
 
@@ -53,8 +53,8 @@ impl Default for Access {
 }
 
 impl Access {
-    /// What the texts of `mode=` (octal, 0600 to 0666) and `group=` (a name or a number) ask for. A group without a mode
-    /// may connect, too: 0660.
+    /// Parses the texts of `mode=` (octal, 0600 to 0666) and `group=` (a name or a number). A group without a
+    /// mode means mode 0660, so that the group may connect.
     ///
     /// # Errors
     /// [`AccessError`].
@@ -68,25 +68,25 @@ impl Access {
         Ok(Self { mode, group })
     }
 
-    /// Its mode bits.
+    /// The mode bits.
     #[must_use]
     pub const fn mode(self) -> u32 {
         self.mode
     }
 
-    /// Its group, where that is not the process's.
+    /// The group, unless it is the process's.
     #[must_use]
     pub const fn group(self) -> Option<u32> {
         self.group
     }
 
-    /// Gives the socket at `path`, which nobody can connect to yet, its group and then its mode: at no time does it have
-    /// more than was asked for.
+    /// Sets group and then mode of the socket at `path`, to which nobody can connect yet. At no time does it
+    /// have more permissions than requested.
     pub(crate) fn give(self, path: &Path) -> Result<(), SocketError> {
         if self == Self::default() {
             return Ok(());
         }
-        // By descriptor: what has that name a moment later may be something else.
+        // Through a descriptor, because another file may get this name at any time.
         let open = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
         let lost = |source| SocketError::System { action: "finding a socket just made", source };
         let file = open.map_err(lost)?;
@@ -116,7 +116,7 @@ fn mode_of(text: &str) -> Result<u32, AccessError> {
 
 fn group_of(text: &str) -> Result<u32, AccessError> {
     let number = text.parse().ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()));
-    // The last number means "leave it as it is".
+    // The largest number means "no change" to `chown`.
     number.or_else(|| sys::group(text)).filter(|group| *group != u32::MAX).ok_or_else(|| AccessError {
         problem: format!("there is no group '{text}'"),
         remedy: "name one that 'getent group' lists",

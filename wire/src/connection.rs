@@ -1,4 +1,4 @@
-//! A socket that moves whole messages and never blocks.
+//! A connection that transfers whole messages and never blocks.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -11,23 +11,23 @@ use crate::error::Error;
 use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
 use crate::sys;
 
-/// Bytes kept for a peer that does not read; more ends the connection.
+/// The bytes queued for a peer that does not read. At more, the connection ends.
 const MAX_BACKLOG: usize = 64 * 1024;
 
-/// A message that is being read.
+/// A partially read message.
 #[derive(Default)]
 struct Partial {
     header_bytes: [u8; HEADER_LEN],
     header: Option<Header>,
     payload: Vec<u8>,
-    /// Bytes of header and payload that came so far.
+    /// The bytes of header and payload received so far.
     got: usize,
     fds: Vec<PeerFd>,
     surplus_fds: usize,
     since: Option<Instant>,
 }
 
-/// What is left of a message the socket had no room for.
+/// The rest of a message for which the socket had no room.
 struct Queued {
     bytes: Vec<u8>,
     sent: usize,
@@ -36,9 +36,9 @@ struct Queued {
 
 /// One end of a vhost-user connection.
 ///
-/// Reading resumes where it stopped, byte by byte if need be, and takes no byte beyond the current
-/// message, so descriptors stay with the message they were sent with. What the socket has no room for
-/// waits in order until [`Connection::flush`]. See the [crate] example.
+/// Reading resumes at any byte, and never reads beyond the current message, so descriptors stay with the
+/// message with which they were sent. Data for which the socket has no room is queued in order until
+/// [`Connection::flush`]. See the [crate] example.
 pub struct Connection {
     socket: Socket,
     partial: Partial,
@@ -47,7 +47,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Takes over a connected socket and makes it non-blocking.
+    /// Uses a connected socket and makes it non-blocking.
     ///
     /// # Errors
     /// [`Error::System`].
@@ -56,7 +56,7 @@ impl Connection {
         Self::of(socket, &closer)
     }
 
-    /// The same for a port whose connections share `closer`, and are charged to it.
+    /// As [`new`](Self::new), for a port whose connections share `closer` and are charged to it.
     ///
     /// # Errors
     /// [`Error::System`], [`Error::Limit`].
@@ -67,8 +67,9 @@ impl Connection {
         Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
-    /// A socket that came with a message, such as the channel of `SET_BACKEND_REQ_FD`; it stays charged as it was. `None`, and
-    /// closed, when it is not a connected Unix stream socket.
+    /// Uses a socket that came with a message, such as the channel of `SET_BACKEND_REQ_FD`. It stays charged
+    /// as before. If it is not a Unix stream socket, or if it listens, it is closed, and the result is
+    /// `None`.
     ///
     /// ```
     /// use std::os::fd::AsFd;
@@ -86,20 +87,22 @@ impl Connection {
     /// ```
     #[must_use]
     pub fn adopt(fd: PeerFd) -> Option<Self> {
-        // Asked first, because the kernel alone answers it, whatever kind of file it is.
+        // Checked first, because the kernel answers this alone, for any kind of file.
         if !sys::is_connected_stream(fd.as_fd()) {
             return None;
         }
         let socket = Socket::adopt(fd);
-        // Whether calls block is said with each of them: whoever has sent the socket may change its flags at any time.
+        // Each call specifies that it must not block: the sender of the socket may change its flags at any
+        // time.
         Some(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
-    /// The next whole message, or `None` when the rest of it is not there yet.
+    /// Returns the next whole message, or `None` if the rest of it has not arrived yet.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Truncated`], [`Error::Version`], [`Error::TooLong`],
-    /// [`Error::FdsLost`], [`Error::Limit`], [`Error::PayloadField`], [`Error::System`]; after any of them the connection is of no use.
+    /// [`Error::Closed`], [`Error::Truncated`], [`Error::Version`], [`Error::TooLong`], [`Error::FdsLost`],
+    /// [`Error::Limit`], [`Error::PayloadField`], [`Error::System`]. After any of them the connection is
+    /// unusable.
     pub fn read(&mut self) -> Result<Option<Message>, Error> {
         loop {
             if let Some(message) = self.partial.finished() {
@@ -111,10 +114,10 @@ impl Connection {
         }
     }
 
-    /// One `recvmsg` into what is missing; `false` when it would block.
+    /// Calls `recvmsg` once for the missing bytes. Returns `false` if it would block.
     fn receive(&mut self) -> Result<bool, Error> {
         let (partial, closer) = (&mut self.partial, self.socket.closer());
-        // Charged before they come: more than there is room for is not taken in.
+        // Charged before they arrive: descriptors beyond the limit are not accepted.
         let mut room = closer.descriptors().charge_up_to(sys::SCM_MAX_FD as u64)?;
         let most = room.amount() as usize;
         let got = match sys::receive(self.socket.as_fd(), partial.missing(), most) {
@@ -126,7 +129,7 @@ impl Connection {
         partial.add_fds(fds)?;
         if got.fds_lost {
             drop(room);
-            // The port's limit, or else the process's.
+            // The cause is the port's limit, otherwise the process's.
             let limit = closer.charge(sys::SCM_MAX_FD as u64).err();
             return Err(limit.filter(|_| most < sys::SCM_MAX_FD).map_or(Error::FdsLost, Error::Limit));
         }
@@ -137,10 +140,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Whether reading should wait: fewer descriptors can be charged than a message may bring, and some that were charged
-    /// before are yet to be closed. Reading now could end the connection for what will soon be possible.
+    /// Whether reading should wait, because fewer descriptors can be charged than a message may bring, and
+    /// some that were charged before are still being closed. Reading now could end the connection although
+    /// there will soon be room.
     ///
-    /// A peer whose descriptors take long to close can keep this true, so a caller waits for it within bounds.
+    /// A peer whose descriptors take long to close can keep this true, so the caller must limit its wait.
     ///
     /// ```
     /// use linecard_wire::Connection;
@@ -153,23 +157,23 @@ impl Connection {
         closer.waiting() > 0 && closer.descriptors().room() < MAX_FDS as u64
     }
 
-    /// Since when a message is incomplete; `None` between messages. For deadlines.
+    /// The time since which a message has been incomplete; `None` between messages. For deadlines.
     pub fn partial_since(&self) -> Option<Instant> {
         self.partial.since
     }
 
-    /// Sends `message`, or queues what the socket has no room for.
+    /// Sends `message`, and queues bytes for which the socket has no room.
     ///
     /// # Errors
-    /// [`Error::TooLong`] or [`Error::PayloadField`] when the message breaks a limit (nothing was sent);
-    /// [`Error::Backlog`] when the peer does not read; [`Error::System`].
+    /// [`Error::TooLong`] or [`Error::PayloadField`] if the message exceeds a limit (nothing was sent);
+    /// [`Error::Backlog`] if the peer does not read; [`Error::System`].
     pub fn send(&mut self, message: &OutMessage<'_>) -> Result<(), Error> {
         let bytes = message.encode()?;
         let sent = if self.queue.is_empty() { self.send_some(&bytes, message.fds)? } else { 0 };
         if sent == bytes.len() {
             return Ok(());
         }
-        // Descriptors travel with the first byte; only a message that has not begun needs them later.
+        // Descriptors are sent with the first byte; only a message that has not begun needs them later.
         let fds = if sent == 0 { duplicate(message.fds)? } else { Vec::new() };
         self.enqueue(Queued { bytes, sent, fds })
     }
@@ -184,7 +188,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what waits; `true` when nothing is left.
+    /// Sends queued data. Returns `true` if nothing is left.
     ///
     /// # Errors
     /// [`Error::System`].
@@ -206,12 +210,12 @@ impl Connection {
         Ok(true)
     }
 
-    /// Whether something waits for the socket to become writable.
+    /// Whether data is queued until the socket becomes writable.
     pub fn wants_write(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// How much of `bytes` the socket took; 0 when it has no room.
+    /// Sends as much of `bytes` as the socket accepts. Returns the number of bytes, 0 if there is no room.
     fn send_some(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Error> {
         match sys::send(self.socket.as_fd(), bytes, fds) {
             Ok(sent) => Ok(sent),
@@ -220,7 +224,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the next message until `deadline`, sending what is queued meanwhile.
+    /// Waits for the next message until `deadline`, and sends queued data first.
     ///
     /// # Errors
     /// [`Error::TimedOut`], and those of [`Connection::read`].
@@ -234,7 +238,7 @@ impl Connection {
         }
     }
 
-    /// Sends what waits, until `deadline`.
+    /// Sends queued data until `deadline`.
     ///
     /// # Errors
     /// [`Error::TimedOut`], [`Error::System`].
@@ -253,12 +257,12 @@ impl Connection {
         }
     }
 
-    /// Whether it is between two messages in either direction.
+    /// Whether no message is partially sent or received.
     pub fn is_idle(&self) -> bool {
         self.partial.got == 0 && self.partial.fds.is_empty() && self.queue.is_empty()
     }
 
-    /// Gives the socket away, so that a successor can go on with it; itself where it is [not idle](Self::is_idle).
+    /// Returns the socket, so that a successor can continue with it.
     ///
     /// ```
     /// use std::os::unix::net::UnixStream;
@@ -272,7 +276,7 @@ impl Connection {
     /// ```
     ///
     /// # Errors
-    /// The connection.
+    /// The connection itself, if it is [not idle](Self::is_idle).
     #[expect(clippy::result_large_err, reason = "it is the connection that was given")]
     pub fn into_socket(self) -> Result<UnixStream, Self> {
         if self.is_idle() { Ok(self.socket.into_stream()) } else { Err(self) }
@@ -301,7 +305,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Partial {
-    /// The bytes this message still lacks, and no byte beyond it.
+    /// The missing bytes of this message, and none beyond it.
     fn missing(&mut self) -> &mut [u8] {
         let got = self.got;
         match self.header {
@@ -311,7 +315,8 @@ impl Partial {
         .unwrap_or_default()
     }
 
-    /// Keeps descriptors up to the limit; the rest close here. A message may come in thousands of pieces, each with some.
+    /// Keeps descriptors up to the limit and closes the rest. A message may arrive in thousands of pieces,
+    /// each with some.
     fn add_fds(&mut self, fds: Vec<PeerFd>) -> Result<(), Error> {
         let room = MAX_FDS.saturating_sub(self.fds.len());
         self.surplus_fds = self.surplus_fds.saturating_add(fds.len().saturating_sub(room));
@@ -334,7 +339,7 @@ impl Partial {
         Ok(())
     }
 
-    /// The whole message, leaving room for the next.
+    /// Takes the message if it is complete, which makes room for the next one.
     fn finished(&mut self) -> Option<Message> {
         let header = self.header?;
         if self.got < HEADER_LEN.saturating_add(self.payload.len()) {

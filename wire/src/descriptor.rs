@@ -1,10 +1,10 @@
-//! File descriptors that a peer sent: counted, and closed where only that peer's port waits.
+//! File descriptors that a peer sent: counted, and closed by a thread of the peer's own port.
 //!
-//! `close(2)` can sleep for as long as the sender likes: a TCP socket with `SO_LINGER` waits for its data to be read, a
-//! file of a file system that is a program (FUSE) waits for that program, a pipe for whoever writes to it just now, an eventfd for
-//! an epoll that watches it, and to close the last descriptor of memory is to free it. No kind is harmless. So each port has a
-//! thread of its own for that ([`Closer`]), and a peer keeps nobody's descriptors open but its own. The same goes for
-//! a socket with messages that nobody read: descriptors may be with them.
+//! `close(2)` can block for as long as the sender likes: for a TCP socket with `SO_LINGER` until its data is read, for a file
+//! of a FUSE file system until its program answers, for a pipe until a current writer finishes, for an eventfd because of epoll
+//! instances that watch it, and for the last descriptor of memory while that is freed. No kind of file is harmless. Therefore
+//! each port has its own thread for this ([`Closer`]), and a peer delays only descriptors of its own port. The same applies to
+//! a socket with unread messages, which may contain descriptors.
 
 use std::io;
 use std::net::Shutdown;
@@ -16,8 +16,7 @@ use std::sync::{Arc, mpsc};
 
 use crate::ledger::{Account, Charge, LimitError, Resource};
 
-/// A descriptor that came with a message. It is closed on drop, by its port's [`Closer`], and charged to that port until
-/// then.
+/// A descriptor that came with a message. On drop, its port's [`Closer`] closes it; it is charged to that port until then.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -44,10 +43,10 @@ impl PeerFd {
         Self { fd: Some(fd), closer: closer.clone(), charge: Some(charge) }
     }
 
-    /// The descriptor, to be closed like any other and charged to nobody. For one whose kind was checked.
+    /// The descriptor, no longer charged and to be closed by the caller. Only for one whose kind was checked.
     ///
     /// # Panics
-    /// Never: the descriptor is there until it is given away here.
+    /// Never: the descriptor is present until this call.
     #[must_use]
     pub fn into_owned(mut self) -> OwnedFd {
         match self.fd.take() {
@@ -76,12 +75,12 @@ impl Drop for PeerFd {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A port's thread for what may make it wait for its peer: closing descriptors, unmapping memory, signalling. It ends when
-/// that is done and all clones of this are gone.
+/// A port's thread for operations that its peer can delay: closing descriptors, unmapping memory, signalling. It ends when all
+/// jobs are done and all clones of this value are dropped.
 ///
-/// Whoever serves a port gives it to all its connections ([`Connection::of`](crate::Connection::of)). The descriptors of the
-/// port's peers, its connections included, are charged to one account until they are closed, so a peer that sends what
-/// takes long to close reaches its own port's limit and nobody else's.
+/// A server uses one for all connections of a port ([`Connection::of`](crate::Connection::of)). The descriptors of the port's
+/// peers, including its connections, are charged to one account until they are closed, so a peer that sends descriptors that
+/// take long to close reaches only its own port's limit.
 ///
 /// ```
 /// use linecard_wire::ledger::Resource;
@@ -102,17 +101,17 @@ pub struct Closer {
 }
 
 impl Closer {
-    /// Starts the thread of the port called `name`, whose peers' descriptors are charged to `descriptors`.
+    /// Starts the thread of the port named `name`, whose peers' descriptors are charged to `descriptors`.
     ///
     /// # Errors
-    /// What the operating system said: there are no threads left.
+    /// The error of the system call: the limit of threads is reached.
     pub fn new(name: &str, descriptors: Account) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&waiting);
         let body = move || {
             for job in inbox {
-                // A job that panics, which would be a mistake of ours, must not take the others with it.
+                // A panic in a job, which is a bug in this crate, must not prevent other jobs.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
                 counted.fetch_sub(1, Relaxed);
             }
@@ -122,27 +121,27 @@ impl Closer {
         Ok(Self { jobs, waiting, descriptors })
     }
 
-    /// For one connection by itself, without other ports to share with.
+    /// A thread for a single connection that shares its limit with no port.
     pub(crate) fn alone() -> io::Result<Self> {
         Self::new("connection", Resource::new("descriptors", ALONE).account(ALONE))
     }
 
-    /// Jobs that are not done.
+    /// The number of jobs that are not finished.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// The account of the descriptors that the port's peers sent, and of its connections.
+    /// The account of the port's connections and of the descriptors that its peers sent.
     #[must_use]
     pub fn descriptors(&self) -> &Account {
         &self.descriptors
     }
 
-    /// Takes charge of a descriptor that a peer of this port sent to a predecessor.
+    /// Charges a descriptor that a peer of this port sent to a predecessor.
     ///
     /// # Errors
-    /// [`LimitError`]; the descriptor is closed then, by the thread.
+    /// [`LimitError`]; the thread then closes the descriptor.
     pub fn adopt(&self, fd: OwnedFd) -> Result<PeerFd, LimitError> {
         match self.charge(1) {
             Ok(charge) => Ok(PeerFd::new(fd, self, charge)),
@@ -153,11 +152,11 @@ impl Closer {
         }
     }
 
-    /// Has `job` done by the thread, after those that came before.
+    /// Runs `job` on the thread, after all earlier jobs.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.waiting.fetch_add(1, Relaxed);
         if let Err(mpsc::SendError(job)) = self.jobs.send(Box::new(job)) {
-            // The thread ends only with the last sender, which this is one of.
+            // Unreachable in practice: the thread ends only after the last sender, and this is one.
             job();
             self.waiting.fetch_sub(1, Relaxed);
         }
@@ -170,10 +169,10 @@ impl Closer {
         });
     }
 
-    /// Ends a connection without waiting: the peer is told at once; what it sent and nobody read is thrown away, with the
-    /// descriptors that came along, by the thread.
+    /// Ends a connection without blocking. The peer is notified at once. If it sent unread data, the thread discards that with
+    /// its descriptors.
     fn hang_up(&self, socket: UnixStream, charge: Option<Charge>) {
-        // From here on nothing more can come.
+        // Nothing more can arrive after this.
         let _ = socket.shutdown(Shutdown::Both);
         if has_unread(socket.as_fd()) {
             self.close(socket.into(), charge);
@@ -185,18 +184,18 @@ impl Closer {
     }
 }
 
-/// Bytes of stack: the thread makes system calls and nothing else.
+/// The stack size in bytes: the thread only makes system calls.
 const STACK: usize = 128 << 10;
-/// Descriptors of a connection that shares with nobody.
+/// The descriptor limit of a connection that shares with no port.
 const ALONE: u64 = 1024;
 
-/// Closes `fd` soon, in a thread that nobody waits for.
+/// Closes `fd` on a new thread, for which nothing waits.
 pub(crate) fn close_elsewhere(fd: OwnedFd) {
-    // Without a thread, what was moved into the closure is closed here: there is nothing better.
+    // Without a thread, dropping the closure closes the descriptor here.
     let _ = std::thread::Builder::new().name("lc-close".into()).stack_size(STACK).spawn(move || drop(fd));
 }
 
-/// A connection that hangs up on drop.
+/// A connection that is shut down on drop.
 pub(crate) struct Socket {
     stream: Option<UnixStream>,
     closer: Closer,
@@ -214,7 +213,7 @@ impl Socket {
         }
     }
 
-    /// A socket that a peer sent, charged as it was.
+    /// Uses a socket that a peer sent, charged as before.
     pub(crate) fn adopt(mut fd: PeerFd) -> Self {
         let stream = fd.fd.take().map(UnixStream::from);
         Self { stream, closer: fd.closer.clone(), charge: fd.charge.take() }
@@ -224,7 +223,7 @@ impl Socket {
         &self.closer
     }
 
-    /// The connection, as it is: the peer is told nothing.
+    /// The stream, without notifying the peer.
     pub(crate) fn into_stream(mut self) -> UnixStream {
         match self.stream.take() {
             Some(stream) => stream,
@@ -252,11 +251,11 @@ impl Drop for Socket {
     }
 }
 
-/// Whether something lies in the socket that nobody has read.
+/// Whether a socket has unread data.
 fn has_unread(socket: BorrowedFd<'_>) -> bool {
     let mut byte = 0_u8;
     let (to, flags) = ((&raw mut byte).cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
-    // SAFETY: writes at most one byte, to `byte`.
+    // SAFETY: `recv` writes at most one byte, to `byte`.
     unsafe { libc::recv(socket.as_raw_fd(), to, 1, flags) > 0 }
 }
 

@@ -1,6 +1,6 @@
-//! What can go wrong between two ends of a vhost-user socket.
+//! Errors of a vhost-user connection.
 
-/// Why a message could not be read, sent or understood.
+/// Why a message could not be read, sent or decoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,83 +12,83 @@ pub enum Error {
         "the peer closed the connection after {got} of {want} bytes of a message; it may be started again"
     )]
     Truncated {
-        /// Bytes that came, header included.
+        /// Bytes received, including the header.
         got: usize,
-        /// Bytes the message should have had.
+        /// The full length of the message.
         want: usize,
     },
-    /// Nothing came, or nothing could be sent, in time.
+    /// Nothing arrived, or nothing could be sent, in time.
     #[error("the peer did not {action} within the time allowed; check that it is alive")]
     TimedOut {
-        /// What was waited for (`answer`).
+        /// The expected action of the peer (`answer`).
         action: &'static str,
     },
-    /// A protocol version other than 1.
+    /// The protocol version is not 1.
     #[error("request {request} has protocol version {got}, only version 1 exists; check what is connected")]
     Version {
         /// Request code.
         request: u32,
-        /// Version bits found.
+        /// The version bits of the message.
         got: u32,
     },
-    /// A header that promises more than a message may carry.
+    /// The header announces more bytes than a message may have.
     #[error("request {request} announces {size} bytes, at most {max} are allowed; check what is connected")]
     TooLong {
         /// Request code.
         request: u32,
-        /// Announced payload length in bytes.
+        /// The announced payload length in bytes.
         size: u32,
-        /// Largest payload in bytes.
+        /// The largest payload in bytes.
         max: usize,
     },
     /// The kernel dropped file descriptors because this process may not open more.
     #[error("file descriptors of a message were lost; raise the limit on open files (ulimit -n)")]
     FdsLost,
-    /// The peer made its port take more than a port may.
+    /// The peer exceeded a limit of its port.
     #[error(transparent)]
     Limit(#[from] crate::ledger::LimitError),
-    /// The peer does not read what is sent to it.
+    /// The peer does not read data sent to it.
     #[error("{queued} bytes wait for a peer that does not read, at most {max} are kept; end or fix the peer")]
     Backlog {
-        /// Bytes that would be queued.
+        /// The bytes that would be queued.
         queued: usize,
-        /// Bytes that may be queued.
+        /// The bytes that may be queued.
         max: usize,
     },
-    /// A payload of the wrong length.
+    /// The payload has the wrong length.
     #[error("a {what} payload of {got} bytes came, it must have {want}; check what is connected")]
     PayloadLength {
-        /// Payload type.
+        /// The payload type.
         what: &'static str,
-        /// Bytes found.
+        /// The bytes received.
         got: usize,
-        /// Bytes the type has.
+        /// The length of the type in bytes.
         want: usize,
     },
-    /// A payload whose fields contradict each other.
+    /// The fields of the payload contradict each other.
     #[error("a {what} payload has {field} {got}, at most {max} is allowed; check what is connected")]
     PayloadField {
-        /// Payload type.
+        /// The payload type.
         what: &'static str,
-        /// Field name.
+        /// The field name.
         field: &'static str,
-        /// Value found.
+        /// The value received.
         got: u64,
-        /// Largest value allowed.
+        /// The largest allowed value.
         max: u64,
     },
-    /// The operating system refused.
+    /// A system call failed.
     #[error("{action} on a vhost-user socket failed: {source}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// What the system answered.
+        /// The error of the system call.
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// Whether the peer is simply not there any more, so that reconnecting is the cure.
+    /// Whether the peer has closed the connection or ended, so that reconnecting is the remedy.
     pub fn is_peer_gone(&self) -> bool {
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
         match self {

@@ -1,17 +1,19 @@
-//! What peers may make a process spend: limits for a port, and limits for the process that its ports share fairly.
+//! Limits on the resources that peers make a process use: a limit for each port, and a limit for the process
+//! that its ports share fairly.
 //!
-//! A peer decides how many descriptors, mappings and bytes of address space its port takes, and a process has only so
-//! many. So whatever a peer makes it spend is charged to the port's [`Account`] before it is acquired, and given back when it is
-//! really gone: a descriptor when it is closed, memory when it is unmapped. A port has a limit of its own, and a claim
-//! to its *share* of the process's: the process's limit over the number of its ports and one, so that one more may come.
-//! It may take more than its share as long as what every other port's share lacks stays free.
+//! A peer determines how many descriptors, mappings and bytes of address space its port uses, and a process
+//! has only a limited number. Each resource is therefore charged to the port's [`Account`] before it is
+//! acquired, and the charge is returned when the resource is released: when a descriptor is closed, or memory
+//! is unmapped. A port has its own limit and is entitled to a *share* of the process's limit: that limit
+//! divided by the number of ports plus one, so that another port can be added. It may use more than its share
+//! as long as the unused shares of all other ports stay available.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Descriptors that peers leave to the rest of the process.
+/// Descriptors of the process that peers cannot use.
 const OURS: u64 = 128;
 
-/// Why something was not charged.
+/// Why a charge was refused.
 ///
 /// ```
 /// use linecard_wire::ledger::Resource;
@@ -24,24 +26,24 @@ const OURS: u64 = 128;
 pub struct LimitError {
     /// The name of the resource.
     pub what: &'static str,
-    /// How much more was asked.
+    /// The additional amount requested.
     pub asked: u64,
-    /// What the port has already.
+    /// The amount that the port has already.
     pub used: u64,
-    /// What it may have: its own limit, or what the other ports of the process leave to it.
+    /// The amount that the port may have: its own limit, or what the other ports of the process leave.
     pub max: u64,
-    /// Whether that is the port's share of the process's limit, and less than its own.
+    /// Whether `max` is the port's share of the process's limit, which is less than its own limit.
     pub shared: bool,
 }
 
 impl LimitError {
-    /// Which limit it is, in words.
+    /// The name of the limit.
     fn limit(&self) -> &'static str {
         if self.shared { "its share of the process's limit" } else { "the port's limit" }
     }
 }
 
-/// Something that a process has so much of, and the ports that spend it.
+/// A limited resource of a process, and the accounts of the ports that use it.
 ///
 /// ```
 /// use linecard_wire::ledger::Resource;
@@ -60,18 +62,18 @@ pub struct Resource(Arc<Accounts>);
 struct Accounts {
     what: &'static str,
     limit: u64,
-    /// What each account has spent; `None` where an account ended.
+    /// The amount used by each account; `None` for a closed account.
     spent: Mutex<Vec<Option<u64>>>,
 }
 
 impl Resource {
-    /// `limit` of what is called `what` (in the plural) for all ports together.
+    /// A resource of which all ports together may use `limit`. `what` is its name in the plural.
     #[must_use]
     pub fn new(what: &'static str, limit: u64) -> Self {
         Self(Arc::new(Accounts { what, limit, spent: Mutex::new(Vec::new()) }))
     }
 
-    /// An account of one more port, which may spend `limit` at most.
+    /// Opens an account for another port, which may use at most `limit`.
     #[must_use]
     pub fn account(&self, limit: u64) -> Account {
         let mut spent = self.0.spent();
@@ -84,23 +86,23 @@ impl Resource {
         Account(Arc::new(AccountSlot { resource: self.clone(), place, limit }))
     }
 
-    /// The share that a port has a claim to.
+    /// The share to which each port is entitled.
     #[must_use]
     pub fn share(&self) -> u64 {
         self.0.share(&self.0.spent())
     }
 
-    /// What all ports together have.
+    /// The total used by all ports.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.0.spent().iter().flatten().sum()
     }
 }
 
-/// The descriptors that peers may make one process hold, at whichever end of a socket they are.
+/// The descriptors that peers may make a process hold, at either end of a socket.
 ///
-/// A process has one table of descriptors. So the ports of all drivers whose peers send some take them from one total:
-/// whoever makes the drivers gives each of them the same value of this.
+/// A process has one descriptor table. All drivers whose peers send descriptors should therefore share one
+/// total: create one value, and pass it to each of these drivers.
 ///
 /// ```
 /// use linecard_wire::ledger::Descriptors;
@@ -113,28 +115,29 @@ impl Resource {
 pub struct Descriptors(OnceLock<Resource>);
 
 impl Descriptors {
-    /// What it is called when it is refused.
+    /// The name of the resource in a refusal.
     const NAME: &str = "descriptors";
 
-    /// As many as the process may have open when the first port is made (`RLIMIT_NOFILE`), but 128.
+    /// A total of the descriptors that the process may have open when the first port is created
+    /// (`RLIMIT_NOFILE`), minus 128.
     #[must_use]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// As many as `limit`.
+    /// A total of `limit` descriptors.
     #[must_use]
     pub fn of(limit: u64) -> Self {
         Self(OnceLock::from(Resource::new(Self::NAME, limit)))
     }
 
-    /// How many the process may have open now, but 128.
+    /// The descriptors that the process may have open now, minus 128.
     #[must_use]
     pub fn allowed() -> u64 {
         crate::sys::most_descriptors().saturating_sub(OURS)
     }
 
-    /// What accounts are opened with.
+    /// The resource from which accounts are opened.
     #[must_use]
     pub fn resource(&self) -> &Resource {
         self.0.get_or_init(|| Resource::new(Self::NAME, Self::allowed()))
@@ -157,29 +160,31 @@ impl Accounts {
         self.limit / ports.saturating_add(1)
     }
 
-    /// Why `asked` more is refused to an account.
+    /// The error for a refused charge of `asked`.
     fn refusal(&self, asked: u64, (max, used): (u64, u64), limit: u64) -> LimitError {
         LimitError { what: self.what, asked, used, max, shared: max < limit }
     }
 
-    /// What the account at `place` may have in all, and what it has.
+    /// The largest total of the account at `place`, and its current total.
     fn bounds(&self, spent: &[Option<u64>], place: usize, limit: u64) -> (u64, u64) {
         let share = self.share(spent);
         let own = spent.get(place).copied().flatten().unwrap_or(0);
-        // What the others have, or have a claim to; and the claim of one that may come.
+        // The amounts or shares of the other accounts, whichever is larger, and the share of a future
+        // account.
         let (mut theirs, mut claims) = (0u64, share);
         for (at, other) in spent.iter().enumerate() {
             let Some(other) = other.filter(|_| at != place) else { continue };
             theirs = theirs.saturating_add(other);
             claims = claims.saturating_add(other.max(share));
         }
-        // Its share, where others have not taken that before there were so many ports; more, where nobody has a claim.
+        // The account's share, unless others took it earlier when there were fewer ports; more if no other
+        // account is entitled to it.
         let left = self.limit.saturating_sub(theirs).min(share).max(self.limit.saturating_sub(claims));
         (left.min(limit), own)
     }
 }
 
-/// What one port spends of a [`Resource`]; clones are the same account.
+/// The part of a [`Resource`] that one port uses. Clones are the same account.
 #[derive(Clone, Debug)]
 pub struct Account(Arc<AccountSlot>);
 
@@ -192,7 +197,7 @@ struct AccountSlot {
 
 impl Drop for AccountSlot {
     fn drop(&mut self) {
-        // Every charge holds its account: nothing is spent any more.
+        // Every charge holds its account, so nothing is in use any more.
         if let Some(spent) = self.resource.0.spent().get_mut(self.place) {
             *spent = None;
         }
@@ -203,7 +208,7 @@ impl Account {
     /// Charges `amount`.
     ///
     /// # Errors
-    /// The port would have more than it may; nothing is charged.
+    /// The port would exceed its limit; nothing is charged.
     pub fn charge(&self, amount: u64) -> Result<Charge, LimitError> {
         let shared = &*self.0.resource.0;
         let mut spent = shared.spent();
@@ -215,10 +220,10 @@ impl Account {
         Ok(Charge { account: self.clone(), amount })
     }
 
-    /// Charges `most`, or as much less as the port may still have.
+    /// Charges `most`, or less if the port may not have that much.
     ///
     /// # Errors
-    /// The port may have no more at all.
+    /// The port may not have any more.
     pub fn charge_up_to(&self, most: u64) -> Result<Charge, LimitError> {
         let shared = &*self.0.resource.0;
         let mut spent = shared.spent();
@@ -231,7 +236,7 @@ impl Account {
         Ok(Charge { account: self.clone(), amount })
     }
 
-    /// What the port may still have.
+    /// The amount that the port may still charge.
     #[must_use]
     pub fn room(&self) -> u64 {
         let shared = &*self.0.resource.0;
@@ -239,7 +244,7 @@ impl Account {
         max.saturating_sub(used)
     }
 
-    /// What the port has.
+    /// The amount that the port uses.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.0.resource.0.spent().get(self.0.place).copied().flatten().unwrap_or(0)
@@ -252,7 +257,7 @@ impl Account {
     }
 }
 
-/// What was charged; dropping it gives it back.
+/// A charged amount, which is returned on drop.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Charge {
@@ -261,13 +266,13 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// How much it is.
+    /// The amount.
     #[must_use]
     pub fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// Takes `amount` of it, or what there is, into a charge of its own.
+    /// Moves `amount`, or as much as there is, into a separate charge.
     pub fn split(&mut self, amount: u64) -> Self {
         let amount = amount.min(self.amount);
         self.amount -= amount;

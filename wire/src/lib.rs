@@ -9,10 +9,11 @@
 //! ```
 //!
 //! All numbers are in native byte order (QEMU `docs/interop/vhost-user.rst`, "Message Specification").
-//! Both ends use this room and neither knows the other: [`Connection`] moves whole [`Message`]s without
-//! ever blocking, [`payload`] turns payload bytes into checked values, [`socket`] is where they meet. Request codes and feature bits
-//! come from the `vhost` crate; the engine is ours because that crate's has no deadlines, cannot resume
-//! a half-read message, and lacks `SET_STATUS`, `NET_SET_MTU` and 32-bit ring bases.
+//! Frontends and backends both use this crate, without depending on each other: [`Connection`] transfers
+//! whole [`Message`]s without blocking, [`payload`] converts payload bytes into checked values, and
+//! [`socket`] creates and connects sockets. Request codes and feature bits come from the `vhost` crate. Its
+//! connections are not used, because they have no deadlines, cannot resume a partially read message, and lack
+//! `SET_STATUS`, `NET_SET_MTU` and 32-bit ring bases.
 //!
 //! ```
 //! use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! One message: header, payload, file descriptors.
+//! A message: header, payload, file descriptors.
 
 use std::os::fd::BorrowedFd;
 
@@ -6,13 +6,14 @@ use crate::descriptor::PeerFd;
 use crate::error::Error;
 use crate::{BackendReq, FrontendReq};
 
-/// Bytes of a header.
+/// The length of a header in bytes.
 pub const HEADER_LEN: usize = 12;
-/// Largest payload in bytes; a header that announces more ends the connection.
+/// The largest payload in bytes; a header that announces more ends the connection.
 pub const MAX_PAYLOAD: usize = vhost::vhost_user::message::MAX_MSG_SIZE;
-/// Most file descriptors kept of one message; the kernel carries up to 253, the rest are closed.
+/// The maximum number of file descriptors kept of one message. The kernel transfers up to 253; the rest are
+/// closed.
 pub const MAX_FDS: usize = vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
-/// The one protocol version, in bits 0-1 of the flags.
+/// The only protocol version, in bits 0-1 of the flags.
 pub const VERSION: u32 = 1;
 /// Flag: this message answers a request.
 pub const REPLY: u32 = 1 << 2;
@@ -21,7 +22,7 @@ pub const NEED_REPLY: u32 = 1 << 3;
 
 const VERSION_MASK: u32 = 3;
 
-/// The 12 bytes before every payload.
+/// The 12-byte header of every message.
 ///
 /// ```
 /// use linecard_wire::{Header, VERSION};
@@ -40,7 +41,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The bytes on the wire.
+    /// Encodes the header as bytes.
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         for (bytes, word) in out.chunks_exact_mut(4).zip([self.request, self.flags, self.size]) {
@@ -49,7 +50,7 @@ impl Header {
         out
     }
 
-    /// Reads a header and checks version and announced length.
+    /// Decodes a header, and checks its version and payload length.
     ///
     /// # Errors
     /// [`Error::Version`], [`Error::TooLong`].
@@ -71,12 +72,12 @@ impl Header {
     }
 }
 
-/// A message as it came; dropping it closes its file descriptors.
+/// A received message; dropping it closes its file descriptors.
 ///
 /// See the [crate] example.
 #[derive(Debug)]
 pub struct Message {
-    /// Request code ([`FrontendReq`] or [`BackendReq`], or one that neither knows).
+    /// Request code ([`FrontendReq`] or [`BackendReq`], or an unknown one).
     pub request: u32,
     /// Version and flag bits.
     pub flags: u32,
@@ -89,7 +90,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Whether this answers a request.
+    /// Whether this is a reply.
     pub fn is_reply(&self) -> bool {
         self.flags & REPLY != 0
     }
@@ -100,7 +101,7 @@ impl Message {
     }
 }
 
-/// A message to send; file descriptors are lent and stay with the caller.
+/// A message to send; its file descriptors are borrowed and stay with the caller.
 ///
 /// See the [crate] example.
 #[derive(Clone, Copy, Debug)]
@@ -116,22 +117,22 @@ pub struct OutMessage<'a> {
 }
 
 impl<'a> OutMessage<'a> {
-    /// A request of a frontend without file descriptors.
+    /// A frontend's request without file descriptors.
     pub const fn request(request: FrontendReq, payload: &'a [u8]) -> Self {
         Self { request: request as u32, flags: 0, payload, fds: &[] }
     }
 
-    /// A request of a backend without file descriptors (on the channel of `SET_BACKEND_REQ_FD`).
+    /// A backend's request without file descriptors (on the channel of `SET_BACKEND_REQ_FD`).
     pub const fn backend_request(request: BackendReq, payload: &'a [u8]) -> Self {
         Self { request: request as u32, flags: 0, payload, fds: &[] }
     }
 
-    /// The answer to a request of code `request`.
+    /// The reply to a request with the code `request`.
     pub const fn reply(request: u32, payload: &'a [u8]) -> Self {
         Self { request, flags: REPLY, payload, fds: &[] }
     }
 
-    /// The same message, with an answer wanted.
+    /// The same message, with a request for an answer.
     #[must_use]
     pub const fn need_reply(self) -> Self {
         Self { flags: self.flags | NEED_REPLY, ..self }
@@ -143,7 +144,7 @@ impl<'a> OutMessage<'a> {
         Self { fds, ..self }
     }
 
-    /// Header and payload in one buffer.
+    /// Encodes header and payload in one buffer.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
         let size = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
         if self.payload.len() > MAX_PAYLOAD {

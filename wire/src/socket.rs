@@ -1,5 +1,5 @@
-//! Unix sockets that the two ends meet on: created for their owner only, removed when dropped. The name of a socket on which
-//! nobody listens is taken over; a name in use is refused.
+//! Unix sockets for connections between the two ends: created for their owner only, and removed when dropped. The name of a
+//! socket on which no process listens is reused; a name in use is refused.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use crate::descriptor::close_elsewhere;
 use crate::sys;
 pub use crate::unusable::UnusableSocket;
 
-/// Why nobody can listen at a path.
+/// Why a socket cannot be created, passed or used.
 ///
 /// ```
 /// use linecard_wire::socket::{Listener, SocketError};
@@ -28,45 +28,45 @@ pub enum SocketError {
     /// The path does not fit a socket address.
     #[error("the path of a socket has 1 to {max} bytes, not {len}")]
     PathLength {
-        /// Its bytes.
+        /// The length of the path in bytes.
         len: usize,
-        /// The most bytes it may have.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// Something that is no socket has that name.
+    /// A file with this name exists that is not a socket.
     #[error("{what} has that name")]
     NotASocket {
-        /// What it is, with its article.
+        /// The kind of file, with an article.
         what: &'static str,
     },
-    /// Somebody listens there.
+    /// A process listens there.
     #[error("another process listens there")]
     InUse,
-    /// The socket cannot be given to those who shall connect.
+    /// The socket's permissions cannot be set.
     #[error("{action}: {source}")]
     Access {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// What the operating system answered.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// A descriptor that was passed is not one that frontends can connect through.
+    /// The passed descriptor does not accept connections.
     #[error("it is {what}")]
     NotListening {
-        /// What the descriptor is instead of a listening Unix stream socket.
+        /// The kind of descriptor, instead of a listening Unix stream socket.
         what: &'static str,
     },
-    /// The operating system refused.
+    /// A system call failed.
     #[error("{action}: {source}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// What it answered.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
-/// What a successor has to know of a [`Listener`] besides its socket: whose its name is.
+/// The data about a [`Listener`] that a successor needs besides the socket: the owner of its name.
 ///
 /// ```
 /// use linecard_wire::socket::{Listener, ListenerName};
@@ -83,13 +83,13 @@ pub enum SocketError {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerName {
-    /// Device and inode of the name that goes when the listener ends; zeros for one that stays.
+    /// Device and inode of a name that is removed when the listener ends; zeros for a name that stays.
     pub file: [u64; 2],
-    /// Nobody but this user and root is accepted: the name is abstract.
+    /// Only this user and root may connect, because the name is abstract.
     pub own_user_only: bool,
 }
 
-/// A listening socket whose name goes with it.
+/// A listening socket. Its name is removed on drop.
 ///
 /// ```
 /// use linecard_wire::socket::{Listener, connect};
@@ -104,28 +104,28 @@ pub struct ListenerName {
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of the name we made, so that a successor's is left alone; `None` for a name that is somebody else's.
+    /// Device and inode of the name if this value owns it, so that a successor's name is not removed.
     identity: Option<(u64, u64)>,
-    /// An abstract name, which every user of the network namespace can connect to.
+    /// The name is abstract, so that every user of the network namespace can connect to it.
     own_user_only: bool,
     removed: AtomicBool,
 }
 
 impl Listener {
-    /// As [`bind_for`](Self::bind_for), for its owner only.
+    /// As [`bind_for`](Self::bind_for), for the owner only.
     ///
     /// # Errors
-    /// Every way a path can be unsuitable, as a variant of its own.
+    /// A separate variant for each way in which a path can be unsuitable.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::bind_for(path, Access::default())
     }
 
-    /// Listens at `path`, non-blocking, for those whom `access` names: who connects gets memory. A socket that nobody
-    /// listens to any more is replaced. The name is made for its owner only, and others get their rights before anybody can
-    /// connect.
+    /// Listens at `path`, non-blocking, for the users that `access` allows, because a connected peer gets access to memory.
+    /// A socket on which no process listens any more is replaced. The name is created for its owner only; others get their
+    /// permissions before anybody can connect.
     ///
-    /// A path that begins with `@` is an abstract name (`unix(7)`): it lives in the network namespace, has no mode or group,
-    /// and goes with the socket. Only this user and root are accepted there.
+    /// A path that begins with `@` is an abstract name (`unix(7)`): it belongs to the network namespace, has no mode or
+    /// group, and ends with the socket. Only this user and root are accepted there.
     ///
     /// ```
     /// use linecard_wire::socket::{Access, Listener};
@@ -138,7 +138,7 @@ impl Listener {
     /// ```
     ///
     /// # Errors
-    /// As [`bind`](Self::bind), and where this user may not give that group.
+    /// As [`bind`](Self::bind), or if this user may not set that group.
     pub fn bind_for(path: &Path, access: Access) -> Result<Self, SocketError> {
         check_path(path)?;
         let is_abstract = sys::abstract_name(path).is_some();
@@ -164,8 +164,8 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Takes over a socket that somebody else has named and listens with: a service manager, or a container runtime that bound
-    /// it in another network or mount namespace. It is made non-blocking and close-on-exec; its name stays when this ends.
+    /// Uses a listening socket from a service manager, or from a container runtime that bound it in another network or
+    /// mount namespace. Makes it non-blocking and close-on-exec. Its name remains when this value is dropped.
     ///
     /// ```
     /// use linecard_wire::socket::{Listener, connect};
@@ -181,7 +181,7 @@ impl Listener {
     /// ```
     ///
     /// # Errors
-    /// [`SocketError::NotListening`]; what the operating system refuses. The descriptor is closed then.
+    /// [`SocketError::NotListening`]; the error of a system call. The descriptor is closed then.
     pub fn from_fd(socket: OwnedFd) -> Result<Self, SocketError> {
         let failed = |action| move |source| SocketError::System { action, source };
         if let Some(what) = sys::not_listening(socket.as_fd()) {
@@ -195,24 +195,24 @@ impl Listener {
         Ok(Self { socket, path, identity: None, own_user_only: false, removed: AtomicBool::new(false) })
     }
 
-    /// As [`from_fd`](Self::from_fd), over a duplicate of the descriptor of that number, which this process inherited. The
-    /// number stays open, so that it can be used again after this ends.
+    /// As [`from_fd`](Self::from_fd), with a duplicate of the descriptor of this number, which this process inherited. The
+    /// number stays open, so that it can be used again after this value is dropped.
     ///
     /// # Errors
-    /// As `from_fd`; [`SocketError::NotListening`] as well where no descriptor has that number.
+    /// As `from_fd`; also [`SocketError::NotListening`] if no descriptor has this number.
     pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
         duplicate(number).and_then(Self::from_fd)
     }
 
-    /// Leaves the socket to a successor, who has a duplicate of its descriptor and gets this: the name stays, and connections
-    /// that wait are the successor's, when this ends.
+    /// Passes the socket to a successor, which has a duplicate of its descriptor and gets the result. When this value is
+    /// dropped, the name stays, and the successor gets waiting connections.
     pub fn leave_name(&self) -> ListenerName {
         let left = self.removed.swap(true, Relaxed);
         let file = self.identity.filter(|_| !left).map_or([0; 2], |(device, inode)| [device, inode]);
         ListenerName { file, own_user_only: self.own_user_only }
     }
 
-    /// What [`leave_name`](Self::leave_name) would give, while the name stays this listener's.
+    /// The result that [`leave_name`](Self::leave_name) would have, but without giving up the name.
     #[must_use]
     pub fn name(&self) -> ListenerName {
         let file = self.identity.filter(|_| !self.removed.load(Relaxed));
@@ -222,7 +222,7 @@ impl Listener {
         }
     }
 
-    /// Makes the name this listener's (again) after [`leave_name`](Self::leave_name): it goes when this ends.
+    /// Makes this listener own its name (again) after [`leave_name`](Self::leave_name): it is removed on drop.
     ///
     /// ```
     /// use linecard_wire::socket::Listener;
@@ -238,7 +238,7 @@ impl Listener {
         self.removed.store(false, Relaxed);
     }
 
-    /// Takes over from a predecessor that has [left](Self::leave_name) its socket, name and all.
+    /// Takes over the socket and the name that a predecessor has [left](Self::leave_name).
     ///
     /// # Errors
     /// As [`from_fd`](Self::from_fd).
@@ -250,17 +250,17 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The name of the socket; `None` for a passed one that has no name in the file system.
+    /// The name of the socket; `None` for a passed socket without a name in the file system.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         Some(self.path.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; `ConnectionAborted` for one that has gone or comes from another user to an abstract name;
-    /// else what the operating system said of this one, after which there may be others.
+    /// `WouldBlock` if there is none; `ConnectionAborted` if the connection has ended already, or comes from another user
+    /// to an abstract name; otherwise the system's error for this connection, after which there may be others.
     pub fn accept(&self) -> io::Result<UnixStream> {
         let (stream, _) = self.socket.accept()?;
         if self.own_user_only && !sys::is_of_own_user_or_root(stream.as_fd()) {
@@ -269,20 +269,20 @@ impl Listener {
         Ok(stream)
     }
 
-    /// Removes the name, unless it is a successor's; nobody can connect by it any more.
+    /// Removes the name, unless a successor owns it. Nobody can connect by this name afterwards.
     pub fn remove_name(&self) {
-        // Once: a successor's socket may be given the same inode.
+        // Only once: a successor's socket may get the same inode.
         if self.removed.swap(true, Relaxed) {
             return;
         }
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Gone already is as good.
+            // It does not matter if the name has been removed already.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A Unix stream socket that was passed to this process: others connect to it, or it is connected already.
+/// A Unix stream socket that was passed to this process: either listening or connected.
 ///
 /// ```
 /// use std::os::fd::AsRawFd;
@@ -294,17 +294,17 @@ impl Listener {
 /// ```
 #[derive(Debug)]
 pub enum Passed {
-    /// Connections are accepted from it.
+    /// A listening socket, which accepts connections.
     Listening(Listener),
-    /// It has another end.
+    /// A connected socket.
     Connected(UnixStream),
 }
 
 impl Passed {
-    /// A duplicate of the descriptor of that number, which this process inherited. The number stays open.
+    /// A duplicate of the descriptor of this number, which this process inherited. The number stays open.
     ///
     /// # Errors
-    /// [`SocketError::NotListening`] where it is neither; what the operating system refuses.
+    /// [`SocketError::NotListening`] if the socket neither listens nor is connected; the error of a system call.
     pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
         let socket = duplicate(number)?;
         if !sys::is_connected_stream(socket.as_fd()) {
@@ -335,11 +335,11 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // An abstract name stays until the socket is closed, elsewhere; nobody connects to it from here on.
+        // An abstract name stays until another thread closes the socket; connections are refused from now on.
         if self.own_user_only && !self.removed.load(Relaxed) {
             let _ = sys::stop_listening(self.socket.as_fd());
         }
-        // Connections that nobody accepted end with it, and with them what was sent over them.
+        // Connections that nobody accepted end with the listener, and so do the descriptors sent over them.
         if let Ok(last) = self.socket.try_clone() {
             close_elsewhere(last.into());
         }
@@ -347,7 +347,7 @@ impl Drop for Listener {
     }
 }
 
-/// Gives `socket` its name, once a predecessor that listens no more has lost it: that is closed by another thread.
+/// Binds `socket`. An abstract name may be in use until another thread closes a predecessor's socket.
 fn bind_when_free(socket: BorrowedFd<'_>, path: &Path) -> Result<(), SocketError> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let began = Instant::now();
@@ -371,26 +371,26 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// Removes what a dead process left behind at `path`.
+/// Removes the socket that a dead process left at `path`.
 fn clear_stale(path: &Path) -> Result<(), SocketError> {
     let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
     if let Some(what) = other_kind(&meta) {
         return Err(SocketError::NotASocket { what });
     }
     match connect(path) {
-        // Nobody listens any more.
+        // No process listens any more.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|source| SocketError::System { action: "removing a dead process's socket", source }),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(source) if source.kind() == ErrorKind::PermissionDenied => {
             Err(SocketError::System { action: "asking who listens", source })
         }
-        // It answers, or its backlog is full: somebody lives there.
+        // It answers, or its queue is full: a process listens.
         _ => Err(SocketError::InUse),
     }
 }
 
-/// What a file is, with its article, when it is no socket.
+/// The kind of a file, with an article, if it is not a socket.
 ///
 /// ```
 /// use linecard_wire::socket::other_kind;
@@ -408,9 +408,8 @@ pub fn other_kind(meta: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// What is at `path` instead of a socket, with its article; links are followed. To be asked whenever connecting failed:
-/// a folder that may not be written answers with `PermissionDenied`, one that may with `ConnectionRefused`, and neither
-/// says what is wrong.
+/// The kind of the file at `path`, with an article, if it is not a socket; links are followed. Use it after a failed
+/// connection: connecting to a directory gives `PermissionDenied` or `ConnectionRefused`, which does not show the problem.
 ///
 /// ```
 /// use linecard_wire::socket::{connect, obstacle};
@@ -435,15 +434,15 @@ pub fn check_path(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Connects to the socket at `path` now or not at all: a listener whose queue is full is an error. Non-blocking. Needs
-/// `/proc`.
+/// Connects to the socket at `path` without waiting: a listener whose queue is full is an error. The result is
+/// non-blocking. Needs `/proc`.
 ///
-/// The folder may be somebody else's, who must not lead us to a third one's socket: a symbolic link at the end of `path` is
-/// not followed. Links on the way there are.
+/// A symbolic link at the end of `path` is not followed, because the directory may belong to another user, who could
+/// redirect this process to a third user's socket. Links in earlier components are followed.
 ///
 /// # Errors
-/// What the operating system said; `ConnectionRefused` when nobody listens, or `path` is no socket; `InvalidInput` when it is
-/// a symbolic link.
+/// The system's error; `ConnectionRefused` if no process listens or `path` is not a socket; `InvalidInput` if it is a
+/// symbolic link.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = sys::stream_socket()?;
     sys::connect(socket.as_fd(), path)?;

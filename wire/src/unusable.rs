@@ -1,11 +1,12 @@
-//! A socket that cannot be had, told in one sentence: the same for whoever wants one.
+//! An error for a socket that cannot be used, with one wording for all callers.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::socket::SocketError;
 
-/// A socket that cannot be listened at or connected to, and why: [what is wrong](Self::problem), and [the remedy](Self::remedy).
+/// A socket that cannot be created or connected to: [the problem](Self::problem) and [the
+/// remedy](Self::remedy).
 ///
 /// ```
 /// use linecard_wire::socket::{Listener, UnusableSocket};
@@ -15,19 +16,19 @@ use crate::socket::SocketError;
 /// ```
 #[derive(Debug)]
 pub struct UnusableSocket {
-    /// The path that was asked for.
+    /// The requested path.
     pub path: PathBuf,
-    /// Why it cannot be.
+    /// Why the socket cannot be used.
     pub reason: SocketError,
 }
 
 impl UnusableSocket {
-    /// The socket at `path`.
+    /// An error about the socket at `path`.
     pub fn new(path: impl AsRef<Path>, reason: SocketError) -> Self {
         Self { path: path.as_ref().to_path_buf(), reason }
     }
 
-    /// What is wrong, in one clause.
+    /// The problem, as one clause.
     #[must_use]
     pub fn problem(&self) -> String {
         let path = self.path.display();
@@ -51,7 +52,7 @@ impl UnusableSocket {
         }
     }
 
-    /// What to do, in one clause.
+    /// What to do, as one clause.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match &self.reason {
@@ -69,7 +70,7 @@ impl UnusableSocket {
     }
 }
 
-/// The problem alone: whoever shows it adds the remedy.
+/// Writes the problem only; callers add the remedy.
 impl std::fmt::Display for UnusableSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.problem())

@@ -1,4 +1,4 @@
-//! Payloads about the device: its memory, its configuration, its logs.
+//! Payloads about the device: memory, configuration, logs.
 
 use super::{Payload, Reader, exactly};
 use crate::error::Error;
@@ -13,13 +13,13 @@ use crate::message::MAX_PAYLOAD;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// Address descriptors use.
+    /// The guest address, which descriptors use.
     pub guest_addr: u64,
-    /// Length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Address in the frontend, which ring addresses use.
+    /// The address in the frontend, which ring addresses use.
     pub user_addr: u64,
-    /// Where in the file the region begins.
+    /// The offset of the region in its file.
     pub offset: u64,
 }
 
@@ -37,7 +37,7 @@ impl MemoryRegion {
     }
 }
 
-/// All regions at once (`SET_MEM_TABLE`); one file descriptor per region comes along.
+/// All memory regions (`SET_MEM_TABLE`), accompanied by one file descriptor per region.
 ///
 /// See [`MemoryRegion`] for an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct MemTable(
 );
 
 impl MemTable {
-    /// Most regions one table may hold: one descriptor each.
+    /// The maximum number of regions of a table: one descriptor each.
     pub const MAX_REGIONS: usize = crate::message::MAX_FDS;
 }
 
@@ -79,7 +79,7 @@ impl Payload for MemTable {
     }
 }
 
-/// One region to add or remove (`ADD_MEM_REG`, `REM_MEM_REG`).
+/// A region to add or remove (`ADD_MEM_REG`, `REM_MEM_REG`).
 ///
 /// ```
 /// use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
@@ -107,7 +107,7 @@ impl Payload for SingleRegion {
     }
 }
 
-/// The dirty log's place in its file (`SET_LOG_BASE`).
+/// The location of the dirty log in its file (`SET_LOG_BASE`).
 ///
 /// ```
 /// use linecard_wire::payload::{Log, Payload};
@@ -117,9 +117,9 @@ impl Payload for SingleRegion {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Where in the file it begins.
+    /// The offset in the file.
     pub offset: u64,
 }
 
@@ -132,9 +132,9 @@ impl Payload for Log {
     }
 }
 
-/// A piece of the device's configuration space (`GET_CONFIG`, `SET_CONFIG`).
+/// A part of the device's configuration space (`GET_CONFIG`, `SET_CONFIG`).
 ///
-/// A reply that reports an error carries no data, so its length field counts for nothing.
+/// A reply that reports an error has no data, and its length field is ignored.
 ///
 /// ```
 /// use linecard_wire::payload::{Config, Payload};
@@ -144,17 +144,17 @@ impl Payload for Log {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// First byte.
+    /// The offset of the first byte.
     pub offset: u32,
     /// 0: the driver writes; 1: migration writes.
     pub flags: u32,
-    /// The bytes.
+    /// The content.
     pub data: Vec<u8>,
 }
 
 impl Config {
     const HEAD: usize = 12;
-    /// Most bytes one message can carry.
+    /// The maximum number of bytes in one message.
     pub const MAX_DATA: usize = MAX_PAYLOAD - Self::HEAD;
 }
 
@@ -183,10 +183,10 @@ impl Payload for Config {
     }
 }
 
-/// The region that tracks requests in flight (`GET_INFLIGHT_FD`, `SET_INFLIGHT_FD`).
+/// The region that records requests in flight (`GET_INFLIGHT_FD`, `SET_INFLIGHT_FD`).
 ///
-/// QEMU packs the message, so it is 20 bytes; other frontends send the 24 of the unpacked structure.
-/// Both are read, 20 are written.
+/// QEMU packs the structure into 20 bytes; other frontends send the 24 bytes of the unpacked one. Both are
+/// accepted; 20 bytes are written.
 ///
 /// ```
 /// use linecard_wire::payload::{Inflight, Payload};
@@ -196,13 +196,13 @@ impl Payload for Config {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inflight {
-    /// Length in bytes.
+    /// The length in bytes.
     pub mmap_size: u64,
-    /// Where in the file it begins.
+    /// The offset in the file.
     pub mmap_offset: u64,
-    /// Rings covered.
+    /// The number of rings.
     pub queues: u16,
-    /// Descriptors of each.
+    /// The number of descriptors of each ring.
     pub queue_size: u16,
 }
 
@@ -222,8 +222,9 @@ impl Payload for Inflight {
     }
 }
 
-/// A translation of I/O virtual addresses, told, taken back or asked for (`IOTLB_MSG`, `BACKEND_IOTLB_MSG`): the kernel's
-/// `struct vhost_iotlb_msg` (`linux/vhost_types.h`).
+/// An IOTLB message: a translation of I/O virtual addresses that is added, invalidated or requested
+/// (`IOTLB_MSG`, `BACKEND_IOTLB_MSG`), in the format of the kernel's `struct vhost_iotlb_msg`
+/// (`linux/vhost_types.h`).
 ///
 /// ```
 /// use linecard_wire::payload::{IotlbMessage, Payload};
@@ -234,15 +235,16 @@ impl Payload for Inflight {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IotlbMessage {
-    /// The first address, as descriptors have it.
+    /// The first I/O virtual address, as used in descriptors.
     pub iova: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Where they are in the frontend.
+    /// The corresponding address in the frontend.
     pub user_addr: u64,
-    /// What the device may do there: [`READ`](Self::READ), [`WRITE`](Self::WRITE), or both.
+    /// The allowed access of the device: [`READ`](Self::READ), [`WRITE`](Self::WRITE), or both.
     pub access: u8,
-    /// [`MISS`](Self::MISS), [`UPDATE`](Self::UPDATE), [`INVALIDATE`](Self::INVALIDATE), or what neither end sends.
+    /// [`MISS`](Self::MISS), [`UPDATE`](Self::UPDATE), [`INVALIDATE`](Self::INVALIDATE), or a kind that is
+    /// not supported.
     pub kind: u8,
 }
 
@@ -251,13 +253,13 @@ impl IotlbMessage {
     pub const READ: u8 = 1;
     /// The device may write (`VHOST_ACCESS_WO`).
     pub const WRITE: u8 = 2;
-    /// The backend needs a translation.
+    /// The backend requests a translation.
     pub const MISS: u8 = 1;
-    /// The frontend tells one.
+    /// The frontend adds or changes a translation.
     pub const UPDATE: u8 = 2;
-    /// The frontend takes some back.
+    /// The frontend removes translations.
     pub const INVALIDATE: u8 = 3;
-    /// Both bytes are followed by padding up to the alignment of the others.
+    /// Padding after the two bytes, up to the alignment of the other fields.
     const PADDING: usize = 6;
 }
 

@@ -1,7 +1,7 @@
-//! Payloads as values: exact lengths in, native byte order, nothing borrowed from the peer.
+//! Payloads as values: of exact length, in native byte order, without references to the peer's data.
 //!
-//! Layouts: QEMU `docs/interop/vhost-user.rst`, "Payload". Decoding checks the length and what a
-//! payload says about itself; what the values mean is checked by whoever uses them.
+//! Layouts: QEMU `docs/interop/vhost-user.rst`, "Payload". Decoding checks the length and the consistency of
+//! a payload; its user checks the meaning of the values.
 
 mod device;
 
@@ -19,16 +19,16 @@ use crate::error::Error;
 /// # Ok::<(), linecard_wire::Error>(())
 /// ```
 pub trait Payload: Sized {
-    /// The value in `bytes`, which must have exactly its length.
+    /// Decodes `bytes`, which must have exactly the length of the payload.
     ///
     /// # Errors
     /// [`Error::PayloadLength`], [`Error::PayloadField`].
     fn from_bytes(bytes: &[u8]) -> Result<Self, Error>;
-    /// The bytes on the wire.
+    /// Encodes the payload as bytes.
     fn to_bytes(&self) -> Vec<u8>;
 }
 
-/// Takes fields off the front of a payload; `None` when it is too short.
+/// Reads fields from the front of a payload; `None` if it is too short.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -80,7 +80,7 @@ impl Payload for u64 {
     }
 }
 
-/// A number about one ring: its size, its base, whether it is enabled.
+/// A number about a ring: its size, its base, or whether it is enabled.
 ///
 /// See [`Payload`] for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,10 +100,10 @@ impl Payload for VringState {
     }
 }
 
-/// Where a packed ring stands, as `SET_VRING_BASE` and `GET_VRING_BASE` carry it in 32 bits.
+/// The position of a packed ring, in the 32 bits of `SET_VRING_BASE` and `GET_VRING_BASE`.
 ///
-/// Bits 0-14 the next descriptor to be taken, bit 15 its wrap counter, bits 16-30 and 31 the same for
-/// the next to be used.
+/// Bits 0-14: the next available descriptor; bit 15: its wrap counter; bits 16-30 and 31: the same for the
+/// next used descriptor.
 ///
 /// ```
 /// use linecard_wire::payload::PackedBase;
@@ -113,11 +113,11 @@ impl Payload for VringState {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedBase {
-    /// Next descriptor the device takes.
+    /// The index of the next descriptor that the device reads.
     pub avail: u16,
     /// Its wrap counter.
     pub avail_wrap: bool,
-    /// Next descriptor the device writes.
+    /// The index of the next descriptor that the device writes.
     pub used: u16,
     /// Its wrap counter.
     pub used_wrap: bool,
@@ -127,7 +127,7 @@ impl PackedBase {
     const INDEX: u32 = 0x7fff;
     const WRAP: u32 = 0x8000;
 
-    /// Splits the 32 bits.
+    /// Decodes the 32 bits.
     pub const fn from_u32(num: u32) -> Self {
         let high = num >> 16;
         Self {
@@ -138,7 +138,7 @@ impl PackedBase {
         }
     }
 
-    /// Joins the 32 bits.
+    /// Encodes the 32 bits.
     pub const fn to_u32(self) -> u32 {
         let low = (self.avail as u32 & Self::INDEX) | if self.avail_wrap { Self::WRAP } else { 0 };
         let high = (self.used as u32 & Self::INDEX) | if self.used_wrap { Self::WRAP } else { 0 };
@@ -146,7 +146,7 @@ impl PackedBase {
     }
 }
 
-/// A ring and whether a descriptor comes with the message (`SET_VRING_KICK`, `_CALL`, `_ERR`).
+/// A ring, and whether a descriptor accompanies the message (`SET_VRING_KICK`, `_CALL`, `_ERR`).
 ///
 /// ```
 /// use linecard_wire::payload::{Payload, VringFd};
@@ -158,7 +158,7 @@ impl PackedBase {
 pub struct VringFd {
     /// Ring index, bits 0-7.
     pub index: u8,
-    /// A descriptor is attached (bit 8 is clear); without one the ring is polled.
+    /// Whether a descriptor is attached (bit 8 is clear). Without one, the ring is polled.
     pub has_fd: bool,
 }
 
@@ -186,7 +186,7 @@ impl Payload for VringFd {
     }
 }
 
-/// Where the three parts of a ring are, in the frontend's addresses.
+/// The addresses of a ring's three areas, in the frontend's address space.
 ///
 /// ```
 /// use linecard_wire::payload::{Payload, VringAddr};
@@ -206,7 +206,7 @@ pub struct VringAddr {
     pub used: u64,
     /// Available ring (packed: driver event suppression).
     pub avail: u64,
-    /// Guest address that used ring writes are logged at.
+    /// The guest address at which writes to the used ring are logged.
     pub log: u64,
 }
 
