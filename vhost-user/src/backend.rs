@@ -177,7 +177,7 @@ impl Backend {
     /// Creates the socket and accepts frontends. Packets flow once queues are taken.
     ///
     /// # Errors
-    /// Any [`Error`]; nothing is left behind.
+    /// Any [`Error`]; no socket or thread is left then.
     pub fn new(control: &Control, config: BackendConfig) -> Result<Self, Error> {
         Self::open(control, config, Start::Fresh)
     }

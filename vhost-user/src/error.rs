@@ -23,14 +23,14 @@ use linecard_wire::socket::UnusableSocket;
 pub enum Error {
     /// The socket cannot be used.
     Socket(UnusableSocket),
-    /// Queue pairs out of range.
+    /// The number of queue pairs is out of range.
     QueuePairs {
         /// The requested number.
         asked: u16,
         /// The largest allowed number.
         max: u16,
     },
-    /// The control thread ended.
+    /// The control thread has ended.
     ControlEnded,
     /// The control thread did not process a request about a queue in time.
     Busy,
@@ -315,7 +315,7 @@ pub enum RegionError {
         /// The length of the range in bytes.
         size: u64,
     },
-    /// Two regions share addresses.
+    /// The region overlaps with another one.
     #[error("memory region at guest address {guest:#x} overlaps another one")]
     Overlap {
         /// The guest address of the later region.
@@ -343,7 +343,7 @@ pub enum RegionError {
         /// The bytes that the file has allocated.
         there: u64,
     },
-    /// Too many regions.
+    /// There are too many regions.
     #[error("{asked} memory regions, at most {max} are possible")]
     Count {
         /// The requested number.

@@ -84,7 +84,7 @@ impl Default for Limits {
 }
 
 fn machine_memory() -> u64 {
-    // SAFETY: takes an integer.
+    // SAFETY: `sysconf` takes an integer.
     let value = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0);
     value(libc::_SC_PHYS_PAGES).saturating_mul(value(libc::_SC_PAGESIZE))
 }
@@ -235,7 +235,7 @@ impl Ledger {
     /// Opens the accounts of the port named `name` with `queue_pairs`.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// The error of starting the thread.
     pub(crate) fn new(
         process: &Arc<Process>,
         name: &str,
@@ -287,7 +287,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// A port's own limit holds where its share of the process's is more, and the share where that is less.
+    /// The limit that applies is the port's own or its share of the process's, whichever is less.
     #[test]
     fn rates_are_a_ports_own_and_its_share() {
         let process = Process::new(ProcessLimits::of_this_process());

@@ -266,7 +266,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    /// Drops `fd` as if a peer had sent it; returns who closes it.
+    /// Drops `fd` as if a peer had sent it. Returns the closer.
     fn send_and_drop(fd: OwnedFd) -> Closer {
         let closer = Closer::alone().expect("a thread");
         let charge = closer.charge(1).expect("room");
@@ -274,7 +274,7 @@ mod tests {
         closer
     }
 
-    /// Waits until all that `closer` had to do is done.
+    /// Waits until all jobs of `closer` are done.
     fn wait_for_all(closer: &Closer) {
         let until = Instant::now() + Duration::from_secs(60);
         while closer.waiting() > 0 || closer.descriptors().used() > 0 {
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// A socket whose `close` waits ten minutes for somebody to read, and the one who does not.
+    /// A socket whose `close` waits up to ten minutes for its peer to read, and that peer, which does not read.
     fn lingering() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
@@ -305,12 +305,12 @@ mod tests {
         let (socket, mut silent) = lingering();
         let closer = send_and_drop(socket.into());
         assert!(closer.waiting() > 0, "it was closed before the drop was over");
-        // It is closed for all that, once its data is gone.
+        // It is closed nevertheless once its data has been read.
         silent.read_to_end(&mut Vec::new()).expect("the end comes");
         wait_for_all(&closer);
     }
 
-    /// A message with a socket that takes its time, and a connection that nobody reads it from.
+    /// Drops a connection with a message that contains such a socket, read or unread.
     #[test]
     fn hanging_up_does_not_wait_for_what_nobody_read() {
         for read in [false, true] {
@@ -326,7 +326,7 @@ mod tests {
             if read {
                 drop(receiver.read().expect("a message").expect("whole"));
             }
-            // What a second frontend gets, and one whose last message was wrong.
+            // A server drops a connection after an error, or if it is a second frontend's.
             drop(receiver);
             assert!(closer.waiting() > 0, "read: {read}: it was closed before the drop was over");
             assert!(sender.read().is_err(), "and the peer knows");
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    /// Its writer holds the pipe for as long as the memory it writes from takes to appear.
+    /// The writer locks the pipe until the memory that it writes from is available.
     #[test]
     fn a_pipe_that_is_being_written_to_makes_nobody_wait() {
         let Some(absent) = Absent::new() else {
@@ -360,13 +360,13 @@ mod tests {
         }
         let closer = send_and_drop(reader.into());
         assert!(closer.waiting() > 0, "it was closed before the drop was over");
-        // The page appears, and all goes on.
+        // When the page becomes available, the write ends.
         drop(absent);
         let _ = writing.join().expect("no panic");
         wait_for_all(&closer);
     }
 
-    /// A page whose reader waits until this is dropped. It stays mapped.
+    /// A page whose readers wait until this is dropped. It stays mapped.
     struct Absent {
         at: usize,
         _fault: OwnedFd,
@@ -400,7 +400,7 @@ mod tests {
         }
     }
 
-    /// One byte out of band, with a copy of `fd`.
+    /// Sends one out-of-band byte with a duplicate of `fd`.
     fn send_urgent(to: &UnixStream, fd: BorrowedFd<'_>) {
         #[repr(C, align(8))]
         struct Control([u8; 24]);
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(unsafe { libc::sendmsg(to.as_raw_fd(), &raw const header, libc::MSG_OOB) }, 1);
     }
 
-    /// A byte out of band that nobody asks for would be dropped when the bytes behind it are read, and its descriptor closed.
+    /// An out-of-band byte that is not read inline would be dropped when later bytes are read, and its descriptor closed.
     #[test]
     fn a_byte_out_of_band_makes_nobody_wait() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
@@ -436,7 +436,7 @@ mod tests {
         for _ in 0..100 {
             receiver.read().expect("good").expect("whole");
         }
-        // From here on messages begin in the wrong place.
+        // The additional byte shifts the boundaries of later messages.
         while let Ok(Some(_)) = receiver.read() {}
         drop(receiver);
         assert!(closer.waiting() > 0, "it was closed before the drop was over");
@@ -444,7 +444,7 @@ mod tests {
         wait_for_all(&closer);
     }
 
-    /// Room that is about to be there is told from room that is not.
+    /// Room that will soon be available is distinguished from a lack of room.
     #[test]
     fn descriptors_on_their_way_out_are_waited_for() {
         let account = Resource::new("descriptors", 100).account(3);
@@ -452,7 +452,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let mut receiver = crate::Connection::of(ours, &closer).expect("a connection");
         let mut sender = crate::Connection::new(theirs).expect("a connection");
-        // The thread is busy, as it is on a machine that has better things to do.
+        // The thread is busy, as it may be on a loaded machine.
         let (go, gate) = mpsc::channel::<()>();
         closer.run(move || _ = gate.recv());
         let (reader, _writer) = std::io::pipe().expect("a pipe");
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!(receiver.read().expect("room").expect("whole").fds.len(), 1);
     }
 
-    /// What takes long to close is charged until it is closed, and no more comes in than the port may have.
+    /// Descriptors that take long to close are charged until then, and no more are accepted than the port may have.
     #[test]
     fn what_does_not_close_is_charged() {
         const MOST: u64 = 5;
@@ -485,7 +485,7 @@ mod tests {
         (0..MOST).for_each(|_| send());
         for had in 1..MOST {
             drop(receiver.read().expect("room").expect("whole"));
-            // The sender has a copy still, so these close at once; the last one below does not.
+            // The sender still has a duplicate, so these close at once; the last one below does not.
             let until = Instant::now() + Duration::from_secs(10);
             while account.used() > 1 {
                 assert!(Instant::now() < until, "{had}: {} are charged", account.used());

@@ -293,7 +293,7 @@ impl Drop for Charge {
 mod tests {
     use super::*;
 
-    /// Takes all that `account` may have, one by one.
+    /// Charges all that `account` may have, one by one.
     fn all(account: &Account) -> Vec<Charge> {
         std::iter::from_fn(|| account.charge(1).ok()).collect()
     }
@@ -307,7 +307,7 @@ mod tests {
         let spent: usize = held.iter().map(Vec::len).sum();
         assert!(spent <= 1000 - 2 * 28, "{spent}");
         assert_eq!(all(&last).len(), 28, "1000 over 34 ports and one to come");
-        // One that comes when all have taken theirs finds what was kept for it.
+        // A port that is added when all others have their maximum still gets its share.
         let late = resource.account(u64::MAX);
         assert!(late.room() >= 27, "{}", late.room());
     }

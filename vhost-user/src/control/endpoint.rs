@@ -31,7 +31,7 @@ use kept::Kept;
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
 /// The interval between two looks at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
-/// Attempts to close a busy gate before the thread sleeps between attempts.
+/// Attempts to close busy gates, with a yield after each, before the thread does other work.
 const GATE_LOOKS: u32 = 64;
 /// Messages processed before commands and deadlines are checked.
 const MESSAGES_PER_TURN: usize = 32;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Events taken by one wait.
+/// The maximum number of events returned by one wait.
 const BATCH: usize = 64;
 
 /// The events to wait for on one descriptor.

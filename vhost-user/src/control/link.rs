@@ -118,7 +118,7 @@ impl Link {
         self.session.row(message.request).is_some_and(|row| row.touches_rings(&self.session, message))
     }
 
-    /// Lets the session carry out `message`; returns the request code with the verdict.
+    /// Lets the session process `message`. Returns the request code with the verdict.
     pub(super) fn carry_out(&mut self, message: Message, slots: &mut Slots<'_>) -> (u32, Verdict) {
         self.first = None;
         let request = message.request;

@@ -43,12 +43,13 @@ impl Asked {
         (Arc::clone(&asked), Asking { asked, told })
     }
 
-    /// Claims the step for the port's thread; false if the requester has given up, which it no longer can afterwards.
+    /// Claims the step for the port's thread. Returns false if the requester has given up; afterwards it
+    /// cannot.
     pub(super) fn is_claimed_by_now(&self) -> bool {
         !self.claimed.swap(true, AcqRel)
     }
 
-    /// Returns a claimed step that cannot be carried out yet: the requester may give up again.
+    /// Returns a claimed step that is not possible yet, so that the requester may give up again.
     pub(super) fn give_back(&self) {
         self.claimed.store(false, Release);
     }
@@ -64,7 +65,7 @@ impl Asking {
     /// Waits for the outcome.
     ///
     /// # Errors
-    /// [`BUSY`], or the step's.
+    /// [`BUSY`], or the error of the step.
     pub(crate) fn outcome(self) -> Result<HandOver, Error> {
         match self.told.recv_timeout(PATIENCE * 2) {
             Ok(outcome) => outcome,

@@ -110,11 +110,11 @@ mod tests {
         }
     }
 
-    /// Touches memory that nobody has touched.
+    /// Causes a page fault.
     fn fault() {
         let map =
             memmap2::MmapOptions::new().len(4096).map_anon().map(memmap2::MmapRaw::from).expect("a page");
-        // SAFETY: one byte of a mapping that is ours.
+        // SAFETY: one byte of the new mapping.
         unsafe { map.as_mut_ptr().write_volatile(1) };
     }
 
@@ -122,7 +122,7 @@ mod tests {
     fn only_faults_end_a_turn() {
         let mut budget = FaultBudget::new();
         budget.begin();
-        // The first look at the time may be the first call of something.
+        // The first reading of the clock may itself cause page faults.
         wait(&budget);
         (0..PIECES).for_each(|_| assert!(budget.copied()));
         for _ in 0..5 {

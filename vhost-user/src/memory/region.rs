@@ -229,7 +229,7 @@ fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64,
 /// # Errors
 /// [`RegionError::Sparse`] for larger pages, which take up to 0.1 s each.
 fn is_sparse(stat: &Stat, page: u64) -> Result<bool, RegionError> {
-    /// Unit of `st_blocks` (`stat(2)`).
+    /// The unit of `st_blocks` (`stat(2)`).
     const BLOCK: u64 = 512;
     let there = stat.st_blocks.cast_unsigned().saturating_mul(BLOCK);
     match page > SMALL_PAGE && there < stat.st_size.cast_unsigned() {

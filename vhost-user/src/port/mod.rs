@@ -10,33 +10,34 @@ pub use queues::{Receive, Transmit};
 use linecard_pmd::stats::Total;
 
 linecard_pmd::causes! {
-    /// Why packets of a frontend did not arrive.
+    /// Why packets from a frontend were not received.
     pub enum RxLoss {
-        /// Times the pool had no packet; the frontend's packets wait in the ring.
+        /// The pool had no packet at these attempts; the frontend's packets wait in the ring.
         NoBuffer = ("no_buffer", Total::NoBuffer),
-        /// Shorter than an Ethernet header, or than the header before it.
+        /// The frame was shorter than an Ethernet header, or the buffer shorter than the virtio header.
         Runt = ("runt", Total::Error),
-        /// Longer than any packet may be.
+        /// The packet was longer than the maximum.
         TooLong = ("too_long", Total::Error),
-        /// A header that cannot be true of its packet, or asks for what was not negotiated.
+        /// The virtio header does not fit its packet, or requests an offload that was not negotiated.
         BadOffload = ("bad_offload_header", Total::Error),
-        /// Sent while the ring was disabled.
+        /// The packet was sent while the ring was disabled.
         Disabled = ("ring_disabled", Total::None),
     }
 }
 
 linecard_pmd::causes! {
-    /// Why packets did not reach the frontend.
+    /// Why packets were not sent to the frontend.
     pub enum TxLoss {
-        /// Longer than the frontend's buffers can hold.
+        /// The packet was longer than the frontend's buffers.
         TooLong = ("too_long", Total::Error),
-        /// Offload flags that do not fit the packet, or that the frontend does not take.
+        /// The offload flags do not fit the packet, or the frontend does not accept the offload.
         BadOffload = ("bad_offload_request", Total::Error),
-        /// The pool had no buffers for segments or copies that an offload needs in software.
+        /// The pool had no buffers for segments or copies that a software offload needs.
         NoBuffer = ("no_buffer", Total::Error),
-        /// Segments that were not sent when the queue ended.
+        /// Segments that had not been sent when the queue ended.
         Stopped = ("stopped", Total::Error),
-        /// Buffers of the frontend too short for a header, given back empty. No packet was lost.
+        /// Buffers of the frontend that were too short for a header and were returned empty. No packet was
+        /// lost.
         RuntBuffer = ("runt_buffer", Total::None),
     }
 }

@@ -12,7 +12,7 @@ use crate::error::Refusal;
 const DRIVER_OK: u8 = 4;
 /// Bit of `status` in `virtio_net_config`: the link is up.
 const LINK_UP: u16 = 1;
-/// Smallest MTU that IPv4 allows.
+/// The smallest MTU that IPv4 allows.
 const MIN_MTU: u16 = 68;
 
 impl Session {

@@ -3,7 +3,7 @@
 //! ```text
 //!   poller: chain without a translation ──► Misses ──► control thread: MISS ──► frontend
 //!   next burst finds it  ◄── Table ◄── UPDATE, checked ◄──────────────────────────┘
-//!   INVALIDATE ──► Table ──► who was inside a burst leaves it ──► acknowledgement
+//!   INVALIDATE ──► Table ──► pollers leave their bursts ──► acknowledgement
 //! ```
 //!
 //! The areas of a ring are translated, too. A ring without a translation of its areas is treated as not started; if a

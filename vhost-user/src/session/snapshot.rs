@@ -72,7 +72,7 @@ bitflags! {
     }
 }
 
-/// The connection as a whole.
+/// The state of the connection and the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct SessionRecord {

@@ -240,7 +240,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.finished.push_back(Completion { token: lent.token, len });
     }
 
-    /// Driver: collect up to `n` completions.
+    /// Driver: collects up to `n` completions.
     pub(super) fn collect(&mut self, n: usize) {
         let mut out = [const { MaybeUninit::<Completion>::uninit() }; 64];
         let n = n.min(64);

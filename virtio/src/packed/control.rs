@@ -50,7 +50,8 @@ impl PackedControl {
     }
 
     pub(crate) fn kick_needed(&self) -> bool {
-        // N1, pairs with N2 in the device's `set_notifications`: the chain is visible before we read its event area.
+        // N1, pairs with N2 in the device's `set_notifications`: the chain is visible before its event area
+        // is read.
         full_fence();
         (self.ring.device_event.load(Relaxed) >> 16) as u16 & 3 != EVENT_DISABLE
     }

@@ -219,7 +219,8 @@ impl Endpoint {
         Some(Ok(()))
     }
 
-    /// Aborts the hand-over on the successor's side: the predecessor goes on, and nothing is sent to the frontend.
+    /// Aborts the hand-over on the successor's side. The predecessor continues, and nothing is sent to the
+    /// frontend.
     pub(super) fn abandon(&mut self) {
         if let Some(mut link) = self.link.take() {
             link.session.leave_channel();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   I/O virtual address ──► IOTLB ──► user address ──► region ──► place in this process
-//!   (descriptors, rings)    told by the frontend, each checked against the memory table when it is told
+//!   (descriptors, rings)    sent by the frontend, each checked against the memory table when it is added
 //! ```
 //!
 //! The frontend sends a translation (`UPDATE`) after a request (`MISS`, on the channel of
