@@ -63,8 +63,8 @@ pub struct BackendConfig {
     /// Virtio features to offer, as far as they are supported. With [`ACCESS_PLATFORM`](Features::ACCESS_PLATFORM), a frontend may
     /// let an IOMMU translate addresses, and the backend requests the translations.
     pub features: Features,
-    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac) and
-    /// [`mtu`](Self::mtu). Off by default.
+    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs,
+    /// [`mac`](Self::mac) and [`mtu`](Self::mtu). Off by default.
     ///
     /// QEMU manages the configuration of its network cards itself and warns about a backend that offers its own ("vhost-user
     /// backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"). Cloud Hypervisor and the virtio-user drivers of DPDK and
@@ -74,19 +74,19 @@ pub struct BackendConfig {
     pub mac: [u8; 6],
     /// The MTU in the configuration space.
     pub mtu: u16,
-    /// Keeps a descriptor for each memory region, which [`hand_over`](Backend::hand_over) needs and which counts towards the
-    /// port's limit. Off by default.
+    /// Keeps a descriptor for each memory region, which [`hand_over`](Backend::hand_over) needs and which
+    /// counts towards the port's limit. Off by default.
     pub hand_over: bool,
     /// Records, once per burst, the position of packed rings that do not show it themselves (in-order rings on which the frontend
     /// sends), so that a later process can [recover](Backend::recover) the port. Off by default.
     pub records: bool,
-    /// Accepts memory from any file unchecked, such as one of a kernel device. Only for a frontend in this process: another
-    /// process's file may block each access. Off by default.
+    /// Accepts memory from any file unchecked, such as one of a kernel device. Only for a frontend in this
+    /// process: another process's file may block each access. Off by default.
     pub trusted_memory: bool,
     /// Limits on the resources that a frontend may make the port use.
     pub limits: Limits,
-    /// Survives a frontend that removes pages of shared memory: its connection ends instead of this process. Installs a handler
-    /// for SIGBUS that forwards signals with other causes.
+    /// Survives a frontend that removes pages of shared memory: its connection ends instead of this process.
+    /// Installs a handler for SIGBUS that forwards signals with other causes.
     pub survive_lost_pages: bool,
 }
 
@@ -182,13 +182,13 @@ impl Backend {
         Self::open(control, config, Start::Fresh)
     }
 
-    /// Continues where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its rings run when this
-    /// returns. Packets flow once queues are taken. The predecessor's listening socket and its name are reused, unless `config`
-    /// has a [`listener`](BackendConfig::listener) or connects.
+    /// Continues where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its
+    /// rings run when this returns. Packets flow once queues are taken. The predecessor's listening socket
+    /// and its name are reused, unless `config` has a [`listener`](BackendConfig::listener) or connects.
     ///
     /// # Errors
-    /// [`Error::TakeOver`] if the predecessor negotiated more than `config` allows or its state cannot be read; any other. The
-    /// frontend's connection is then closed.
+    /// [`Error::TakeOver`] if the predecessor negotiated more than `config` allows or its state cannot be
+    /// read; any other. The frontend's connection is then closed.
     pub fn take_over(control: &Control, config: BackendConfig, handed: HandOver) -> Result<Self, Error> {
         let state = handed.state.clone();
         let backend = Self::open(control, config, Start::Left(handed))?;
@@ -197,9 +197,9 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Ends this backend and passes its frontend, rings and socket to a successor in any process. Received packets stay with their
-    /// owners. Queues of this backend may be polled meanwhile and return nothing; the frontend's packets wait until the
-    /// successor's queues are polled.
+    /// Ends this backend and passes its frontend, rings and socket to a successor in any process. Received
+    /// packets stay with their owners. Queues of this backend may be polled meanwhile and return nothing; the
+    /// frontend's packets wait until the successor's queues are polled.
     ///
     /// Waits, for at most a second, until the frontend is between two requests and no thread is inside a burst.
     ///
@@ -219,8 +219,8 @@ impl Backend {
         }
     }
 
-    /// First step of a hand-over that can still be cancelled, in the predecessor: the frontend's requests wait from now on,
-    /// packets still flow, and the successor [prepares](Self::prepare) with the result.
+    /// First step of a hand-over that can still be cancelled, in the predecessor: the frontend's requests
+    /// wait from now on, packets still flow, and the successor [prepares](Self::prepare) with the result.
     ///
     /// ```text
     ///   predecessor   hold ─────────────► freeze ─────────────────► release   (or resume, as if nothing had been)
@@ -303,8 +303,8 @@ impl Backend {
         self.thread.ask(Step::Release)?.outcome().map(drop)
     }
 
-    /// First step in a successor: maps the memory of a predecessor that [holds](Self::hold) its port. If this backend is dropped
-    /// before it resumes, the predecessor can continue.
+    /// First step in a successor: maps the memory of a predecessor that [holds](Self::hold) its port. If this
+    /// backend is dropped before it resumes, the predecessor can continue.
     ///
     /// # Errors
     /// As [`take_over`](Self::take_over), but the frontend is not affected.
@@ -313,8 +313,8 @@ impl Backend {
         Self::open(control, config, Start::Held(held))
     }
 
-    /// Second step in a successor: builds the rings at the positions in `state`, which the predecessor's [`freeze`](Self::freeze)
-    /// returned. Queues return nothing until [`resume`](Self::resume).
+    /// Second step in a successor: builds the rings at the positions in `state`, which the predecessor's
+    /// [`freeze`](Self::freeze) returned. Queues return nothing until [`resume`](Self::resume).
     ///
     /// # Errors
     /// [`Error::TakeOver`].

@@ -84,9 +84,9 @@ pub const fn need_event(event: u16, new: u16, moved: u32) -> bool {
 
 /// As [`need_event`], for a packed ring: positions count `0..size` and a wrap counter flips at each lap.
 ///
-/// `event` is a slot with its wrap counter in bit 15, as in the event suppression structure; `new` and `new_wrap` are
-/// the position after the move of `moved` slots (at most `size`). An event slot outside the ring never matches.
-/// (virtio 1.3, Event Suppression Structure Format.)
+/// `event` is a slot with its wrap counter in bit 15, as in the event suppression structure; `new` and
+/// `new_wrap` are the position after the move of `moved` slots (at most `size`). An event slot outside the
+/// ring never matches. (virtio 1.3, Event Suppression Structure Format.)
 ///
 /// ```
 /// use linecard_virtio::event::packed_need_event;

@@ -90,8 +90,8 @@ pub enum PeerFault {
         /// Its index in the table or ring.
         index: u16,
     },
-    /// An indirect descriptor that is not negotiated, nested, combined with NEXT, or of a length that is not a
-    /// positive multiple of 16.
+    /// An indirect descriptor that is not negotiated, nested, combined with NEXT, or of a length that is not
+    /// a positive multiple of 16.
     #[error(
         "peer wrote an indirect descriptor of {len} bytes with flags {flags:#x}, which is not allowed here"
     )]

@@ -1,12 +1,13 @@
 //! The two halves of a virtqueue as traits, on which the burst loops of frontends and backends are based.
 //!
-//! Both halves use the same verbs. The driver half *adds* and *publishes* on one side and *completes* on the other; the
-//! device half *peeks*, then *completes* (or *takes*), then *publishes*. Nothing becomes visible to the peer before
-//! `publish`, and a burst needs one release store. Whether the peer must be notified is a separate decision
-//! (`kick_needed`, `call_needed`), made once per burst, because it is the only one that needs a fence.
+//! Both halves use the same verbs. The driver half *adds* and *publishes* on one side and *completes* on the
+//! other; the device half *peeks*, then *completes* (or *takes*), then *publishes*. Nothing becomes visible
+//! to the peer before `publish`, and a burst needs one release store. Whether the peer must be notified is a
+//! separate decision (`kick_needed`, `call_needed`), made once per burst, because it is the only one that
+//! needs a fence.
 //!
-//! The traits use addresses, lengths and tokens, never packets. They are meant for monomorphised callers: the burst
-//! methods take iterators and closures so that ring state stays in registers for the whole burst.
+//! The traits use addresses, lengths and tokens, never packets. They are meant for monomorphised callers: the
+//! burst methods take iterators and closures so that ring state stays in registers for the whole burst.
 
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
@@ -62,8 +63,8 @@ pub struct Element {
 
 /// The driver half: the frontend's side of one queue, in one direction.
 ///
-/// The ring is in the caller's own memory, but the peer can write anywhere in it. Data needed later is therefore kept in
-/// private memory, and every id and length that the peer returns is checked.
+/// The ring is in the caller's own memory, but the peer can write anywhere in it. Data needed later is
+/// therefore kept in private memory, and every id and length that the peer returns is checked.
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -84,10 +85,10 @@ pub struct Element {
 /// ```
 ///
 /// # Safety
-/// Implementors guarantee that every token accepted by `add`, `add_burst` or `add_chain` is returned exactly once, from
-/// `complete` or `take_all`, whatever the peer writes; that the first `n` elements are initialised when `complete`
-/// returns `Ok(n)`; and that a completion's `len` is at most the bytes of that buffer. Callers may therefore turn tokens
-/// back into owned pointers.
+/// Implementors guarantee that every token accepted by `add`, `add_burst` or `add_chain` is returned exactly
+/// once, from `complete` or `take_all`, whatever the peer writes; that the first `n` elements are initialised
+/// when `complete` returns `Ok(n)`; and that a completion's `len` is at most the bytes of that buffer.
+/// Callers may therefore turn tokens back into owned pointers.
 pub unsafe trait DriverQueue: Send + Sized {
     /// Whether the device writes into the buffers (receive) or reads them (transmit).
     const WRITABLE: bool;
@@ -113,8 +114,8 @@ pub unsafe trait DriverQueue: Send + Sized {
         if self.add_burst(core::iter::once(buffer)) == 1 { Ok(()) } else { Err(NotLent) }
     }
 
-    /// Adds a buffer of several segments: as one indirect descriptor if the queue has indirect tables and the segments
-    /// fit one, otherwise as a direct chain.
+    /// Adds a buffer of several segments: as one indirect descriptor if the queue has indirect tables and the
+    /// segments fit one, otherwise as a direct chain.
     ///
     /// # Errors
     /// The buffer is empty, does not fit the free descriptors, or is longer than 2³² − 1 bytes. It is not added then.
@@ -140,9 +141,9 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// Collects finished buffers into the front of `out`, and returns how many.
     ///
     /// # Errors
-    /// A [`PeerFault`] if the device's next entry is impossible (an id that is not in flight, a length above the
-    /// buffer's, an index jump). Buffers finished before it are returned first, by an `Ok`. After an error, stop the
-    /// queue and reclaim its buffers by [`take_all`](Self::take_all).
+    /// A [`PeerFault`] if the device's next entry is impossible (an id that is not in flight, a length above
+    /// the buffer's, an index jump). Buffers finished before it are returned first, by an `Ok`. After an
+    /// error, stop the queue and reclaim its buffers by [`take_all`](Self::take_all).
     fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault>;
 
     /// Descriptors that the device has finished with and [`complete`](Self::complete) has not collected; in a split ring
@@ -154,8 +155,8 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// caller must then [`complete`](Self::complete) before it sleeps. Enabling executes one full fence.
     fn set_interrupts(&mut self, on: bool) -> bool;
 
-    /// Ends the queue after the device has been stopped: calls `f` with every token still in flight. To use the ring
-    /// again, create a new queue. Dropping a queue without this call loses the tokens.
+    /// Ends the queue after the device has been stopped: calls `f` with every token still in flight. To use
+    /// the ring again, create a new queue. Dropping a queue without this call loses the tokens.
     ///
     /// ```compile_fail,E0382
     /// fn reset<Q: linecard_virtio::DriverQueue>(mut queue: Q) {
@@ -201,8 +202,8 @@ pub enum Translation {
     Present(NonNull<u8>, u32),
     /// There is no memory at this address: a protocol violation.
     Absent,
-    /// The translation has been requested from an IOMMU and is not known yet. The chain stays in the ring until it is
-    /// looked at again.
+    /// The translation has been requested from an IOMMU and is not known yet. The chain stays in the ring
+    /// until it is looked at again.
     NotYet,
 }
 
@@ -244,9 +245,9 @@ impl From<Option<(NonNull<u8>, u32)>> for Translation {
 /// ```
 ///
 /// # Safety
-/// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of `len`) by
-/// raw-pointer and atomic access, for as long as the consumer uses this memory. Memory for which the peer does not
-/// *allow* the requested access is not returned.
+/// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of
+/// `len`) by raw-pointer and atomic access, for as long as the consumer uses this memory. Memory for which
+/// the peer does not *allow* the requested access is not returned.
 pub unsafe trait DeviceMemory {
     /// The location of `len` bytes at `addr`, if all of them are contiguous in this process. Otherwise
     /// [`translate_part`](Self::translate_part) gives the reason.
@@ -374,9 +375,9 @@ impl From<Chain> for Used {
 /// ```
 ///
 /// # Safety
-/// Implementors guarantee that when `peek` returns `Ok(n)` the first `n` chains are initialised, and that every pointer
-/// in a [`Chain`] or [`SegList`] came from the given [`DeviceMemory`] for exactly the length next to it, whatever the
-/// peer writes. Callers may therefore copy through those pointers.
+/// Implementors guarantee that when `peek` returns `Ok(n)` the first `n` chains are initialised, and that
+/// every pointer in a [`Chain`] or [`SegList`] came from the given [`DeviceMemory`] for exactly the length
+/// next to it, whatever the peer writes. Callers may therefore copy through those pointers.
 pub unsafe trait DeviceQueue: Send {
     /// Whether this side writes into the buffers (the driver's receive queue) or reads them (its transmit queue).
     const WRITABLE: bool;
@@ -386,9 +387,9 @@ pub unsafe trait DeviceQueue: Send {
 
     /// Copies up to `out.len()` consecutive *simple* chains, from the next unconsumed one on, without consuming them.
     ///
-    /// Stops before the first chain that is not simple, so `Ok(0)` means that nothing is available or that the next chain
-    /// needs [`peek_chain`](Self::peek_chain). The shared index is read again only if fewer chains are known than
-    /// requested.
+    /// Stops before the first chain that is not simple, so `Ok(0)` means that nothing is available or that
+    /// the next chain needs [`peek_chain`](Self::peek_chain). The shared index is read again only if fewer
+    /// chains are known than requested.
     ///
     /// # Errors
     /// A [`PeerFault`] if the driver wrote an impossible index or descriptor number.
@@ -398,13 +399,13 @@ pub unsafe trait DeviceQueue: Send {
         out: &mut [MaybeUninit<Chain>],
     ) -> Result<usize, PeerFault>;
 
-    /// The chain at `ahead` beyond the next unconsumed one, of any shape (direct, chained, indirect, crossing regions),
-    /// as segments in `out`. `None` if there is none, or if a translation is [not known yet](Translation::NotYet). Does
-    /// not consume the chain. The cold path.
+    /// The chain at `ahead` beyond the next unconsumed one, of any shape (direct, chained, indirect, crossing
+    /// regions), as segments in `out`. `None` if there is none, or if a translation is [not known
+    /// yet](Translation::NotYet). Does not consume the chain. The cold path.
     ///
     /// # Errors
-    /// A [`PeerFault`] if the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the memory, has
-    /// a descriptor of the wrong direction, or is indirect although that was not negotiated.
+    /// A [`PeerFault`] if the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the
+    /// memory, has a descriptor of the wrong direction, or is indirect although that was not negotiated.
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
@@ -423,8 +424,8 @@ pub unsafe trait DeviceQueue: Send {
     #[inline]
     fn look_ahead(&mut self) {}
 
-    /// Consumes the next simple chains, in the order in which they were peeked, and writes them back as used, with
-    /// `written(k)` bytes in `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
+    /// Consumes the next simple chains, in the order in which they were peeked, and writes them back as used,
+    /// with `written(k)` bytes in `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
     ///
     /// On an in-order readable queue this has no cost per chain.
     fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32);
@@ -436,8 +437,8 @@ pub unsafe trait DeviceQueue: Send {
         self.complete_taken(used);
     }
 
-    /// Consumes the next chains without writing them back yet. The caller may return them in any order (in order if
-    /// IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
+    /// Consumes the next chains without writing them back yet. The caller may return them in any order (in
+    /// order if IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
     fn take(&mut self, ahead: Lookahead);
 
     /// Writes back a chain consumed earlier by [`take`](Self::take).
@@ -453,8 +454,8 @@ pub unsafe trait DeviceQueue: Send {
     #[must_use = "a call that is not made leaves the driver asleep"]
     fn call_needed(&mut self) -> bool;
 
-    /// Enables or disables kicks. When enabling, returns true if a buffer is available already: the caller must not sleep
-    /// then. Enabling executes one full fence.
+    /// Enables or disables kicks. When enabling, returns true if a buffer is available already: the caller
+    /// must not sleep then. Enabling executes one full fence.
     fn set_notifications(&mut self, on: bool) -> bool;
 
     /// The position of this queue, in the format of vhost-user's `GET_VRING_BASE`. Split: the next available index.

@@ -148,7 +148,8 @@ impl DeviceSuppression {
     /// stored with release ordering after publishing, so that the fence covers the published entries.
     #[must_use = "a kick that is not sent leaves the device asleep"]
     pub fn kick_needed(&self, unasked: Unasked) -> bool {
-        // N1, pairs with N2 in the device's `set_notifications`: what was published is visible before its words are read.
+        // N1, pairs with N2 in the device's `set_notifications`: what was published is visible before its
+        // words are read.
         full_fence();
         let (notify, end) = (unasked.notify(), unasked.end());
         match self.words {

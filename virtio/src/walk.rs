@@ -186,8 +186,8 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
 
 /// `len` bytes that a [`DeviceMemory`] just translated.
 fn bytes(ptr: NonNull<u8>, len: usize) -> SharedBytes {
-    // SAFETY: `translate_part` returned this pointer for at least `len` bytes and promises that they stay valid while
-    // the memory is in use, which the borrow in `Walk` spans; the handle does not leave `read`.
+    // SAFETY: `translate_part` returned this pointer for at least `len` bytes and promises that they stay
+    // valid while the memory is in use, which the borrow in `Walk` spans; the handle does not leave `read`.
     unsafe { SharedBytes::new(ptr, len) }
 }
 

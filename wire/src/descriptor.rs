@@ -1,10 +1,11 @@
 //! File descriptors that a peer sent: counted, and closed by a thread of the peer's own port.
 //!
-//! `close(2)` can block for as long as the sender likes: for a TCP socket with `SO_LINGER` until its data is read, for a file
-//! of a FUSE file system until its program answers, for a pipe until a current writer finishes, for an eventfd because of epoll
-//! instances that watch it, and for the last descriptor of memory while that is freed. No kind of file is harmless. Therefore
-//! each port has its own thread for this ([`Closer`]), and a peer delays only descriptors of its own port. The same applies to
-//! a socket with unread messages, which may contain descriptors.
+//! `close(2)` can block for as long as the sender likes: for a TCP socket with `SO_LINGER` until its data is
+//! read, for a file of a FUSE file system until its program answers, for a pipe until a current writer
+//! finishes, for an eventfd because of epoll instances that watch it, and for the last descriptor of memory
+//! while that is freed. No kind of file is harmless. Therefore each port has its own thread for this
+//! ([`Closer`]), and a peer delays only descriptors of its own port. The same applies to a socket with unread
+//! messages, which may contain descriptors.
 
 use std::io;
 use std::net::Shutdown;
@@ -75,12 +76,12 @@ impl Drop for PeerFd {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A port's thread for operations that its peer can delay: closing descriptors, unmapping memory, signalling. It ends when all
-/// jobs are done and all clones of this value are dropped.
+/// A port's thread for operations that its peer can delay: closing descriptors, unmapping memory, signalling.
+/// It ends when all jobs are done and all clones of this value are dropped.
 ///
-/// A server uses one for all connections of a port ([`Connection::of`](crate::Connection::of)). The descriptors of the port's
-/// peers, including its connections, are charged to one account until they are closed, so a peer that sends descriptors that
-/// take long to close reaches only its own port's limit.
+/// A server uses one for all connections of a port ([`Connection::of`](crate::Connection::of)). The
+/// descriptors of the port's peers, including its connections, are charged to one account until they are
+/// closed, so a peer that sends descriptors that take long to close reaches only its own port's limit.
 ///
 /// ```
 /// use linecard_wire::ledger::Resource;
@@ -169,8 +170,8 @@ impl Closer {
         });
     }
 
-    /// Ends a connection without blocking. The peer is notified at once. If it sent unread data, the thread discards that with
-    /// its descriptors.
+    /// Ends a connection without blocking. The peer is notified at once. If it sent unread data, the thread
+    /// discards that with its descriptors.
     fn hang_up(&self, socket: UnixStream, charge: Option<Charge>) {
         // Nothing more can arrive after this.
         let _ = socket.shutdown(Shutdown::Both);

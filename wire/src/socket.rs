@@ -1,5 +1,5 @@
-//! Unix sockets for connections between the two ends: created for their owner only, and removed when dropped. The name of a
-//! socket on which no process listens is reused; a name in use is refused.
+//! Unix sockets for connections between the two ends: created for their owner only, and removed when dropped.
+//! The name of a socket on which no process listens is reused; a name in use is refused.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
@@ -120,12 +120,12 @@ impl Listener {
         Self::bind_for(path, Access::default())
     }
 
-    /// Listens at `path`, non-blocking, for the users that `access` allows, because a connected peer gets access to memory.
-    /// A socket on which no process listens any more is replaced. The name is created for its owner only; others get their
-    /// permissions before anybody can connect.
+    /// Listens at `path`, non-blocking, for the users that `access` allows, because a connected peer gets
+    /// access to memory. A socket on which no process listens any more is replaced. The name is created for
+    /// its owner only; others get their permissions before anybody can connect.
     ///
-    /// A path that begins with `@` is an abstract name (`unix(7)`): it belongs to the network namespace, has no mode or
-    /// group, and ends with the socket. Only this user and root are accepted there.
+    /// A path that begins with `@` is an abstract name (`unix(7)`): it belongs to the network namespace, has
+    /// no mode or group, and ends with the socket. Only this user and root are accepted there.
     ///
     /// ```
     /// use linecard_wire::socket::{Access, Listener};
@@ -164,8 +164,9 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Uses a listening socket from a service manager, or from a container runtime that bound it in another network or
-    /// mount namespace. Makes it non-blocking and close-on-exec. Its name remains when this value is dropped.
+    /// Uses a listening socket from a service manager, or from a container runtime that bound it in another
+    /// network or mount namespace. Makes it non-blocking and close-on-exec. Its name remains when this value
+    /// is dropped.
     ///
     /// ```
     /// use linecard_wire::socket::{Listener, connect};
@@ -195,8 +196,8 @@ impl Listener {
         Ok(Self { socket, path, identity: None, own_user_only: false, removed: AtomicBool::new(false) })
     }
 
-    /// As [`from_fd`](Self::from_fd), with a duplicate of the descriptor of this number, which this process inherited. The
-    /// number stays open, so that it can be used again after this value is dropped.
+    /// As [`from_fd`](Self::from_fd), with a duplicate of the descriptor of this number, which this process
+    /// inherited. The number stays open, so that it can be used again after this value is dropped.
     ///
     /// # Errors
     /// As `from_fd`; also [`SocketError::NotListening`] if no descriptor has this number.
@@ -204,8 +205,8 @@ impl Listener {
         duplicate(number).and_then(Self::from_fd)
     }
 
-    /// Passes the socket to a successor, which has a duplicate of its descriptor and gets the result. When this value is
-    /// dropped, the name stays, and the successor gets waiting connections.
+    /// Passes the socket to a successor, which has a duplicate of its descriptor and gets the result. When
+    /// this value is dropped, the name stays, and the successor gets waiting connections.
     pub fn leave_name(&self) -> ListenerName {
         let left = self.removed.swap(true, Relaxed);
         let file = self.identity.filter(|_| !left).map_or([0; 2], |(device, inode)| [device, inode]);
@@ -434,15 +435,15 @@ pub fn check_path(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Connects to the socket at `path` without waiting: a listener whose queue is full is an error. The result is
-/// non-blocking. Needs `/proc`.
+/// Connects to the socket at `path` without waiting: a listener whose queue is full is an error. The result
+/// is non-blocking. Needs `/proc`.
 ///
-/// A symbolic link at the end of `path` is not followed, because the directory may belong to another user, who could
-/// redirect this process to a third user's socket. Links in earlier components are followed.
+/// A symbolic link at the end of `path` is not followed, because the directory may belong to another user,
+/// who could redirect this process to a third user's socket. Links in earlier components are followed.
 ///
 /// # Errors
-/// The system's error; `ConnectionRefused` if no process listens or `path` is not a socket; `InvalidInput` if it is a
-/// symbolic link.
+/// The system's error; `ConnectionRefused` if no process listens or `path` is not a socket; `InvalidInput` if
+/// it is a symbolic link.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = sys::stream_socket()?;
     sys::connect(socket.as_fd(), path)?;

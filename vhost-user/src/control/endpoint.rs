@@ -35,7 +35,8 @@ const GATE_INTERVAL: Duration = Duration::from_millis(1);
 const GATE_LOOKS: u32 = 64;
 /// Messages processed before commands and deadlines are checked.
 const MESSAGES_PER_TURN: usize = 32;
-/// Closings of the gates that may follow each other without delay: more than the setup of all queues of a port needs.
+/// Closings of the gates that may follow each other without delay: more than the setup of all queues of a
+/// port needs.
 const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used without delay.
 const BUSY_MICROS: u32 = 1_000_000;
@@ -134,8 +135,8 @@ impl Endpoint {
         }
     }
 
-    /// Charges `time` to the frontend. A frontend that floods its port with requests delays only itself: once its budget is
-    /// spent, its requests are not read for a while.
+    /// Charges `time` to the frontend. A frontend that floods its port with requests delays only itself: once
+    /// its budget is spent, its requests are not read for a while.
     pub(super) fn spent(&mut self, time: Duration) {
         let per_second = self.ledger.control_micros();
         self.time.spend(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
@@ -146,8 +147,8 @@ impl Endpoint {
         }
     }
 
-    /// Closes all gates if the budget allows another interruption of the pollers and no poller is inside. Charges the
-    /// budget on success.
+    /// Closes all gates if the budget allows another interruption of the pollers and no poller is inside.
+    /// Charges the budget on success.
     fn close_gates(&mut self) -> bool {
         let allowed = self.closings.allows(Instant::now(), self.ledger.interruptions());
         if self.closings.is_news() {
@@ -180,8 +181,8 @@ impl Endpoint {
         [message, link.first, link.session.next_question()].into_iter().flatten().min()
     }
 
-    /// Does everything that is due: connects, disconnects frontends that are late or removed memory, resumes postponed
-    /// requests.
+    /// Does everything that is due: connects, disconnects frontends that are late or removed memory, resumes
+    /// postponed requests.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             return;
@@ -270,8 +271,8 @@ impl Endpoint {
         }
     }
 
-    /// Processes a batch of messages. The gates stay closed from the first message that needs them until one is answered or
-    /// the batch ends: one fence serves them all, and an answer holds for the polling threads.
+    /// Processes a batch of messages. The gates stay closed from the first message that needs them until one
+    /// is answered or the batch ends: one fence serves them all, and an answer holds for the polling threads.
     fn take_turn(&mut self) {
         let mut held = false;
         self.kept.unsettle();
@@ -354,8 +355,8 @@ impl Endpoint {
 
     /// Ends everything, and waits for busy gates for at most `patience`.
     ///
-    /// A poller that is stuck inside a burst keeps its ring, and with it the mapped memory, until it leaves; then it finds
-    /// its gate closed.
+    /// A poller that is stuck inside a burst keeps its ring, and with it the mapped memory, until it leaves;
+    /// then it finds its gate closed.
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
         if self.is_the_predecessors() {
             self.abandon();

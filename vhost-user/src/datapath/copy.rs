@@ -76,11 +76,13 @@ unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
 unsafe fn copy_block<const N: usize>(dst: *mut u8, src: *const u8, at: usize) {
     // SAFETY: `at + N` bytes of the source are in one allocation (the caller's condition).
     let from = unsafe { src.add(at) };
-    // SAFETY: `N` bytes from `at` on are readable; another process may change them meanwhile, and any bytes are a value.
+    // SAFETY: `N` bytes from `at` on are readable; another process may change them meanwhile, and any bytes
+    // are a value.
     let block = unsafe { from.cast::<[u8; N]>().read_unaligned() };
     // SAFETY: `at + N` bytes of the destination are in one allocation (the caller's condition).
     let to = unsafe { dst.add(at) };
-    // SAFETY: `N` bytes from `at` on are writable, and do not overlap the source, from which they have been copied already.
+    // SAFETY: `N` bytes from `at` on are writable, and do not overlap the source, from which they have been
+    // copied already.
     unsafe { to.cast::<[u8; N]>().write_unaligned(block) };
 }
 
@@ -142,7 +144,8 @@ mod tests {
                 let mut target = vec![0u8; 320];
                 // SAFETY: both ranges lie inside their vectors.
                 let (to, from) = (target[10..].as_mut_ptr(), source[shift..].as_ptr());
-                // SAFETY: both ranges lie inside their vectors, which are different allocations and do not overlap.
+                // SAFETY: both ranges lie inside their vectors, which are different allocations and do not
+                // overlap.
                 unsafe { copy(to, from, len) };
                 assert_eq!(target[10..10 + len], source[shift..shift + len]);
                 assert!(target[..10].iter().chain(&target[10 + len..]).all(|byte| *byte == 0), "{len}");

@@ -140,8 +140,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         stats.moved(taken, bytes);
     }
 
-    /// The number of `chains`, from the front, that hold a frame that fits a packet of `room` bytes. Prefetches their
-    /// payload. Without offloads, the header is not read and its line is not prefetched.
+    /// The number of `chains`, from the front, that hold a frame that fits a packet of `room` bytes.
+    /// Prefetches their payload. Without offloads, the header is not read and its line is not prefetched.
     #[inline(always)]
     pub(super) fn survey(&self, chains: &[Chain], room: u32) -> usize {
         let header = self.header;
@@ -193,8 +193,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         bytes
     }
 
-    /// Receives chains that the fast path left, unless the next one is plain: a plain chain that arrived since is left to the
-    /// next burst's fast path, if that is in use.
+    /// Receives chains that the fast path left, unless the next one is plain: a plain chain that arrived
+    /// since is left to the next burst's fast path, if that is in use.
     #[cold]
     #[inline(never)]
     fn others(
@@ -291,8 +291,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         // SAFETY: at most the length of `bytes`.
         unsafe { Cursor::new(self.segments.pieces()).read(bytes.as_mut_ptr(), len, || true) };
         let header = NetHeader::from_bytes(bytes);
-        // A driver cannot vouch for a checksum (virtio 1.3, Network Device: Packet Transmission), so a claim that it was
-        // validated is not passed on.
+        // A driver cannot vouch for a checksum (virtio 1.3, Network Device: Packet Transmission), so a claim
+        // that it was validated is not passed on.
         let header = NetHeader { flags: header.flags & NEEDS_CSUM, ..header };
         header.is_plain()
             || header
@@ -352,8 +352,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Ok(Done { packets, call: self.publish(completed) })
     }
 
-    /// Publishes if a chain was completed, and decides whether to notify the driver: at once if the driver seems to want it,
-    /// otherwise at the next poll without packets, so that a busy poller needs no fence.
+    /// Publishes if a chain was completed, and decides whether to notify the driver: at once if the driver
+    /// seems to want it, otherwise at the next poll without packets, so that a busy poller needs no fence.
     #[inline(always)]
     fn publish(&mut self, completed: bool) -> bool {
         if completed {
@@ -449,8 +449,8 @@ pub(super) fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
     unsafe { &mut *(&raw mut *places as *mut [MaybeUninit<NonNull<Meta>>]) }
 }
 
-/// Fills `n` places with raw packets, or fewer if the pool is nearly empty: `n` is halved until the pool has enough. Returns
-/// the number.
+/// Fills `n` places with raw packets, or fewer if the pool is nearly empty: `n` is halved until the pool has
+/// enough. Returns the number.
 #[inline(always)]
 pub(super) fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
     let mut n = n;

@@ -96,8 +96,8 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             // SAFETY: `survey` compared `written` with `chain.len`, and the queue checked `chain.len` bytes.
             unsafe { write_header(chain.ptr, self.header) };
             let to = chain.ptr.wrapping_add(self.header as usize);
-            // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them. No run of a source
-            // lies in the memory of this port.
+            // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them. No
+            // run of a source lies in the memory of this port.
             unsafe { packet.copy_to(to, len as usize) };
             bytes += u64::from(len);
         }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use linecard_eal::Clock;
 
-/// Half of what a burst may spend on page faults. Faults in the first half are ignored; a fault in the second half ends the burst.
+/// Half of what a burst may spend on page faults. Faults in the first half are ignored; a fault in the second
+/// half ends the burst.
 const HALF: Duration = Duration::from_micros(250);
 /// Pieces between two readings of the clock. A piece is rarely more than a page.
 const PIECES: u32 = 4;

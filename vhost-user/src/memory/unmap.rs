@@ -14,8 +14,8 @@ pub(super) fn unmap(mapping: MmapRaw) {
     for at in (0..mapping.len()).step_by(STEP) {
         let len = STEP.min(mapping.len() - at);
         let start = mapping.as_mut_ptr().wrapping_add(at);
-        // If the kernel refuses, dropping the mapping does it at once. SAFETY: the range is in a mapping that
-        // is not in use any more.
+        // If the kernel refuses, dropping the mapping does it at once.
+        // SAFETY: the range is in a mapping that is not in use any more.
         unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
     }
 }

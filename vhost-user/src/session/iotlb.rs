@@ -6,8 +6,8 @@
 //!   INVALIDATE ──► Table ──► pollers leave their bursts ──► acknowledgement
 //! ```
 //!
-//! The areas of a ring are translated, too. A ring without a translation of its areas is treated as not started; if a
-//! translation is invalidated, the ring stops at its position.
+//! The areas of a ring are translated, too. A ring without a translation of its areas is treated as not
+//! started; if a translation is invalidated, the ring stops at its position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -59,8 +59,8 @@ struct RingUse {
 pub(crate) struct Translations {
     iotlb: Iotlb,
     rings: Vec<RingUse>,
-    /// Requests that the frontend has not answered, and their times: those that rings and their next chains need, and
-    /// prefetches.
+    /// Requests that the frontend has not answered, and their times: those that rings and their next chains
+    /// need, and prefetches.
     asked: Vec<(Want, Instant)>,
 }
 
@@ -87,9 +87,9 @@ impl Translations {
         }
     }
 
-    /// Adds a translation, and forgets the misses that it satisfies. A translation may be invalidated before anybody looks
-    /// again, and a request for pages that the driver has finished with is an error (QEMU reports a fault to the guest).
-    /// Returns whether it replaced another translation.
+    /// Adds a translation, and forgets the misses that it satisfies. A translation may be invalidated before
+    /// anybody looks again, and a request for pages that the driver has finished with is an error (QEMU
+    /// reports a fault to the guest). Returns whether it replaced another translation.
     fn update(&mut self, entry: Entry) -> bool {
         self.look_for_misses();
         let changed = self.iotlb.update(entry);
@@ -103,9 +103,10 @@ impl Translations {
         changed
     }
 
-    /// Removes translations that overlap with the range from `first` to `last`, and forgets the misses noted there: a
-    /// poller may have noted a miss that was satisfied and used since, and a request for pages that the driver has finished
-    /// with is an error. A poller that still needs the page sees the change and notes the miss again.
+    /// Removes translations that overlap with the range from `first` to `last`, and forgets the misses noted
+    /// there: a poller may have noted a miss that was satisfied and used since, and a request for pages that
+    /// the driver has finished with is an error. A poller that still needs the page sees the change and notes
+    /// the miss again.
     fn take_back(&mut self, (first, last): (u64, u64)) {
         self.look_for_misses();
         let stays = |(page, _): Want| page > last || page.saturating_add(PAGE - 1) < first;
@@ -175,7 +176,8 @@ impl Session {
         }
     }
 
-    /// The view of the translations for the path of ring `index`, and the reader that reports when the path uses it.
+    /// The view of the translations for the path of ring `index`, and the reader that reports when the path
+    /// uses it.
     pub(super) fn window(&mut self, index: usize) -> Option<(Window, Reader<Arc<Kept>>)> {
         let Translations { iotlb, rings, .. } = self.translations.as_mut()?;
         let ring = rings.get_mut(index)?;
@@ -258,8 +260,8 @@ impl Session {
         Ok(self.translations.as_mut().ok_or(unasked)?.update(entry))
     }
 
-    /// The answer to a request that removed translations. It is sent once no poller is inside a burst that may still use
-    /// them.
+    /// The answer to a request that removed translations. It is sent once no poller is inside a burst that
+    /// may still use them.
     fn once_left(&self, request: u32) -> Answer {
         let rings = self.translations.as_ref().map_or(&[][..], |translations| &translations.rings);
         let inside: Vec<_> = rings
@@ -288,7 +290,8 @@ impl Session {
             wants.iter().filter(|(_, access)| *access == Access::Write).map(|(page, _)| *page).collect();
         wants.retain(|(page, access)| *access == Access::Write || !written.contains(page));
         wants.retain(|want| translations.iotlb.is_missing(*want));
-        // Prefetches are not requested again before they are needed, as long as there is room to remember them.
+        // Prefetches are not requested again before they are needed, as long as there is room to remember
+        // them.
         let room = translations.asked.len() < MOST_ASKED;
         let answerable = self.channel.is_some();
         translations
@@ -386,8 +389,8 @@ impl Translations {
     }
 }
 
-/// The addresses of a message, from the first to the last. An empty or overflowing range extends to the last address:
-/// removing too much costs requests, removing too little is wrong.
+/// The addresses of a message, from the first to the last. An empty or overflowing range extends to the last
+/// address: removing too much costs requests, removing too little is wrong.
 fn range_of(told: &IotlbMessage) -> (u64, u64) {
     let last = told.size.checked_sub(1).and_then(|ahead| told.iova.checked_add(ahead));
     (told.iova, last.unwrap_or(u64::MAX))

@@ -43,8 +43,8 @@ impl Session {
 
     /// Stops the rings `indices`, because the frontend sets `what` again. Refuses if one of them is enabled.
     ///
-    /// A frontend has finished with a ring that is started and disabled: Cloud Hypervisor only disables the rings of a
-    /// restarted guest, and configures them again.
+    /// A frontend has finished with a ring that is started and disabled: Cloud Hypervisor only disables the
+    /// rings of a restarted guest, and configures them again.
     pub(super) fn make_idle(
         &mut self,
         indices: Range<usize>,
@@ -282,8 +282,8 @@ impl Session {
         }))
     }
 
-    /// Rebuilds all started rings from their memory, after the process that used them was killed. Buffers that it had taken and
-    /// not returned are still in the rings.
+    /// Rebuilds all started rings from their memory, after the process that used them was killed. Buffers
+    /// that it had taken and not returned are still in the rings.
     ///
     /// # Errors
     /// A ring cannot be built.
@@ -336,8 +336,8 @@ impl Session {
         self.warn_of_short_log();
     }
 
-    /// Rebuilds the running rings among `indices` at their position, after a setting has changed that may change while packets
-    /// flow. A ring that is no longer in shared memory stops.
+    /// Rebuilds the running rings among `indices` at their position, after a setting has changed that may
+    /// change while packets flow. A ring that is no longer in shared memory stops.
     ///
     /// No buffer is in flight: a burst returns all buffers that it takes, and no poller is inside one.
     pub(super) fn rebuild(&mut self, indices: Range<usize>, slots: &mut Slots<'_>) {

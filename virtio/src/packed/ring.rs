@@ -41,8 +41,8 @@ impl Ring {
     /// The two words at `place`: address; length, id and flags.
     #[inline(always)]
     pub(super) fn desc(&self, place: RingPosition) -> [Shared<u64>; 2] {
-        // SAFETY: a `RingPosition` is only made by `start`, `next` and `forward` with the size of the ring it is used on,
-        // which keep `slot < size`.
+        // SAFETY: a `RingPosition` is only made by `start`, `next` and `forward` with the size of the ring it
+        // is used on, which keep `slot < size`.
         unsafe { self.desc_unchecked(usize::from(place.slot)) }
     }
 

@@ -38,7 +38,8 @@ impl SplitControl {
         self.avail = self.avail.wrapping_add(1);
         // Requests a notification for the answer to this request.
         self.ring.used_event.store(self.used, Relaxed);
-        // D1, pairs with the device's acquire load of avail.idx: the chain and the event before it are visible.
+        // D1, pairs with the device's acquire load of avail.idx: the chain and the event before it are
+        // visible.
         self.ring.avail_idx.store(self.avail, Release);
     }
 

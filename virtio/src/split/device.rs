@@ -85,7 +85,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     /// `known` chains are still processed first, as with every other fault.
     #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
-        // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are visible.
+        // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are
+        // visible.
         let to = self.ring.avail_idx.load(Acquire);
         let (window, held) = (to.wrapping_sub(self.next), self.next.wrapping_sub(self.used));
         let size = self.ring.size();

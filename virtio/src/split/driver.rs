@@ -286,7 +286,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn publish(&mut self) {
-        // D1, pairs with the device's acquire load of avail.idx: descriptors and entries before it are visible.
+        // D1, pairs with the device's acquire load of avail.idx: descriptors and entries before it are
+        // visible.
         self.ring.avail_idx.store(self.avail, Release);
         self.notify.published(self.avail.wrapping_sub(self.published));
         self.published = self.avail;

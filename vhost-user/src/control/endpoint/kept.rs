@@ -15,8 +15,8 @@ use super::{Endpoint, Link};
 use crate::peer::{Peer, tell};
 use crate::session::Left;
 
-/// Jobs of the closing thread above which state is not stored: storing closes the descriptors stored before, and the frontend that
-/// sent them can make closing slow.
+/// Jobs of the closing thread above which state is not stored: storing closes the descriptors stored before,
+/// and the frontend that sent them can make closing slow.
 const BACKLOG: usize = 2;
 
 /// The place where a port's state is stored, and whether the stored state is current.
