@@ -1,4 +1,4 @@
-//! The arguments of `net_virtio_user`, as DPDK has them.
+//! The arguments of `net_virtio_user`, with the names that DPDK uses.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -11,32 +11,32 @@ use linecard_wire::Closer;
 use crate::backend::Connect;
 use crate::{kernel, vhost_user};
 
-/// The driver over sockets and devices of the kernel.
+/// The name of the driver for sockets and kernel devices.
 pub(crate) const NAME: &str = "net_virtio_user";
 
-/// Most queue pairs: what the number of a vhost-user ring, one byte, has room for.
+/// The most queue pairs: a vhost-user ring number is one byte.
 pub(crate) const MAX_PAIRS: u16 = 128;
 
-/// What the user asked for; DPDK's names and defaults.
+/// The options that the user gave, with DPDK's names and defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) name: String,
-    /// The driver, as it is shown.
+    /// The driver name that is shown to users.
     pub(crate) driver: &'static str,
     pub(crate) queues: u16,
-    /// Descriptors of each receive ring, and of each transmit ring; at most so many, once the port is started.
+    /// The most descriptors of each receive ring and of each transmit ring once the port is started.
     pub(crate) rx_queue_size: u16,
     pub(crate) tx_queue_size: u16,
     pub(crate) mac: Option<[u8; 6]>,
-    /// The device has an address of its own, and the port uses it.
+    /// Whether the device has an address of its own that the port uses.
     pub(crate) device_mac: bool,
     pub(crate) mrg_rxbuf: bool,
     pub(crate) in_order: bool,
     pub(crate) packed_vq: bool,
     pub(crate) event_idx: bool,
-    /// Mbit/s to report.
+    /// The speed to report, in Mbit/s.
     pub(crate) speed: Option<u32>,
-    /// Asked for when the port is configured, not by arguments.
+    /// The offloads, which come from the port configuration instead of the arguments.
     pub(crate) offloads: Offloads,
 }
 
@@ -46,7 +46,7 @@ pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket o
 [,rx_queue_size=N][,tx_queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
 
 impl Options {
-    /// Reads what is about the device, however it is reached.
+    /// Reads the arguments about the device itself, which are the same for every transport.
     pub(crate) fn parse(args: &DevArgs) -> Result<Self, Error> {
         let sizes = 1..=linecard_virtio::layout::MAX_SIZE;
         let queue_size = args.number("queue_size", sizes.clone())?.unwrap_or(256);
@@ -65,8 +65,9 @@ impl Options {
             speed: args.number("speed", 0..=u32::MAX)?.filter(|speed| *speed != u32::MAX),
             offloads: Offloads::default(),
         };
-        // A vhost-user backend has no control queue, what is asked of one is always done by the port, and a vDPA device's is
-        // used where there is one; and every path here is written to be vectorised: both switches change nothing.
+        // Both switches change nothing. A vhost-user backend has no control queue: the port carries out
+        // control requests itself. The control queue of a vDPA device is always used. Every path here is
+        // written to be vectorised.
         args.flag("cq")?;
         args.flag("vectorized")?;
         let layout = if options.packed_vq { Layout::Packed } else { Layout::Split };
@@ -83,8 +84,8 @@ impl Options {
         [self.rx_queue_size, self.tx_queue_size]
     }
 
-    /// The same for a port that is configured with these depths: no ring has more descriptors than that, and each a power of two
-    /// of them, so that it fits either layout.
+    /// Returns the options for a port that is configured with these depths. No ring has more descriptors than
+    /// its depth, and a reduced size is a power of two, which suits either layout.
     pub(crate) fn with_depths(&self, rx: u16, tx: u16) -> Self {
         Self {
             rx_queue_size: ring_size(self.rx_queue_size, rx),
@@ -94,7 +95,7 @@ impl Options {
     }
 }
 
-/// Descriptors of a ring that may have `most` and was asked to have `depth`.
+/// Returns the size of a ring that may have `most` descriptors and is requested with `depth`.
 fn ring_size(most: u16, depth: u16) -> u16 {
     if depth >= most { most } else { 1 << depth.max(1).ilog2() }
 }
@@ -109,7 +110,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Reads what is about the way to the device; what is at the path decides which one it is.
+    /// Reads the arguments about the transport. The file at `path` decides which transport it is.
     fn parse(args: &DevArgs, options: &Options) -> Result<Self, Error> {
         if let Some(number) = args.number("fd", 0..=RawFd::MAX)? {
             return Self::parse_passed(args, number);
@@ -128,7 +129,7 @@ impl Transport {
         vhost_user::SocketOptions::parse(args, path).map(Self::Socket)
     }
 
-    /// A socket that was passed.
+    /// Reads the arguments of a socket that was passed as a descriptor.
     fn parse_passed(args: &DevArgs, number: RawFd) -> Result<Self, Error> {
         const OTHERS: [&str; 7] = ["path", "server", "mode", "group", "iface", "tap_fd", "vhost_fd"];
         if let Some(other) = OTHERS.into_iter().find(|key| args.value(key).is_some()) {
@@ -140,7 +141,8 @@ impl Transport {
         vhost_user::SocketOptions::passed(args, number).map(Self::Socket)
     }
 
-    /// Makes what has to be there before the device is looked for: a server listens, an interface exists.
+    /// Creates everything that must exist before the device is looked for: a server socket that listens, an
+    /// interface.
     pub(crate) fn open(self, closer: Closer) -> Result<Arc<dyn Connect>, crate::Error> {
         match self {
             Self::Socket(place) => place.open(closer),
@@ -148,7 +150,8 @@ impl Transport {
         }
     }
 
-    /// Descriptors that it takes for each queue pair, beside those of the rings.
+    /// Returns the number of descriptors that the transport takes for each queue pair, besides those of the
+    /// rings.
     pub(crate) const fn pair_descriptors(&self) -> u64 {
         match self {
             Self::Socket(_) => 0,
@@ -157,9 +160,9 @@ impl Transport {
     }
 }
 
-/// What the arguments of a device say: what it is, and how it is reached.
+/// Parses a device's arguments into its options and its transport.
 pub(crate) fn parse(args: &DevArgs) -> Result<(Options, Transport), Error> {
-    // A path that is missing is said first.
+    // A missing path is reported before any other problem.
     if args.value("fd").is_none() {
         args.required("path")?;
     }

@@ -1,4 +1,4 @@
-//! What any thread may ask of a started port.
+//! The control interface of a started port, usable from any thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,49 +22,49 @@ use crate::negotiate::guest_offloads;
 use crate::queue::PathName;
 use crate::thread::Waiter;
 
-/// In the place of a speed.
+/// Stands for an unknown speed.
 const UNKNOWN: u32 = u32::MAX;
 
-/// A port's state that its queues, its control thread and its users share.
+/// The state that a port's queues, its control thread and its users share.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) options: Options,
     pub(crate) rx_names: Vec<Arc<PathName>>,
     pub(crate) tx_names: Vec<Arc<PathName>>,
-    /// What each transmit queue lost with a backend, for captures.
+    /// The packets that each transmit queue lost with a backend, for captures.
     pub(crate) missing: Vec<Arc<Missing>>,
     local: LocalControl<RxLoss, TxLoss>,
-    /// There is a device.
+    /// Whether there is a device.
     up: AtomicBool,
-    /// The device's own link is up.
+    /// Whether the device's own link is up.
     link: AtomicBool,
-    /// What the device says of its medium: Mbit/s, `UNKNOWN` where it says nothing, and whether it is full duplex.
+    /// The device's medium: Mbit/s (`UNKNOWN` if the device reports none), and whether it is full duplex.
     speed: AtomicU32,
     full_duplex: AtomicBool,
     features: Mutex<String>,
-    /// Why there is no device, since it is gone.
+    /// The reason why there is no device.
     reason: Mutex<String>,
-    /// How often the backend was woken for each ring.
+    /// The number of notifications sent to the backend for each ring.
     notifications: Vec<(RingId, Arc<Notifications>)>,
-    /// Packets of each queue by class, while they are counted.
+    /// The packets of each queue by class, while class counting is on.
     pub(crate) rx_classes: Vec<Arc<ClassCounters>>,
     pub(crate) tx_classes: Vec<Arc<ClassCounters>>,
-    /// What is received; the device's, so that it outlives a stop.
+    /// The receive filter. It belongs to the device, so that it outlives a stop.
     filter: Arc<RxFilter>,
-    /// How flows are spread.
+    /// The distribution of flows over the receive queues.
     rss: Arc<Rss>,
-    /// Receive offloads that are on, of those that the port was started with.
+    /// The receive offloads that are on, among those that the port was started with.
     rx_offloads: AtomicU64,
-    /// The device can be told of other ones while it runs.
+    /// Whether the device can switch offloads while it runs.
     switches_offloads: AtomicBool,
-    /// Of the control thread, which tells the device.
+    /// Wakes the control thread, which passes changes on to the device.
     waiter: OnceLock<Arc<Waiter>>,
-    /// Queues that are to be stopped, whether there is a device or not.
+    /// The queues that the user stopped, whether there is a device or not.
     rx_stopped: Vec<AtomicBool>,
     tx_stopped: Vec<AtomicBool>,
-    /// What others ask of the control thread.
+    /// Requests of other threads to the control thread.
     pub(crate) asks: Asks,
-    /// Who is told when the link goes up or down.
+    /// The subscribers to changes of the link.
     link_events: Arc<LinkEvents>,
 }
 
@@ -110,7 +110,7 @@ impl State {
         }
     }
 
-    /// Has these queues wait for their start.
+    /// Marks these queues as stopped until the user starts them.
     pub(crate) fn defer(&self, queues: &[QueueId]) {
         queues.iter().for_each(|queue| self.set_stopped(ring_of(*queue), true));
     }
@@ -124,7 +124,7 @@ impl State {
         marks.get(usize::from(ring.queue()))
     }
 
-    /// Whether a queue is to be stopped.
+    /// Returns whether the user stopped a queue.
     pub(crate) fn is_stopped(&self, ring: RingId) -> bool {
         self.stop_mark(ring).is_some_and(|mark| mark.load(Ordering::Acquire))
     }
@@ -133,14 +133,14 @@ impl State {
         self.stop_mark(ring).into_iter().for_each(|mark| mark.store(stopped, Ordering::Release));
     }
 
-    /// Has a queue started or stopped, now or when there is a device.
+    /// Starts or stops a queue, now or as soon as there is a device.
     fn turn(&self, queue: QueueId, stopped: bool) -> Result<(), PmdError> {
         self.local.check_queue(queue)?;
         self.set_stopped(ring_of(queue), stopped);
         self.ask(queue, Question::Settled).map(drop)
     }
 
-    /// What the control thread answers; 0 where there is no device.
+    /// Asks the control thread and waits for the answer; 0 without a device.
     fn ask(&self, queue: QueueId, question: Question) -> Result<u16, PmdError> {
         let Some(waiter) = self.waiter.get().filter(|_| self.up.load(Ordering::Acquire)) else {
             return Ok(0);
@@ -154,7 +154,7 @@ impl State {
         })
     }
 
-    /// Tells whoever wants to know that the link may have changed.
+    /// Informs the subscribers that the link may have changed.
     fn tell_link(&self) {
         self.link_events.tell(self.link());
     }
@@ -164,8 +164,8 @@ impl State {
         self.local.counters()
     }
 
-    /// How often the backend was woken for each queue that is in use, and of transmit queues how many bursts woke it neither at once
-    /// nor later (`known` has their number): a burst that is asked about later never woke it itself.
+    /// Returns the notifications of each queue in use and, of transmit queues, the bursts (counted in
+    /// `known`) without one. Each notification belongs to one burst, whether it was sent at once or later.
     fn notifications(&self, known: &[(String, u64)]) -> Vec<(String, u64)> {
         let mut all = Vec::new();
         for (ring, notifications) in &self.notifications {
@@ -187,7 +187,7 @@ impl State {
         all
     }
 
-    /// What is received.
+    /// The receive filter.
     pub(crate) fn filter(&self) -> &Arc<RxFilter> {
         &self.filter
     }
@@ -197,7 +197,7 @@ impl State {
         &self.rss
     }
 
-    /// Has `waiter`'s thread look for what was asked.
+    /// Makes `waiter`'s thread serve the requests.
     pub(crate) fn served_by(&self, waiter: &Arc<Waiter>) {
         let _ = self.waiter.set(waiter.clone());
         let notified = waiter.clone();
@@ -213,12 +213,12 @@ impl State {
         RxOffloads::from_bits_retain(self.rx_offloads.load(Ordering::Acquire))
     }
 
-    /// What the device may leave to the port now.
+    /// Returns the offloads that the device may leave to the port now.
     pub(crate) fn guest_offloads(&self) -> Features {
         guest_offloads(self.rx_offloads(), self.options.mrg_rxbuf)
     }
 
-    /// Frames can pass from now on. `details` is what was agreed besides features.
+    /// Marks the port as up: frames can pass. `details` describes what was agreed besides features.
     pub(crate) fn set_up(&self, features: Features, details: &str) {
         let join = if details.is_empty() { "" } else { "; " };
         *self.agreed() = format!("{features}{join}{details}");
@@ -229,18 +229,18 @@ impl State {
         self.tell_link();
     }
 
-    /// Why there is no device, in words.
+    /// Records why there is no device, in words.
     pub(crate) fn set_reason(&self, reason: &str) {
         reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What the device says about its medium.
+    /// Records the device's medium.
     pub(crate) fn set_medium(&self, speed: Option<u32>, full_duplex: bool) {
         self.speed.store(speed.unwrap_or(UNKNOWN), Ordering::Relaxed);
         self.full_duplex.store(full_duplex, Ordering::Relaxed);
     }
 
-    /// What the device says about its own link.
+    /// Records the state of the device's own link.
     pub(crate) fn set_link(&self, up: bool) {
         if self.link.swap(up, Ordering::AcqRel) != up {
             tracing::info!("{}: the link of the device is {}", self.name(), if up { "up" } else { "down" });
@@ -248,13 +248,13 @@ impl State {
         }
     }
 
-    /// What was negotiated, in words.
+    /// Returns the negotiated features, in words.
     fn agreed(&self) -> MutexGuard<'_, String> {
         // A string is whole even if a writer panicked.
         self.features.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend is gone.
+    /// Marks the port as down: the backend is gone.
     pub(crate) fn set_down(&self) {
         self.up.store(false, Ordering::Release);
         self.switches_offloads.store(false, Ordering::Release);
@@ -341,7 +341,7 @@ impl PortControl for State {
         let able = self.switches_offloads.load(Ordering::Acquire) && new.is_empty();
         let possible = gone.is_empty() || able && switched.contains(gone);
         if !possible {
-            // The answer of a port that can switch nothing.
+            // The same answer as a port that cannot switch any offload.
             return self.local.set_rx_offloads(asked);
         }
         self.rx_offloads.store(asked.bits(), Ordering::Release);
@@ -365,7 +365,7 @@ impl PortControl for State {
         true
     }
 
-    /// The classes are there once they were counted; a runt is undersized as well.
+    /// Class counters appear once something was counted. A runt also counts as undersized.
     fn xstats(&self) -> Vec<(String, u64)> {
         let mut all = self.local.xstats();
         all.extend(self.notifications(&all));

@@ -1,4 +1,4 @@
-//! The device behind `net_virtio_user`: opened, started, stopped, started again.
+//! The device behind `net_virtio_user`: opening, starting, stopping, starting again.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -31,39 +31,40 @@ use crate::session::{Inside, START, Session};
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::tx::LONGEST;
 
-/// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
+/// The bytes of a frame beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
 /// The smallest MTU of IPv4.
 const MIN_MTU: u16 = 68;
-/// Time for the answers of a backend that was found late.
+/// The time for the answers of a backend that was found only at the end of the wait.
 const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
 /// An opened port.
 pub(crate) struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
-    /// What the port receives; kept while it is stopped.
+    /// The receive filter; it is kept while the port is stopped.
     filter: Arc<RxFilter>,
     thread: ControlThread,
     /// The port's own descriptors.
     own: Own,
-    /// What kicks may cost who polls the port.
+    /// The time that kicks may cost the threads which poll the port.
     signal_budget: Arc<SignalBudget>,
     memory: Memory,
     connect: Arc<dyn Connect>,
-    /// The longest packets that the device takes, where it said so when it was found.
+    /// The device's longest packets, if the device reported a maximum when it was found.
     max_mtu: Option<u16>,
-    /// A backend that was found while probing and is used by the first start.
+    /// The backend that was found while probing; the first start uses it.
     first: Option<Box<dyn Backend>>,
-    /// Comes to its end when the port is stopped.
+    /// The running session; completes when the port is stopped.
     life: Option<Pending<()>>,
 }
 
 impl VirtioDevice {
-    /// A port over what `connect` finds. Its signals are charged to `signal_budget`, its own descriptors were to `own`.
+    /// Opens a port over the device that `connect` finds. Its signals are charged to `signal_budget`; its own
+    /// descriptors are already charged to `own`.
     ///
     /// # Errors
-    /// What `connect` says; the limits of this process.
+    /// An error of `connect`; the limits of this process.
     pub(crate) fn open(
         context: &ProbeContext,
         options: Options,
@@ -90,13 +91,13 @@ impl VirtioDevice {
         Ok(Box::new(device))
     }
 
-    /// Finds the backend, unless it comes in its own time.
+    /// Finds the backend, unless backends connect on their own.
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
         if self.connect.comes_by_itself() {
             return Ok(());
         }
         let connect = self.connect.clone();
-        // A backend that was found late still gets the time for an answer.
+        // A backend that is found at the last moment still gets the time for an answer.
         let timeouts = ConnectTimeouts { until: after(wait), answer: FIRST_ANSWER };
         let found = self.thread.spawn(move |waiter| {
             let mut found = connect.connect(waiter, timeouts)?;
@@ -115,7 +116,8 @@ impl VirtioDevice {
         Ok(())
     }
 
-    /// Queue pairs possible: what was asked for, and what the backend has when it is known.
+    /// Returns the possible number of queue pairs: the number requested, limited by the backend's if it is
+    /// known.
     fn max_pairs(&self) -> u16 {
         let offered = self.first.as_ref().map_or(u16::MAX, |first| first.offer().pairs.max(1));
         self.options.queues.min(offered)
@@ -139,7 +141,8 @@ impl VirtioDevice {
         Ok(())
     }
 
-    /// Rings for `pairs` queue pairs, of the sizes in `options`, and the domain that has nothing else in it.
+    /// Creates the rings of `pairs` queue pairs, with the sizes in `options`, in a domain that holds nothing
+    /// else.
     fn rings(&self, pairs: u16, options: &Options) -> Result<(Arc<Domain>, Vec<RingZone>), PmdError> {
         let name = &self.options.name;
         let failed = |error| match error {
@@ -159,11 +162,11 @@ impl VirtioDevice {
         Ok((domain.clone(), rings?))
     }
 
-    /// Everything of a started port, or why not; `self` is unchanged then.
+    /// Creates everything that a started port needs. On failure `self` is unchanged.
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<DeviceQueues, PmdError> {
         self.check_pool(config, pool)?;
         if self.thread.is_stuck() {
-            // Dropped, it is left behind; what it has cannot be had back.
+            // A dropped thread is left running; what it holds cannot be recovered.
             self.thread = control_thread(&self.options.name)?;
         }
         self.own.cover(config.rx_queues.max(config.tx_queues));
@@ -213,7 +216,7 @@ impl VirtioDevice {
         }
     }
 
-    /// Has the receive queues, and the device, told of every change of the filter.
+    /// Notifies the receive queues and the device of every change of the filter.
     fn follow_filter(&self, state: &State) {
         let waiter = self.thread.waiter().clone();
         let queues = state.rx_names.len();
@@ -223,13 +226,13 @@ impl VirtioDevice {
             told.iter().for_each(|queue| queue.inspect(Inspections::FILTER, on));
             waiter.notify();
         });
-        // What changes meanwhile says so itself; these are new, so there is nothing to clear.
+        // Changes from now on reach the callback; the counters are new, so nothing needs clearing.
         if self.filter.is_on() {
             stats.iter().for_each(|queue| queue.inspect(Inspections::FILTER, true));
         }
     }
 
-    /// Ends the session, if there is one: all buffers are back in the pool then, unless its thread is stuck.
+    /// Ends the session, if any. All buffers are back in the pool afterwards, unless its thread is stuck.
     fn end(&mut self) {
         let Some(life) = self.life.take() else { return };
         self.thread.waiter().stop();
@@ -245,23 +248,23 @@ impl VirtioDevice {
 impl Drop for VirtioDevice {
     fn drop(&mut self) {
         self.end();
-        // A thread that was left behind may hold the socket still.
+        // A thread that was left running may still hold the socket.
         self.connect.withdraw();
-        // The connection is the thread's to close, as all others.
+        // The thread closes this connection, as it closes all others.
         if let Some(first) = self.first.take() {
             self.thread.spawn(move |_| drop(first));
         }
     }
 }
 
-/// A unicast address that nobody assigned.
+/// Returns a random locally administered unicast address.
 fn random_mac() -> [u8; 6] {
     let mut mac = crate::sys::random_bytes();
     mac[0] = (mac[0] & !1) | 2;
     mac
 }
 
-/// What a ring's memory is called.
+/// Returns the name of a ring's memory.
 fn label(port: &str, ring: RingId) -> String {
     match ring.role() {
         Role::Receive => format!("{port} rx ring {}", ring.queue()),
@@ -270,18 +273,18 @@ fn label(port: &str, ring: RingId) -> String {
     }
 }
 
-/// An error of the system on behalf of a port.
+/// Returns a system error on behalf of a port.
 pub(crate) fn system(port: &str, action: &str, source: std::io::Error) -> PmdError {
     let remedy = "check the limits of this process (ulimit -a)".to_owned();
     PmdError::System { port: port.to_owned(), action: action.to_owned(), source, remedy }
 }
 
-/// A thread for a port.
+/// Starts the control thread of a port.
 fn control_thread(port: &str) -> Result<ControlThread, PmdError> {
     ControlThread::start(port).map_err(|source| system(port, "starting a control thread", source))
 }
 
-/// The application's ends of gates, and the control thread's.
+/// The application's sides of the gates, and the control thread's.
 type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 
 fn receive_queues(state: &State, relay: &Arc<Relay>) -> Gates<dyn RxQueue, dyn RxPath> {
@@ -325,7 +328,7 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
     state.tx_names.iter().enumerate().map(queue).unzip()
 }
 
-/// What `begin` makes.
+/// The result of `begin`.
 struct DeviceQueues {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
@@ -342,7 +345,7 @@ impl Device for VirtioDevice {
     }
 
     fn queues_argument(&self) -> Option<&'static str> {
-        // Where the backend has no more, asking for more does not help.
+        // If the backend has no more queue pairs, requesting more does not help.
         let more = self.first.as_ref().is_none_or(|first| first.offer().pairs > self.options.queues);
         more.then_some("queues")
     }
@@ -353,8 +356,9 @@ impl Device for VirtioDevice {
         DeviceInfo::new(self.options.driver, self.mac)
             .max_rx_queues(pairs)
             .max_tx_queues(pairs)
-            // Any depth is accepted; what is beyond the size of the queues is left out, as by DPDK's driver. (It has larger rings
-            // then of which it uses as much as the depth says; here the rings are smaller.)
+            // Any depth is accepted. A depth above the ring size is cut to it, as DPDK's driver does. (DPDK
+            // keeps the larger ring and uses only `depth` descriptors of it; here the ring itself is
+            // smaller.)
             .depth(1..=linecard_virtio::layout::MAX_SIZE)
             .default_depth(self.options.rx_queue_size.max(self.options.tx_queue_size))
             .mtu(MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)))
@@ -373,7 +377,7 @@ impl Device for VirtioDevice {
     }
 }
 
-/// A started port's way back to a device.
+/// A started port, which turns back into a device when it is stopped.
 struct Started {
     device: Box<VirtioDevice>,
     state: Arc<State>,
@@ -385,7 +389,8 @@ impl Running for Started {
         let Self { mut device, state } = *self;
         device.end();
         device.mac = state.mac();
-        // Queues that the application still holds find their gates closed; their buffers are back in the pool.
+        // Queues that the application still holds find their gates closed; their buffers are in the pool
+        // again.
         drop((rx, tx));
         device
     }

@@ -14,15 +14,17 @@ use crate::device::{VirtioDevice, system};
 use crate::limits::Limits;
 use crate::thread::short_name;
 
-/// Descriptors of a port besides those of its rings: of its threads, its listening socket, and its rings' memory.
+/// The descriptors of a port besides those of its rings: its threads, its listening socket, its rings'
+/// memory.
 const OWN_DESCRIPTORS: u64 = 3;
 /// Eventfds of a queue pair.
 const PAIR_DESCRIPTORS: u64 = 4;
 
 /// The driver `net_virtio_user`.
 ///
-/// One value serves any number of ports, each of which has a control thread of its own while it exists. What their
-/// backends send is charged to one total, which may be [shared](Self::sharing) with other drivers.
+/// One value serves any number of ports. Each port has its own control thread while it exists. The
+/// descriptors that their backends send are charged to one total, which may be [shared](Self::sharing) with
+/// other drivers.
 ///
 /// ```
 /// use linecard_pmd::Driver;
@@ -32,21 +34,22 @@ const PAIR_DESCRIPTORS: u64 = 4;
 /// ```
 #[derive(Debug, Default)]
 pub struct VirtioUser {
-    /// What backends sent and is not closed.
+    /// The descriptors that backends sent and that are not closed yet.
     descriptors: Descriptors,
-    /// Shared with other drivers, and used instead.
+    /// A total shared with other drivers; if present, it replaces `descriptors`.
     shared: Option<&'static Descriptors>,
     limits: Limits,
 }
 
 impl VirtioUser {
-    /// A driver without devices.
+    /// Creates a driver without devices.
     #[must_use]
     pub const fn new() -> Self {
         Self { descriptors: Descriptors::new(), shared: None, limits: Limits::new() }
     }
 
-    /// A driver without devices, which takes what peers send from the same total as others.
+    /// Creates a driver without devices that charges descriptors from peers to a total shared with other
+    /// drivers.
     ///
     /// ```
     /// use linecard_virtio_user::{Descriptors, VirtioUser};
@@ -58,15 +61,16 @@ impl VirtioUser {
         Self { descriptors: Descriptors::new(), shared: Some(descriptors), limits: Limits::new() }
     }
 
-    /// The same with other limits for each of its ports.
+    /// Replaces the limits of each port.
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors: of a port of `pairs`
-    /// queue pairs, which may have up to `most_pairs` of them once its device is known. `pair` descriptors are the transport's for each.
+    /// Creates the thread that closes the descriptors which the backends of the port `name` send, and the
+    /// charge for the port's own descriptors. The port has `pairs` queue pairs now, and at most `most_pairs`
+    /// once its device is known. The transport takes `pair` descriptors for each pair.
     fn closer(
         &self,
         name: &str,
@@ -86,20 +90,20 @@ impl VirtioUser {
     }
 }
 
-/// A port's own descriptors, which are charged to its account as those of its backend are.
+/// A port's own descriptors, charged to the same account as those of its backend.
 #[derive(Debug)]
 pub(crate) struct Own {
     closer: Closer,
     charges: Vec<Charge>,
-    /// Queue pairs that are charged, and what each takes.
+    /// The number of charged queue pairs, and the descriptors of each.
     pairs: u16,
     each: u64,
-    /// What is left to the backend in any case.
+    /// The descriptors that remain for the backend in any case.
     left: u64,
 }
 
 impl Own {
-    /// The port is started with so many queue pairs.
+    /// Charges the descriptors of `pairs` queue pairs, with which the port is started.
     pub(crate) fn cover(&mut self, pairs: u16) {
         let more = pairs.saturating_sub(self.pairs);
         self.pairs = self.pairs.max(pairs);
@@ -108,7 +112,8 @@ impl Own {
         }
     }
 
-    /// As far as something is left for the backend: the port was asked for by who runs this process.
+    /// Charges `count` descriptors, or fewer if less room remains for the backend. A shortage is not an
+    /// error: the port was requested by the operator of this process.
     fn charge(&mut self, count: u64) {
         let account = self.closer.descriptors();
         self.charges.extend(account.charge_up_to(count.min(account.room().saturating_sub(self.left))));
@@ -138,11 +143,12 @@ impl Driver for VirtioUser {
 }
 
 impl VirtioUser {
-    /// A port over a device that `connect` finds, instead of one at a `path`. Of the arguments those about the device
-    /// count: `queues`, `queue_size`, `rx_queue_size`, `tx_queue_size`, `mac`, `mrg_rxbuf`, `in_order`, `packed_vq`, `event_idx`, `speed`.
+    /// Opens a port over the device that `connect` finds, instead of one at a `path`. Only the arguments
+    /// about the device itself apply: `queues`, `queue_size`, `rx_queue_size`, `tx_queue_size`, `mac`,
+    /// `mrg_rxbuf`, `in_order`, `packed_vq`, `event_idx`, `speed`.
     ///
     /// # Errors
-    /// Unknown or wrong arguments; what `connect` says; the limits of this process.
+    /// Unknown or wrong arguments; an error of `connect`; the limits of this process.
     pub fn probe_over(
         &self,
         context: &ProbeContext,
@@ -155,8 +161,8 @@ impl VirtioUser {
         self.probe_options(context, options, pairs, connect)
     }
 
-    /// The same with options that were read already; descriptors are counted for so many `pairs` until it is known how many the port
-    /// uses.
+    /// The same with options that are already parsed. Descriptors are counted for `pairs` queue pairs until
+    /// the number that the port uses is known.
     pub(crate) fn probe_options(
         &self,
         context: &ProbeContext,
@@ -181,11 +187,11 @@ impl VirtioUser {
     }
 }
 
-/// Signals that take long are sent by the closing thread: it may wait for the backend, and for nobody else.
+/// Runs slow signals on the closing thread, which may wait for this backend and for no other.
 #[derive(Debug)]
 struct Errands {
     closer: Closer,
-    /// Jobs that it may have before it refuses.
+    /// The number of waiting jobs at which another one is refused.
     most: usize,
 }
 

@@ -1,9 +1,9 @@
-//! Why a backend could not be used, each with what was asked and what came.
+//! The reasons why a backend could not be used. Each error names the request and the answer.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What can go wrong between a port and its backend.
+/// An error between a port and its backend.
 ///
 /// ```
 /// let error = linecard_virtio_user::Error::Feature { name: "VIRTIO_F_VERSION_1" };
@@ -12,24 +12,24 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nobody listens on the socket.
+    /// No process listens on the socket.
     #[error("cannot connect to '{}': {source}", path.display())]
     Connect {
         /// The socket.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The socket cannot be had.
+    /// The socket is not usable.
     #[error(transparent)]
     Socket(#[from] linecard_wire::socket::UnusableSocket),
-    /// There is no such device, for the moment.
+    /// The device does not exist at the moment.
     #[error("there is no backend: {what}")]
     Absent {
         /// What is missing.
         what: String,
     },
-    /// A connection that was passed to the port has served it.
+    /// A connection that was passed to the port (`fd=`) has ended.
     #[error("the connection that was passed (fd=) is over")]
     Over,
     /// The interface behind a device of the kernel was removed.
@@ -38,22 +38,22 @@ pub enum Error {
         /// Its name.
         interface: String,
     },
-    /// The interface behind a device of the kernel cannot be had.
+    /// The interface behind a kernel device is not usable.
     #[error("{problem}")]
     Interface {
-        /// Why not.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The suggested remedy.
         remedy: String,
     },
     /// The kernel refused a request to one of its devices.
     #[error("{action}: {source}")]
     Kernel {
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: std::io::Error,
-        /// What to do.
+        /// The suggested remedy.
         remedy: &'static str,
     },
     /// A file that is no vhost device of the kernel.
@@ -62,41 +62,41 @@ pub enum Error {
         /// The file.
         name: String,
     },
-    /// A vDPA device of another kind.
+    /// A vDPA device that is not a network device.
     #[error("{name} is a vDPA device of type {kind}, not a network device (type 1)")]
     DeviceKind {
         /// The device.
         name: String,
-        /// Its type (virtio 1.3, Device Types).
+        /// Its device type (virtio 1.3, Device Types).
         kind: u32,
     },
-    /// A device on a PCI bus cannot be used.
+    /// A PCI device is not usable.
     #[error("PCI device {address}: {problem}")]
     Pci {
-        /// Where it is.
+        /// Its PCI address.
         address: String,
-        /// Why not.
+        /// The reason.
         problem: String,
-        /// What to do.
+        /// The suggested remedy.
         remedy: String,
     },
-    /// Longer packets than the device takes.
+    /// The requested MTU exceeds the device's.
     #[error("an MTU of {asked} asked, the device has {max}")]
     Mtu {
-        /// Asked.
+        /// The requested MTU.
         asked: u16,
-        /// The device's.
+        /// The device's maximum.
         max: u16,
     },
-    /// A ring with more descriptors than the device takes.
+    /// The requested ring size exceeds the device's.
     #[error("a queue_size of {asked} asked, the device takes {max}")]
     RingTooLarge {
-        /// Asked.
+        /// The requested number of descriptors.
         asked: u16,
-        /// The device's.
+        /// The device's maximum.
         max: u16,
     },
-    /// Addresses of this process that the device cannot have.
+    /// The device cannot reach the addresses of this process's memory.
     #[error(
         "the device reaches addresses from {first:#x} to {last:#x}, which this process's memory is not within"
     )]
@@ -106,54 +106,54 @@ pub enum Error {
         /// Last address.
         last: u64,
     },
-    /// The device cannot go on.
+    /// The device set DEVICE_NEEDS_RESET.
     #[error("the device wants a reset (status {status:#x})")]
     NeedsReset {
         /// Its status.
         status: u8,
     },
-    /// The kernel gave up on a ring.
+    /// The kernel reported an error on a ring.
     #[error("the kernel cannot use the memory of a ring")]
     Unusable,
-    /// The backend let a deadline pass.
+    /// The backend missed a deadline.
     #[error("the backend did not answer {request} within {:.1} s", waited.as_secs_f64())]
     Silent {
         /// The request.
         request: &'static str,
-        /// How long it had: for one answer, or for the whole handshake where that time ran out.
+        /// The time that passed: for one answer, or for the whole handshake if that time ran out.
         waited: Duration,
     },
-    /// The backend answered something that was not asked.
+    /// The backend answered with a message of another type.
     #[error("the backend answered {request} with message {got}")]
     Unasked {
-        /// What was asked.
+        /// The request.
         request: &'static str,
-        /// Request code that came.
+        /// The request code of the answer.
         got: u32,
     },
-    /// The backend spoke although nothing was asked.
+    /// The backend sent a message without a request.
     #[error("the backend sent message {got} although nothing was asked")]
     Uninvited {
-        /// Request code that came.
+        /// The request code of the message.
         got: u32,
     },
-    /// A device answered on its control queue with what is no answer.
+    /// A device wrote an invalid acknowledgement on its control queue.
     #[error("the device answered {request} with {answer}, which is neither OK (0) nor ERR (1)")]
     ControlAnswer {
         /// The request.
         request: &'static str,
-        /// The byte that it wrote.
+        /// The byte that the device wrote.
         answer: u8,
     },
-    /// The backend said no.
+    /// The backend refused a request.
     #[error("the backend refused {request} with code {code}")]
     Refused {
         /// The request.
         request: &'static str,
-        /// Its code.
+        /// The backend's error code.
         code: u64,
     },
-    /// The backend lacks something this driver cannot do without.
+    /// The backend does not offer a feature that the driver requires.
     #[error("the backend does not offer {name}")]
     Feature {
         /// Its name.
@@ -162,68 +162,68 @@ pub enum Error {
     /// The backend cleared FEATURES_OK or asked for a reset.
     #[error("the backend did not accept the features {features} (status {status:#x})")]
     Status {
-        /// What was chosen.
+        /// The chosen features.
         features: String,
-        /// The status it reported.
+        /// The status that the backend reported.
         status: u64,
     },
-    /// Fewer queues than asked.
+    /// The backend has fewer queue pairs than requested.
     #[error("{asked} queue pairs asked, the backend has {offered}")]
     Queues {
-        /// Asked.
+        /// The requested number.
         asked: u16,
-        /// Offered.
+        /// The backend's number.
         offered: u64,
     },
-    /// A ring that the transport has no number for.
+    /// A ring for which the transport has no number.
     #[error("vhost-user messages have no number for {ring}")]
     RingNumber {
-        /// Which one.
+        /// The ring.
         ring: crate::backend::RingId,
     },
     /// More memory segments than the backend can map.
     #[error("{segments} memory segments to share, the backend takes {max}")]
     Regions {
-        /// How many there are.
+        /// The number of segments to share.
         segments: usize,
-        /// How many it takes.
+        /// The number that the backend can map.
         max: usize,
     },
     /// A ring size that the negotiated ring format does not allow.
     #[error("a queue_size of {asked} is for packed rings, and the backend only has split ones")]
     RingSize {
-        /// Asked.
+        /// The requested number of descriptors.
         asked: u16,
     },
-    /// A backend wrote nonsense into a ring.
+    /// The backend broke the rules of a ring.
     #[error("the backend broke the rules of {ring}: {fault}")]
     Ring {
-        /// Which one.
+        /// The ring.
         ring: crate::backend::RingId,
-        /// What it did.
+        /// The violation.
         fault: linecard_virtio::PeerFault,
     },
-    /// The message itself could not be moved or read.
+    /// A message could not be transferred or decoded.
     #[error(transparent)]
     Wire(#[from] linecard_wire::Error),
-    /// A ring could not be laid out.
+    /// A ring could not be laid out in memory.
     #[error("a ring cannot be made: {0}")]
     Layout(String),
-    /// The operating system refused.
+    /// The operating system refused an action.
     #[error("{action}: {source}")]
     System {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// What the system answered.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The control thread does not come to an end with what it does for the backend.
+    /// The control thread does not finish an operation on the backend.
     #[error("the backend keeps the port's control thread waiting, for more than {} ms by now", waited.as_millis())]
     Stuck {
-        /// How long it had.
+        /// The time that it had.
         waited: Duration,
     },
-    /// The control thread is gone.
+    /// The control thread has ended.
     #[error("the control thread ended")]
     NoThread,
     /// The user stopped the port.
@@ -232,7 +232,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again soon may help: the backend is absent or restarting, not wrong.
+    /// Returns whether a retry may help soon: the backend is absent or restarting, not faulty.
     pub fn is_backend_gone(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Absent { .. } | Self::Over | Self::Gone { .. } => true,
@@ -241,7 +241,7 @@ impl Error {
         }
     }
 
-    /// What the user can do about it.
+    /// Returns the remedy to suggest to the user.
     fn remedy(&self) -> &str {
         match self {
             Self::Interface { remedy, .. } | Self::Pci { remedy, .. } => remedy,
@@ -289,7 +289,7 @@ impl Error {
         }
     }
 
-    /// A refusal of the interface behind a device, which names the port already.
+    /// Converts a refusal of the interface behind a device; the port adds its name later.
     pub(crate) fn of_interface(error: linecard_pmd::Error) -> Self {
         use linecard_pmd::Error as Port;
         match error {
@@ -301,7 +301,7 @@ impl Error {
         }
     }
 
-    /// The same as a port's error.
+    /// Converts the error into one that names the port.
     pub(crate) fn of_port(&self, port: &str) -> linecard_pmd::Error {
         linecard_pmd::Error::Peer {
             port: port.to_owned(),

@@ -1,5 +1,6 @@
-//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket, the kernel's vhost-net
-//! or vhost-vdpa, or a [`Backend`] of one's own; and `net_virtio_pci`, the same over a PCI device by VFIO (feature `pci`).
+//! Drivers for virtio-net devices. `net_virtio_user` is the frontend without a PCI device: it reaches its
+//! device over a vhost-user socket, the kernel's vhost-net or vhost-vdpa, or an application's own
+//! [`Backend`]. `net_virtio_pci` drives a PCI device through VFIO (feature `pci`).
 //!
 //! ```text
 //!   application                 control thread (each port has one)
@@ -13,15 +14,16 @@
 //!   ═════╪════ shared memory ═════════╪═════ socket, device ══════ backend
 //! ```
 //!
-//! A backend may write anything, at any time, into its rings and its socket: the worst it can do is to lose its port,
-//! which then goes down, takes its buffers home and connects again.
+//! A backend may write anything, at any time, into its rings and its socket. The worst effect is the loss of
+//! its port: the port goes down, takes back its buffers and connects again.
 //!
-//! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
-//! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
-//! the port is configured with them, finished in software where the backend does not take them); `/dev/vhost-net` with a
-//! tap interface (split rings, the kernel has no others); `/dev/vhost-vdpa-N` with the device's control queue; a receive
-//! filter (promiscuous and all-multicast mode, addresses, VLANs) whatever the backend does; RSS and hashes by devices that
-//! offer them; queues that are started and stopped alone.
+//! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several
+//! queue pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads
+//! (negotiated when the port is configured with them, completed in software where the backend does not accept
+//! them); `/dev/vhost-net` with a tap interface (split rings only, as the kernel has no others);
+//! `/dev/vhost-vdpa-N` with the device's control queue; a receive filter (promiscuous and all-multicast mode,
+//! addresses, VLANs) independent of the backend; RSS and hashes where the device offers them; starting and
+//! stopping single queues.
 
 mod args;
 mod asks;

@@ -1,7 +1,8 @@
-//! What a backend may make its port take.
+//! The limits on what a backend may make its port consume.
 
-/// What a backend may make one port take. It has no reason to send descriptors; a connection over which more come ends, with a
-/// sentence that names the limit, and the port connects again when some are closed.
+/// The limits on what a backend may make one port consume. A backend has no reason to send descriptors. A
+/// connection that exceeds a limit ends with an error that names it, and the port connects again once some
+/// descriptors are closed.
 ///
 /// ```
 /// use linecard_virtio_user::{Limits, VirtioUser};
@@ -14,11 +15,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Descriptors that are open for it, over all connections: the connection, and what it sent until that is closed. By
-    /// default 64.
+    /// The open descriptors of the backend over all connections: the connection itself, and the descriptors
+    /// that it sent until they are closed. Default: 64.
     pub descriptors: u64,
-    /// What may wait for the port's closing thread: descriptors to be closed, and kicks that take long. With as much, such
-    /// kicks are not sent. By default 1024.
+    /// The jobs that may wait for the port's closing thread: descriptors to close, and slow kicks. At the
+    /// limit, slow kicks are not sent. Default: 1024.
     pub closings: u32,
 }
 

@@ -1,11 +1,12 @@
-//! What the backend may see: this port's rings, the domain its packets come from, and nothing else of this process. The
-//! rings have a domain of their own, so that no other port's backend can write there.
+//! The memory that the backend can reach: this port's rings, the domain of its packets, and nothing else of
+//! this process. The rings have a domain of their own, so that no other port's backend can write to them.
 //!
-//! Guest address = user address = the address in this process, so a descriptor carries a pointer as it is.
+//! Guest address = user address = address in this process, so a descriptor carries a pointer unchanged.
 //!
-//! A backend may reach fewer segments than there are (eight, where it takes tables only). The rings and the port's own pool come
-//! first, then what it has been told of, then others from the lowest address on; packets in the rest are copied into the port's
-//! pool when they are sent. So a domain that others make grow costs a port time, and never its backend.
+//! A backend may be able to reach fewer segments than there are (eight, if it only takes tables). The rings
+//! and the port's own pool are shared first, then the segments that it already knows, then others from the
+//! lowest address on. Packets in the rest are copied into the port's pool when they are sent. A domain that
+//! others make grow therefore costs a port time, but never its backend.
 //!
 //! ```text
 //!   rings:    ├─ segment ─┤ made when the port starts; never grows
@@ -23,12 +24,13 @@ use crate::backend::{Backend, MemoryUpdate};
 use crate::error::Error;
 use crate::thread::Waiter;
 
-/// Which addresses the backend has mapped, for the transmit path: one subtraction and one comparison.
+/// The addresses that the backend has mapped. The transmit path checks them with one subtraction and one
+/// comparison.
 #[derive(Debug)]
 pub(crate) struct Window {
     base: u64,
     len: AtomicU64,
-    /// Segments that came or went, to know whether a computed length is still true.
+    /// The number of changes to the segments, which shows whether a computed length is still valid.
     changes: Mutex<u64>,
 }
 
@@ -37,10 +39,10 @@ impl Window {
         Self { base, len: AtomicU64::new(0), changes: Mutex::new(0) }
     }
 
-    /// First address, and how many bytes from there on may be given to the backend.
+    /// Returns the first address and the number of bytes from there on that may be given to the backend.
     #[inline(always)]
     pub(crate) fn now(&self) -> (u64, u64) {
-        // Relaxed: the number stands for the backend's answer, not for memory of ours.
+        // Relaxed: the number reflects the backend's answer and publishes no memory of ours.
         (self.base, self.len.load(Ordering::Relaxed))
     }
 
@@ -48,7 +50,8 @@ impl Window {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A segment appeared at `addr`: what lies there now is not what the backend mapped.
+    /// Ends the window at `addr`, where a segment appeared or disappeared: the backend mapped something else
+    /// there.
     fn cut(&self, addr: u64) {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         *changes = changes.wrapping_add(1);
@@ -56,7 +59,7 @@ impl Window {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Opens the window to `end`, unless segments came since `seen`.
+    /// Extends the window to `end`, unless segments changed since `seen`.
     fn raise(&self, end: u64, seen: u64) {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         if *changes == seen {
@@ -73,24 +76,25 @@ impl Window {
         Arc::new(window)
     }
 
-    /// Nothing is shared any more.
+    /// Empties the window: nothing is shared any more.
     pub(crate) fn close(&self) {
         self.cut(self.base);
     }
 }
 
-/// All that one port shares: its rings, and a domain of packets, whose growth it follows.
+/// All memory that one port shares: its rings, and a domain of packets whose growth it follows.
 pub(crate) struct SharedDomains {
     rings: Arc<Domain>,
     packets: Arc<Domain>,
-    /// Where the port's own packets are, which its receive queues lend and other packets are copied to.
+    /// The segment of the port's own packets: receive buffers, and copies of packets that the backend cannot
+    /// reach.
     own: Arc<Segment>,
     pub(crate) window: Arc<Window>,
     _subscription: Subscription,
 }
 
 impl SharedDomains {
-    /// `waiter`'s thread is notified when segments come or go.
+    /// Subscribes to the domain of `pool`; `waiter`'s thread is notified when segments come or go.
     pub(crate) fn follow(rings: Arc<Domain>, pool: &Pool, waiter: Arc<Waiter>) -> Self {
         let (packets, own) = (pool.domain(), pool.segment().clone());
         let window = Arc::new(Window::new(packets.base() as u64));
@@ -106,16 +110,17 @@ impl SharedDomains {
         Self { rings, packets: packets.clone(), own, window, _subscription: subscription }
     }
 
-    /// What is to be shared now with a backend that takes `fits`, of which it has been told of `known`.
+    /// Selects the segments to share now with a backend that can reach what `fits` accepts and already knows
+    /// `known`.
     ///
     /// # Errors
-    /// It cannot reach what the port needs itself.
+    /// The backend cannot reach the memory that the port itself needs.
     fn choose(&self, known: &[Arc<Segment>], fits: Fits<'_>) -> Result<Selection, Error> {
         let packets = self.packets.segments();
         let mut shared = self.rings.segments();
         shared.push(self.own.clone());
         fits(&shared)?;
-        // Packets in these may be with the backend.
+        // The backend may hold packets in these segments.
         let kept = packets.iter().filter(|segment| contains(known, segment) && !contains(&shared, segment));
         let kept: Vec<_> = kept.cloned().collect();
         shared.extend(kept);
@@ -129,7 +134,7 @@ impl SharedDomains {
                     continue;
                 }
             }
-            // One comparison tells what can be reached: nothing behind the first that is left out.
+            // The window is one range, so it ends before the first segment that is left out.
             if selection.left_out == 0 {
                 selection.end = start(&segment).saturating_add(segment.len() as u64);
             }
@@ -141,12 +146,12 @@ impl SharedDomains {
 /// Whether a backend can reach these segments.
 type Fits<'a> = &'a dyn Fn(&[Arc<Segment>]) -> Result<(), Error>;
 
-/// What of a port's memory its backend is to reach.
+/// The part of a port's memory to share with its backend.
 struct Selection {
     shared: Vec<Arc<Segment>>,
-    /// Where the packets end that may be sent where they lie.
+    /// The end of the packets that may be sent without a copy.
     end: u64,
-    /// Segments that it does not reach.
+    /// The number of segments that the backend cannot reach.
     left_out: usize,
 }
 
@@ -154,18 +159,18 @@ fn start(segment: &Segment) -> u64 {
     segment.addr() as u64
 }
 
-/// What one backend has been told of the memory.
+/// The memory that one backend knows.
 #[derive(Debug, Default)]
 pub(crate) struct Sharing {
     known: Vec<Arc<Segment>>,
     changes: Option<u64>,
-    /// Segments that the backend does not reach.
+    /// The number of segments that the backend cannot reach.
     left_out: usize,
 }
 
 impl Sharing {
-    /// Tells the backend what changed since last time, and opens the window for it; whether anything did. Notices that came
-    /// meanwhile may have been taken.
+    /// Passes changes since the last call on to the backend, and extends the window accordingly. Returns
+    /// whether there were any. Notifications that arrive meanwhile may be consumed.
     pub(crate) fn update(
         &mut self,
         backend: &mut dyn Backend,
@@ -200,7 +205,7 @@ impl Sharing {
     }
 }
 
-/// What of `list` is not in `other`.
+/// Returns the segments of `list` that are not in `other`.
 fn without(list: &[Arc<Segment>], other: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
     list.iter().filter(|segment| !contains(other, segment)).cloned().collect()
 }

@@ -1,7 +1,8 @@
-//! What the data paths of both directions share.
+//! Common parts of the receive and transmit paths.
 //!
-//! A packet's metadata is private memory (the backend never sees it), reached through `linecard_mempool::MetaWords`: one line per
-//! packet is all that either path touches besides the ring. A buffer's token in a ring is the address of its metadata.
+//! A packet's metadata is private memory that the backend never sees, reached through
+//! `linecard_mempool::MetaWords`. Besides the ring, either path touches only this one cache line per packet.
+//! The token of a buffer in a ring is the address of its metadata.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,45 +16,46 @@ use linecard_virtio::PeerFault;
 use crate::backend::RingId;
 use crate::thread::Waiter;
 
-/// Bytes of the header before every packet, where the device says no hashes.
+/// The bytes of the header before every packet when the device reports no hashes.
 pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
 
-/// Bytes of the header before every packet, with hashes or without.
+/// Returns the bytes of the header before every packet, with or without hashes.
 pub(crate) const fn header_len(hash: bool) -> u32 {
     if hash { linecard_virtio::net::HASH_HDR_LEN } else { HEADER }
 }
 
-/// A receive path, chosen when a backend connects. Dropped, it gives everything in flight back to the pool.
+/// A receive path, chosen when a backend connects. Dropping it returns all buffers in flight to the pool.
 pub(crate) trait RxPath: Send {
-    /// Appends what has come; the caller counts it, once it is known what of it the port keeps.
+    /// Appends the packets that have arrived. The caller counts them, after the receive filter has been
+    /// applied.
     fn burst(&mut self, packets: &mut Burst) -> Came;
-    /// Asks the backend for calls, after doing what was put off.
+    /// Finishes deferred work, then enables the backend's calls.
     fn arm(&mut self) -> Armed;
-    /// Asks it for none.
+    /// Disables the backend's calls.
     fn disarm(&mut self);
-    /// Descriptors with packets that have come and wait.
+    /// Returns the number of descriptors whose packets have arrived and wait.
     fn used(&mut self) -> u16;
 }
 
-/// What one burst brought.
+/// The packets and bytes of one receive burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Came {
     pub(crate) packets: usize,
     pub(crate) bytes: u64,
 }
 
-/// A transmit path, chosen when a backend connects. Dropped, it gives everything in flight back to its pools, and counts what
-/// the backend never finished.
+/// A transmit path, chosen when a backend connects. Dropping it returns all buffers in flight to their pools,
+/// and counts the packets that the backend never finished.
 pub(crate) trait TxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
     fn reclaim(&mut self);
-    /// Descriptors that the backend has not finished with, after a look at what it has.
+    /// Reclaims finished descriptors, then returns the number that the backend still holds.
     fn used(&mut self) -> u16;
-    /// What the backend takes unfinished.
+    /// Returns the offloads that the backend completes itself.
     fn accepted(&self) -> AcceptedOffloads;
 }
 
-/// Where a data path reports that its backend broke the rules, and the control thread reads it.
+/// The channel through which data paths report a backend's violation to the control thread.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     told: AtomicBool,
@@ -62,12 +64,12 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    /// Of the port that `waiter`'s thread serves.
+    /// Creates the channel of the port that `waiter`'s thread serves.
     pub(crate) fn of(waiter: Arc<Waiter>) -> Self {
         Self { waiter: Some(waiter), ..Self::default() }
     }
 
-    /// Remembers the first fault and wakes the control thread, which takes the port down.
+    /// Stores the first fault and wakes the control thread, which takes the port down.
     #[cold]
     #[inline(never)]
     pub(crate) fn report(&self, ring: RingId, fault: PeerFault) {
@@ -80,7 +82,7 @@ impl Trouble {
         }
     }
 
-    /// Takes the fault, ready for the next backend.
+    /// Takes the fault, which makes room for one of the next backend.
     pub(crate) fn take(&self) -> Option<(RingId, PeerFault)> {
         let fault = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.told.store(false, Ordering::Release);
@@ -88,7 +90,8 @@ impl Trouble {
     }
 }
 
-/// Bytes 0–7 and 8–9 of a header: all but `num_buffers`. One read each, of memory the backend may be writing.
+/// Reads bytes 0–7 and 8–9 of a header, which is all but `num_buffers`. Each byte is read once, as the
+/// backend may write this memory at the same time.
 ///
 /// # Safety
 /// `at` is 12 bytes before the data of a packet that we own and that has 12 bytes of headroom.
@@ -101,7 +104,7 @@ pub(crate) unsafe fn peek_header(at: u64) -> (u64, u16) {
     (u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]), u16::from_le_bytes([b8, b9]))
 }
 
-/// Bytes 12–19 of a header that has them.
+/// Reads bytes 12–19 of a header that has hash fields.
 ///
 /// # Safety
 /// As for [`peek_header`], with 20 bytes.
@@ -114,7 +117,7 @@ pub(crate) unsafe fn peek_hash(at: u64) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Makes the header at `at` all zeros.
+/// Sets the header at `at` to zeros.
 ///
 /// # Safety
 /// As for [`peek_header`], or [`peek_hash`] where there is a hash.
@@ -124,7 +127,7 @@ pub(crate) unsafe fn clear_header<const HASH: bool>(at: u64) {
     unsafe { std::ptr::write_bytes(at as *mut u8, 0, header_len(HASH) as usize) };
 }
 
-/// Loads a cache line that will be written soon.
+/// Prefetches a cache line that will be written soon.
 #[inline(always)]
 pub(crate) fn prefetch(at: u64) {
     #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,5 @@
-//! The queues an application polls: a gate each, behind which the control thread puts the data path of the moment.
+//! The queues that an application polls. Each is a gate, behind which the control thread puts the present
+//! data path.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,7 +16,7 @@ use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
 use crate::path::{Came, RxPath, TxPath};
 
-/// The name of a queue's data path while there is none.
+/// The name of a queue's data path while it has none.
 pub(crate) const NO_PATH: &str = "none (no backend)";
 
 /// Name of a queue's present path, for logs.
@@ -38,22 +39,22 @@ impl PathName {
     }
 }
 
-/// A receive queue as the application has it.
+/// The receive queue that the application polls.
 pub(crate) struct Receive {
     pub(crate) gate: Poller<Option<Box<dyn RxPath>>>,
     pub(crate) name: Arc<PathName>,
-    /// What its sleeper is woken by, and which of the port's queues it is there.
+    /// Wakes the thread that sleeps on this queue; `index` is the queue's number in it.
     pub(crate) relay: Arc<Relay>,
     pub(crate) index: usize,
-    /// What of it the application is to have.
+    /// The receive filter, as seen by this queue.
     pub(crate) filter: FilterView,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
     pub(crate) classes: Arc<ClassCounters>,
 }
 
 impl Receive {
-    /// What is done only while somebody asks for it, to the packets at the end of the burst that have just come; what is left of
-    /// them.
+    /// Filters and counts the new packets at the end of the burst, as far as either is requested. Returns
+    /// what remains of them.
     #[inline(never)]
     fn inspected(&mut self, packets: &mut Burst, came: Came) -> Came {
         let why = self.stats.inspections();
@@ -65,7 +66,7 @@ impl Receive {
         came
     }
 
-    /// Drops what the port is not to receive.
+    /// Drops the packets that the port's filter rejects.
     fn filtered(&mut self, packets: &mut Burst, mut came: Came) -> Came {
         let (stats, before) = (&self.stats, packets.len());
         self.filter.apply(packets, before.saturating_sub(came.packets), |why, packet| {
@@ -97,7 +98,8 @@ impl RxQueue for Receive {
         if !self.relay.arm(self.index) {
             return Armed::Unable;
         }
-        // Without a backend, or while the control thread is in there: it wakes who is armed when it is done.
+        // Without a backend, or while the control thread holds the gate, which then wakes the sleeper when it
+        // is done.
         let Some(mut inside) = self.gate.enter() else { return Armed::Asleep };
         inside.as_mut().map_or(Armed::Asleep, |path| path.arm())
     }
@@ -114,11 +116,11 @@ impl RxQueue for Receive {
     }
 }
 
-/// A transmit queue as the application has it.
+/// The transmit queue that the application polls.
 pub(crate) struct Transmit {
     pub(crate) gate: Poller<Option<Box<dyn TxPath>>>,
     pub(crate) name: Arc<PathName>,
-    /// Where transmit offloads were asked for.
+    /// Software offloads, if the port is configured with transmit offloads.
     pub(crate) soft: Option<SoftTx>,
     pub(crate) missing: Arc<Missing>,
     pub(crate) stats: Arc<QueueStats<TxLoss>>,
@@ -126,7 +128,7 @@ pub(crate) struct Transmit {
 }
 
 impl Transmit {
-    /// As a burst, with what is sent counted by class.
+    /// Sends a burst and counts the sent packets by class.
     #[inline(never)]
     fn counted(&mut self, packets: &mut Burst) -> usize {
         let classes: Vec<_> =

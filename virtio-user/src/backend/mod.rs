@@ -1,6 +1,6 @@
-//! What a port needs of the device behind it, whatever it is reached through.
+//! The interface between a port and the device behind it, independent of the transport.
 //!
-//! A [`Connect`] finds a device, a [`Backend`] is one that was found. A port's session speaks to these two traits alone:
+//! A [`Connect`] finds a device, and a [`Backend`] is one that was found. A session uses only these traits:
 //!
 //! ```text
 //!   connect      Connect::connect                                a device, and what it offers
@@ -14,12 +14,12 @@
 //!   stop         stop_ring (each) · set_status 0 · drop
 //! ```
 //!
-//! The operations are those that vhost-user, vhost-kernel and vDPA have in common (QEMU `docs/interop/vhost-user.rst`,
-//! `linux/vhost.h`). What only some of them have (a status, a configuration space, an end of work that has to be asked
-//! for) has a default for those that do without.
+//! The operations are those that vhost-user, vhost-kernel and vDPA have in common (QEMU
+//! `docs/interop/vhost-user.rst`, `linux/vhost.h`). Operations that only some of them have (a status, a
+//! configuration space, a separate wait for completion) have a default.
 //!
-//! A port over a device of one's own is made by [`VirtioUser::probe_over`](crate::VirtioUser::probe_over);
-//! `tests/in_process/device.rs` is a whole one, in the same process as its driver.
+//! [`VirtioUser::probe_over`](crate::VirtioUser::probe_over) opens a port over an application's own device;
+//! `tests/in_process/device.rs` is a complete one, in the same process as its driver.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -64,35 +64,35 @@ use crate::error::Error;
 pub use crate::thread::Waiter;
 pub use ring::{RingId, Role};
 
-/// How a port comes to its device, at first and after every loss.
+/// Connects a port to its device, at first and after every loss.
 ///
 /// The module's documentation has an [example](self).
 pub trait Connect: Send + Sync + Debug {
-    /// Whether the device comes in its own time: the port is started before there is one, and never finds out at start
-    /// that there is none. `false` unless said otherwise.
+    /// Whether the device connects on its own. Then the port starts without a device, and a missing device is
+    /// no error of the start. Default: `false`.
     fn comes_by_itself(&self) -> bool {
         false
     }
 
-    /// A device, found in time. Runs on the port's control thread, for which nobody but this port waits; when the port
-    /// is stopped meanwhile it returns soon.
+    /// Finds a device within `timeouts`. Runs on the port's control thread, for which only this port waits;
+    /// returns soon when the port is stopped meanwhile.
     ///
     /// # Errors
-    /// What keeps the device from being used; [`Error::Stopped`] when the port was stopped.
-    /// [`Error::is_backend_gone`] tells how soon the next try is.
+    /// The reason why the device cannot be used; [`Error::Stopped`] when the port was stopped.
+    /// [`Error::is_backend_gone`] decides how soon the next attempt follows.
     fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error>;
 
-    /// The file that a device which is not there comes with (a socket, a node of `/dev`): the port looks for it at once when that
-    /// appears, and else every second at least. `None`, as it is unless said otherwise, where there is no such file.
+    /// The file that appears together with the device (a socket, a node of `/dev`). The port tries again as
+    /// soon as it appears, and otherwise every second at least. Default: `None`, no such file.
     fn file(&self) -> Option<&Path> {
         None
     }
 
-    /// The port is gone: what others find it by (a socket's name) has to go too. Nothing unless said otherwise.
+    /// Removes the name by which others find the port (a socket's file), as the port ends. Default: nothing.
     fn withdraw(&self) {}
 }
 
-/// How long a device is looked for.
+/// The time limits of one search for a device.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -102,21 +102,21 @@ pub trait Connect: Send + Sync + Debug {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectTimeouts {
-    /// Until when a device that is not there is looked for; one try is made in any case.
+    /// When the search for an absent device ends; one attempt is made in any case.
     pub until: Instant,
-    /// How long one that was found may take to say what it is, at least.
+    /// The least time that a device has, once found, to describe itself.
     pub answer: Duration,
 }
 
 impl ConnectTimeouts {
-    /// When a device that is found now must have said what it is.
+    /// Returns when a device that is found now must have described itself.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.until.max(crate::thread::after(self.answer))
     }
 }
 
-/// What a device has to offer.
+/// The capabilities of a device.
 ///
 /// ```
 /// use linecard_virtio::Features;
@@ -126,16 +126,16 @@ impl ConnectTimeouts {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Offer {
-    /// Its features.
+    /// The device's features.
     pub features: Features,
-    /// Queue pairs it has; at least 1.
+    /// The device's queue pairs, at least 1.
     pub pairs: u16,
-    /// Regions of memory it can reach at a time; how many some segments are, [`Backend::regions`] says.
+    /// The memory regions that it can reach at a time, as [`Backend::regions`] counts them.
     pub regions: usize,
 }
 
-/// A way to wake a device that is no eventfd, such as a register of it. The thread that polls the ring uses it, and so does the
-/// port's control thread.
+/// A notification to a device that is not an eventfd, such as one of its registers. Called by the thread that
+/// polls the ring, and by the port's control thread.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
@@ -156,14 +156,14 @@ pub struct Offer {
 /// assert_eq!(counter.0.into_inner(), 1);
 /// ```
 pub trait Notify: Send + Sync + Debug {
-    /// Buffers are available that were published before. Never waits.
+    /// Notifies the device of available buffers, which were published before. Never blocks.
     fn notify(&self);
 }
 
-/// What is shared with a device from now on, and what changes for that.
+/// The memory that is shared with a device from now on, and the change to it.
 ///
-/// A device that is told of single segments needs `gone` and `new`, one that is given a table needs `all`. Guest address,
-/// user address and the address in this process are the same.
+/// A device that is informed of single segments uses `gone` and `new`; one that takes a table uses `all`. The
+/// guest address, the user address and the address in this process are the same.
 ///
 /// ```
 /// use linecard_virtio_user::backend::MemoryUpdate;
@@ -172,15 +172,15 @@ pub trait Notify: Send + Sync + Debug {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryUpdate<'a> {
-    /// All of it.
+    /// All shared segments.
     pub all: &'a [Arc<Segment>],
-    /// What was shared before and is not any more.
+    /// The segments that are no longer shared.
     pub gone: &'a [Arc<Segment>],
-    /// What was not shared before.
+    /// The segments that were not shared before.
     pub new: &'a [Arc<Segment>],
 }
 
-/// A ring that is to be started.
+/// A ring to start.
 ///
 /// ```
 /// use linecard_eal::eventfd::EventFd;
@@ -194,21 +194,21 @@ pub struct MemoryUpdate<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RingSetup<'a> {
-    /// Which one.
+    /// The ring's role and number.
     pub id: RingId,
-    /// Its format, the same for all rings of a device.
+    /// The ring's format, the same for all rings of a device.
     pub layout: Layout,
-    /// Its descriptors.
+    /// The number of descriptors.
     pub size: u16,
-    /// Where it is; everything of it is in memory that is shared.
+    /// The addresses of the ring, all of them in shared memory.
     pub addrs: RingAddrs,
-    /// What the driver wakes the device with.
+    /// The eventfd with which the driver wakes the device.
     pub kick: &'a EventFd,
 }
 
 impl RingSetup<'_> {
-    /// The state of a ring that was never used, as `SET_VRING_BASE` has it: the next available index of a split ring;
-    /// both indices and wrap counters of a packed one.
+    /// Returns the state of an unused ring in the form of `SET_VRING_BASE`: the next available index of a
+    /// split ring; both indices and wrap counters of a packed one.
     #[must_use]
     pub const fn base(&self) -> u32 {
         /// Index 0, wrap counter 1.
@@ -220,7 +220,7 @@ impl RingSetup<'_> {
     }
 }
 
-/// What part of its life with a device a port is in.
+/// The phase of a port's use of a device.
 ///
 /// ```
 /// use linecard_virtio_user::backend::Phase;
@@ -228,16 +228,16 @@ impl RingSetup<'_> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Negotiation and start: all answers together have this long. The port's stop ends it.
+    /// Negotiation and start. The instant limits all answers together; stopping the port ends the wait.
     Starting(Instant),
-    /// Packets pass. The port's stop ends what is asked now.
+    /// Packets pass. Stopping the port ends the wait for an answer.
     Running,
-    /// The port stops: what is still asked for has this long, and the stop does not end it.
+    /// The port stops. The instant limits the remaining requests, which the stop does not end.
     Stopping(Instant),
 }
 
 impl Phase {
-    /// When it has to be over.
+    /// Returns when the phase must be over.
     #[must_use]
     pub const fn deadline(self) -> Option<Instant> {
         match self {
@@ -247,7 +247,7 @@ impl Phase {
     }
 }
 
-/// What to watch a descriptor for.
+/// The event to watch a descriptor for.
 ///
 /// ```
 /// use linecard_virtio_user::backend::Ready;
@@ -256,15 +256,15 @@ impl Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ready {
-    /// There is something to read.
+    /// The descriptor is readable.
     Read,
-    /// There is room to write.
+    /// The descriptor is writable.
     Write,
-    /// Errors and hang-ups alone, which the others report too.
+    /// Errors and hang-ups only, which the other variants report too.
     Error,
 }
 
-/// A descriptor that tells when to [`look`](Backend::look) at a device.
+/// A descriptor that becomes ready when the device needs a [`look`](Backend::look).
 ///
 /// ```
 /// use std::os::fd::AsFd;
@@ -278,62 +278,62 @@ pub enum Ready {
 pub struct Watched<'a> {
     /// The descriptor.
     pub fd: BorrowedFd<'a>,
-    /// What for.
+    /// The event to watch for.
     pub ready: Ready,
 }
 
 impl<'a> Watched<'a> {
-    /// Something that can be read when there is news.
+    /// Watches for readability.
     pub fn reading(fd: &'a impl AsFd) -> Self {
         Self { fd: fd.as_fd(), ready: Ready::Read }
     }
 }
 
-/// A device, from the moment it said what it can do until the port has done with it. Dropped, it uses neither memory nor
-/// rings any more.
+/// A device, from the moment its capabilities are known until the port no longer needs it. Once dropped, it
+/// uses neither memory nor rings.
 ///
 /// Every operation runs on the port's control thread and may wait for the device, within the time of its
-/// [`Phase`]. After an error the port drops the device and looks for another. The module's documentation says in which
-/// [order](self) they come.
+/// [`Phase`]. After an error the port drops the device and looks for another. The module's documentation
+/// lists the [order](self) of the calls.
 pub trait Backend: Send {
-    /// What it offers; stays the same.
+    /// Returns the device's capabilities, which do not change.
     fn offer(&self) -> Offer;
 
-    /// Whether the device has a control queue, where it [offers](Self::offer) `VIRTIO_NET_F_CTRL_VQ`. `false` unless said
-    /// otherwise: for a vhost-user backend that feature is a word of its frontend.
+    /// Whether the device has a control queue if it [offers](Self::offer) `VIRTIO_NET_F_CTRL_VQ`. Default:
+    /// `false`, since with vhost-user the frontend implements that feature.
     fn has_control_queue(&self) -> bool {
         false
     }
 
-    /// Whether [`take_announcement`](Self::take_announcement) says when the device asks for one: `VIRTIO_NET_F_GUEST_ANNOUNCE`
-    /// is agreed only then. `false` unless said otherwise.
+    /// Whether [`take_announcement`](Self::take_announcement) reports the device's requests. Only then is
+    /// `VIRTIO_NET_F_GUEST_ANNOUNCE` negotiated. Default: `false`.
     fn tells_announcements(&self) -> bool {
         false
     }
 
-    /// Whether the device has asked, as of the last [`look`](Self::look) and since this was called last, that the port
-    /// announce its address (`VIRTIO_NET_S_ANNOUNCE`). `false` unless said otherwise.
+    /// Returns whether, between the previous call and the last [`look`](Self::look), the device asked the
+    /// port to announce its address (`VIRTIO_NET_S_ANNOUNCE`). Default: `false`.
     fn take_announcement(&mut self) -> bool {
         false
     }
 
-    /// Whether it signals the calls of its rings when a driver asks for that. A queue of a device that does not cannot be slept
-    /// over. `true` unless said otherwise.
+    /// Whether the device signals the calls of its rings when a driver enables them. Without calls, no thread
+    /// can sleep on a queue. Default: `true`.
     fn has_interrupts(&self) -> bool {
         true
     }
 
-    /// What was agreed besides features, in words; empty when there is nothing to say.
+    /// Describes what was agreed besides features; empty if there is nothing to report.
     fn details(&self) -> String {
         String::new()
     }
 
-    /// Says which part of its life the port is in. Does nothing unless said otherwise.
+    /// Announces the phase that the port enters. Default: does nothing.
     fn enter(&mut self, phase: Phase) {
         let _ = phase;
     }
 
-    /// The device [status]; `None`, as it is unless said otherwise, where the device keeps none.
+    /// Returns the device [status]. Default: `None`, the device has no status.
     ///
     /// # Errors
     /// The device is lost.
@@ -341,7 +341,7 @@ pub trait Backend: Send {
         Ok(None)
     }
 
-    /// Sets the device status; 0 resets it. Does nothing unless said otherwise.
+    /// Sets the device status; 0 resets it. Default: does nothing.
     ///
     /// # Errors
     /// The device is lost or refuses.
@@ -350,14 +350,14 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// Settles on `features`, a part of those offered.
+    /// Sets the negotiated `features`, a subset of those offered.
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn set_features(&mut self, features: Features) -> Result<(), Error>;
 
-    /// Fills `bytes` from the device's configuration space; `false`, as it is unless said otherwise, where the device has
-    /// none that reaches so far.
+    /// Fills `bytes` from the device's configuration space. Returns `false`, which is the default, if there
+    /// is none or it ends before.
     ///
     /// # Errors
     /// The device is lost.
@@ -366,59 +366,58 @@ pub trait Backend: Send {
         Ok(false)
     }
 
-    /// Says how long the packets of the port may be, in bytes without their Ethernet header. Does nothing unless said
-    /// otherwise.
+    /// Sets the MTU of the port, in bytes without the Ethernet header. Default: does nothing.
     ///
     /// # Errors
-    /// The device is lost, or sends longer ones and cannot be told not to.
+    /// The device is lost, or sends longer packets and cannot be configured otherwise.
     fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
         let _ = mtu;
         Ok(())
     }
 
-    /// How many regions of memory these segments are for it: one each, unless it joins neighbours.
+    /// Returns the number of regions for these segments: one each, unless the device joins neighbours.
     fn regions(&self, segments: &[Arc<Segment>]) -> usize {
         segments.len()
     }
 
-    /// Shares memory. When this returns the device reaches all that is shared, and nothing that is gone.
+    /// Shares memory. On return the device reaches everything that is shared, and nothing that is gone.
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error>;
 
-    /// Says what the device wakes the driver with. The first that a device hears of a ring.
+    /// Sets the eventfd with which the device wakes the driver. The first operation on each ring.
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn set_call(&mut self, ring: RingId, call: &EventFd) -> Result<(), Error>;
 
-    /// Says where a fresh ring is. The device does not use it before it is enabled.
+    /// Sets the addresses of a fresh ring. The device does not use the ring before it is enabled.
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn start_ring(&mut self, ring: &RingSetup<'_>) -> Result<(), Error>;
 
-    /// Lets the device use a started ring, or not.
+    /// Allows or forbids the device to use a started ring.
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error>;
 
-    /// Whether [`enable_ring`](Self::enable_ring) stops and starts single rings while the others go on. `true` unless said otherwise;
-    /// where it does not, a queue that is stopped is left alone by the port, and its device goes on filling it.
+    /// Whether [`enable_ring`](Self::enable_ring) stops and starts single rings while the others continue.
+    /// Default: `true`. Otherwise the port ignores a stopped queue, and the device goes on filling it.
     fn disables_rings(&self) -> bool {
         true
     }
 
-    /// Stops a ring: when this returns the device does not touch it any more. The result is where it stood, in the form of
+    /// Stops a ring. On return the device no longer uses it. The result is the ring's state in the form of
     /// [`RingSetup::base`].
     ///
     /// # Errors
     /// The device is lost or refuses.
     fn stop_ring(&mut self, ring: RingId) -> Result<u32, Error>;
 
-    /// Returns when everything asked before has been done. Unless said otherwise it always has.
+    /// Returns when all earlier requests are complete. Default: they always are.
     ///
     /// # Errors
     /// The device is lost.
@@ -426,25 +425,25 @@ pub trait Backend: Send {
         Ok(())
     }
 
-    /// What wakes the device for a started ring, where that is not the eventfd of its [`RingSetup`]; asked when the driver is ready.
-    /// The eventfd, as it is unless said otherwise.
+    /// Returns the notification of a started ring, if it is not the eventfd of its [`RingSetup`]. Called
+    /// after DRIVER_OK. Default: `None`, the eventfd.
     fn notifier(&self, ring: RingId) -> Option<Arc<dyn Notify>> {
         let _ = ring;
         None
     }
 
-    /// Whether the device's own link is up, as of the last [`look`](Self::look): packets pass when it is and the port has
-    /// the device. `true` unless said otherwise.
+    /// Returns whether the device's own link is up, as of the last [`look`](Self::look). Packets pass when it
+    /// is up and the port is connected. Default: `true`.
     fn link_up(&self) -> bool {
         true
     }
 
-    /// What becomes ready when something happened to the device; `None` when it tells in no such way.
+    /// Returns the descriptor that becomes ready on events of the device; `None` if there is none.
     fn watched(&self) -> Option<Watched<'_>>;
 
-    /// Looks at what happened, without waiting.
+    /// Checks the device for events, without waiting.
     ///
     /// # Errors
-    /// The device is lost, or did what it may not.
+    /// The device is lost, or broke the protocol.
     fn look(&mut self) -> Result<(), Error>;
 }

@@ -1,8 +1,8 @@
-//! Which ring of a network device is meant.
+//! The identity of a ring of a network device.
 
 use std::fmt;
 
-/// What a ring is for (virtio 1.3, Network Device: Virtqueues).
+/// The purpose of a ring (virtio 1.3, Network Device: Virtqueues).
 ///
 /// ```
 /// use linecard_virtio_user::backend::Role;
@@ -12,9 +12,9 @@ use std::fmt;
 pub enum Role {
     /// Buffers that the device fills: packets for the driver.
     Receive,
-    /// Buffers that the device reads: packets of the driver.
+    /// Buffers that the device reads: packets from the driver.
     Transmit,
-    /// Commands to the device. There is one such ring at most.
+    /// Commands to the device. A device has at most one such ring.
     Control,
 }
 
@@ -49,20 +49,20 @@ impl RingId {
         Self { role: Role::Transmit, queue }
     }
 
-    /// What the ring is for.
+    /// Returns the purpose of the ring.
     #[must_use]
     pub const fn role(self) -> Role {
         self.role
     }
 
-    /// Its number among the rings of its role.
+    /// Returns its number among the rings of its role.
     #[must_use]
     pub const fn queue(self) -> u16 {
         self.queue
     }
 
-    /// Its number among all rings of a device that has `pairs` queue pairs: receive 0, transmit 0, receive 1, …, and the
-    /// control ring behind the last pair that the device has, in use or not.
+    /// Returns its number among all rings of a device with `pairs` queue pairs: receive 0, transmit 0,
+    /// receive 1, …, and the control ring after the device's last pair, whether that is in use or not.
     #[must_use]
     pub const fn index(self, pairs: u16) -> u32 {
         match self.role {

@@ -10,14 +10,14 @@
 pub const ACKNOWLEDGE: u8 = 1;
 /// The driver knows how to drive it.
 pub const DRIVER: u8 = 2;
-/// The driver is set up: the rings may be used.
+/// The driver is set up; the rings may be used.
 pub const DRIVER_OK: u8 = 4;
-/// Both have agreed on features.
+/// The driver and the device have agreed on features.
 pub const FEATURES_OK: u8 = 8;
-/// The device cannot go on without a reset.
+/// The device cannot continue without a reset.
 pub const NEEDS_RESET: u8 = 64;
 /// The driver has given up.
 pub const FAILED: u8 = 128;
 
-/// All that a driver sets before the rings are started.
+/// All bits that a driver sets before it starts the rings.
 pub const DRIVING: u8 = ACKNOWLEDGE | DRIVER | FEATURES_OK;
