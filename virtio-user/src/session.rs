@@ -1,4 +1,4 @@
-//! What the control thread does for a started port: connect, [prepare], watch, reclaim, and connect again.
+//! The control thread of a started port: connect, [prepare], watch, reclaim, and connect again.
 
 mod absence;
 mod announce;
@@ -28,21 +28,21 @@ use crate::thread::after;
 use crate::vhost_user::RETRY;
 use absence::Absence;
 
-/// Longest handshake, all answers together.
+/// The longest handshake, all answers together.
 const HANDSHAKE: Duration = Duration::from_millis(3000);
 
 /// How long a port in client mode looks for its backend when it starts.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
-/// The longest that a port takes to start: a backend that was greeted and is gone, another one, and its handshake.
+/// The longest start of a port: a backend that vanishes after the connection, another one, and its handshake.
 pub(crate) const START: Duration = FIRST_CONNECT.saturating_add(HANDSHAKE.saturating_mul(2));
-/// Before a backend that broke the rules gets another chance.
+/// The pause before a backend that broke the rules is tried again.
 const PENALTY: Duration = Duration::from_millis(1000);
-/// Before a gate with somebody inside is looked at again.
+/// The pause before another attempt to close a gate with a burst inside.
 const BURST_TIME: Duration = Duration::from_millis(1);
-/// How long a backend may take to let go of the rings when the port stops.
+/// The time that a backend has to release the rings when the port stops.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Where a queue's data path of the moment is.
+/// The control side of the gate that holds a queue's present data path.
 pub(crate) type Inside<P> = Controller<Option<Box<P>>>;
 
 /// Every data path of a port.
@@ -55,15 +55,15 @@ pub(crate) struct Session {
     pub(crate) connect: Arc<dyn Connect>,
     pub(crate) shared_domains: SharedDomains,
     pub(crate) trouble: Arc<Trouble>,
-    /// Passes the backend's calls on to who sleeps.
+    /// Passes the backend's calls on to sleeping queues.
     pub(crate) relay: Arc<Relay>,
     // Paths before the memory they use: fields are dropped in this order.
     pub(crate) rx: Vec<Inside<dyn RxPath>>,
     pub(crate) tx: Vec<Inside<dyn TxPath>>,
-    /// Every ring of the device that is used, in the order that it hears of them.
+    /// Every ring that the device may use, in the order in which the device learns of them.
     pub(crate) rings: Vec<RingZone>,
     pub(crate) waiter: Arc<Waiter>,
-    /// Takes the outcome of the first handshake.
+    /// Takes the result of the first handshake.
     pub(crate) started: mpsc::Sender<Result<(), Error>>,
     /// The device that was found when the port was probed.
     pub(crate) first: Option<Box<dyn Backend>>,
@@ -73,13 +73,13 @@ pub(crate) struct Session {
 /// A backend in use.
 struct Live {
     backend: Box<dyn Backend>,
-    /// What was agreed.
+    /// The negotiated features.
     features: Features,
     sharing: Sharing,
     watch: Watch,
-    /// Where the device has a control queue.
+    /// The requests on the control queue, if the device has one.
     requests: Option<Requests>,
-    /// Queues that are stopped: their gates are held.
+    /// The stopped queues, whose gates are held closed.
     stopped: Vec<RingId>,
 }
 
@@ -103,7 +103,7 @@ impl Session {
                 }
                 Err(error) => {
                     self.log("not connected", &error);
-                    // Who connects to the port comes or does not.
+                    // Backends that connect on their own need no search.
                     let absent = error.is_backend_gone() && !self.connect.comes_by_itself();
                     if absent { Pause::Absent } else { Pause::For(penalty(&error)) }
                 }
@@ -123,12 +123,13 @@ impl Session {
         self.waiter.stopped()
     }
 
-    /// Tells whoever started the port how it went; later calls find nobody waiting.
+    /// Reports the result of the start; later calls have no receiver.
     fn report(&self, outcome: Result<(), Error>) {
         let _ = self.started.send(outcome);
     }
 
-    /// Tells why there is no backend, once for each reason in turn: an absent one is looked for again and again.
+    /// Records and logs why there is no backend. An absent backend is tried often, so the same reason is
+    /// logged once.
     fn log(&mut self, what: &str, error: &Error) {
         if matches!(error, Error::Stopped) {
             return;
@@ -140,19 +141,19 @@ impl Session {
         }
     }
 
-    /// From nothing to packets.
+    /// Connects to a backend and prepares it, until packets can pass.
     fn establish(&mut self, fresh: bool) -> Result<Live, Error> {
-        // A device that is held cannot be opened.
+        // A held notifier keeps the device open, and an open device cannot be opened again.
         self.rings.iter_mut().for_each(RingZone::forget_notifier);
         if let Some(first) = self.first.take() {
             match self.prepare(first) {
-                // It may have gone since the port was probed.
+                // The backend may have vanished since the port was probed.
                 Err(error) if error.is_backend_gone() => {}
                 outcome => return outcome,
             }
         }
         if self.connect.comes_by_itself() {
-            // Until somebody comes the port is up to the peer, and starting it is done.
+            // The start is complete; from here on the port waits for the peer to connect.
             self.report(Ok(()));
         }
         let timeouts = if fresh { FIRST_CONNECT } else { Duration::ZERO };
@@ -161,7 +162,8 @@ impl Session {
         self.prepare(found)
     }
 
-    /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
+    /// Watches a backend until it is lost or the user stops the port. Returns the pause before the next
+    /// connection.
     fn serve(&mut self, mut live: Live) -> Duration {
         let error = loop {
             if self.stopped() {
@@ -171,7 +173,8 @@ impl Session {
                 break Error::Ring { ring, fault };
             }
             match self.follow(&mut live) {
-                // What happened while the device was asked may have woken nobody but the one who asked.
+                // Events during these requests may have woken only the waiting request, so everything is
+                // checked again.
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => break error,
@@ -185,7 +188,7 @@ impl Session {
         penalty(&error)
     }
 
-    /// Tells the device what has changed on this side, and does what it asks for; whether there was anything.
+    /// Passes changes of this side on to the device and serves its requests. Returns whether there were any.
     fn follow(&mut self, live: &mut Live) -> Result<bool, Error> {
         let shared = live.sharing.update(&mut *live.backend, &self.shared_domains)?;
         let rules = self.state.filter().rules();
@@ -203,7 +206,7 @@ impl Session {
         Ok(shared | asked | announced | queues | answered)
     }
 
-    /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
+    /// Waits until the device needs attention, the thread is notified, or a kick may be due (`until`).
     fn watch(&self, device: &mut dyn Backend, until: Option<Instant>) -> Result<(), Error> {
         self.look(device)?;
         match device.watched() {
@@ -213,24 +216,24 @@ impl Session {
         self.look(device)
     }
 
-    /// What happened to the device, and its link.
+    /// Checks the device and its link for events.
     fn look(&self, device: &mut dyn Backend) -> Result<(), Error> {
         device.look()?;
         self.state.set_link(device.link_up());
         Ok(())
     }
 
-    /// Closes every gate, and returns when nobody is inside any more: after a burst, or when a thread that is inside one
-    /// gets its core back. The thread sleeps meanwhile; whoever waits for it has a limit of his own, after which it is
-    /// left behind with rings and memory.
+    /// Closes every gate, and returns when no thread is inside any more: after a burst, or when a preempted
+    /// thread inside one runs again. This thread sleeps meanwhile. The thread that waits for it has its own
+    /// time limit, after which this thread is left running with its rings and memory.
     fn all_outside(&mut self) {
-        // Both are asked, also when the first is busy.
+        // Both directions are closed, even if the first is busy.
         while !(close_all(&mut self.rx) & close_all(&mut self.tx)) {
             self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
         }
     }
 
-    /// Every data path that was behind a gate.
+    /// Closes every gate and takes out every data path.
     fn paths_home(&mut self) -> Paths {
         self.all_outside();
         let rx = self.rx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
@@ -238,10 +241,10 @@ impl Session {
         (rx, tx)
     }
 
-    /// Link down, rings stopped where the backend still listens, everything home.
+    /// Takes the link down, stops the rings if the backend still answers, and takes back all buffers.
     fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
-        // Who asked something finds that there is nobody.
+        // Threads that wait for an answer learn that there is none.
         drop(self.state.asks.take());
         self.state.rss_config().set_by_device(false, false);
         self.shared_domains.window.close();
@@ -249,26 +252,26 @@ impl Session {
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
             live.backend.enter(Phase::Stopping(after(FAREWELL)));
-            // A backend that does not answer is left all the same.
+            // A backend that does not answer is dropped all the same.
             let _ = farewell(&mut *live.backend, &self.rings, live.features);
         }
         drop(live);
         (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
-        // Only now: as long as the backend was connected it might have used the buffers.
+        // Not earlier: the backend may have used the buffers while it was connected.
         drop(paths);
-        // A register that is mapped holds its device.
+        // A mapped notification register keeps its device open.
         self.rings.iter_mut().for_each(RingZone::forget_notifier);
     }
 }
 
-/// Before the port looks for a backend again.
+/// The pause before the port looks for a backend again.
 enum Pause {
     For(Duration),
-    /// There was none.
+    /// There was no backend: the pause grows with its absence.
     Absent,
 }
 
-/// How long to leave a backend alone.
+/// Returns how long to wait before the next connection.
 fn penalty(error: &Error) -> Duration {
     match error {
         Error::Stopped => Duration::ZERO,
@@ -277,7 +280,7 @@ fn penalty(error: &Error) -> Duration {
     }
 }
 
-/// The rings that a device with these features has.
+/// Returns the rings that a device with these features has.
 fn in_use(rings: &[RingZone], features: Features) -> impl Iterator<Item = &RingZone> {
     let control = features.contains(Features::NET_CTRL_VQ);
     rings.iter().filter(move |ring| control || ring.id().role() != Role::Control)
@@ -292,7 +295,7 @@ fn farewell(device: &mut dyn Backend, rings: &[RingZone], features: Features) ->
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Also after a panic: the gates must not lead to rings that are gone.
+        // Also after a panic: a gate must not lead to a ring that no longer exists.
         self.state.set_down();
         self.shared_domains.window.close();
         drop(self.paths_home());

@@ -1,8 +1,8 @@
-//! A backend that is not there: how soon it is looked for again.
+//! The search for an absent backend, and how often it is repeated.
 //!
-//! It is looked for often at first, as one that is restarted comes back soon; then ever more rarely, so that a port whose backend
-//! nobody starts costs nothing. Where the device comes with a file (its socket), the folder of that file is watched meanwhile, and
-//! the port looks at once when it appears.
+//! The search repeats quickly at first, since a restarted backend returns soon, and then ever more slowly, so
+//! that a port whose backend is never started costs nothing. If the device comes with a file (its socket),
+//! the directory of that file is watched meanwhile, and the port looks as soon as the file appears.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,12 +18,12 @@ use crate::backend::{Ready, Waiter};
 use crate::thread::after;
 use crate::vhost_user::RETRY;
 
-/// How long it is looked for every [`RETRY`].
+/// How long the search repeats every [`RETRY`].
 const EAGER: Duration = Duration::from_secs(2);
-/// The longest pause between two looks.
+/// The longest pause between two attempts.
 const RARELY: Duration = Duration::from_secs(1);
 
-/// Since when there is no backend, and how it is waited for.
+/// The time since the backend vanished, and the state of the search.
 #[derive(Debug)]
 pub(super) struct Absence {
     since: Instant,
@@ -37,7 +37,7 @@ impl Absence {
         Self { since: now, pause: RETRY, watch: None }
     }
 
-    /// How long to wait from `now` on before the next look.
+    /// Returns the pause between `now` and the next attempt.
     fn next_pause(&mut self, now: Instant) -> Duration {
         if now.saturating_duration_since(self.since) >= EAGER {
             self.pause = (self.pause * 2).min(RARELY);
@@ -45,7 +45,7 @@ impl Absence {
         self.pause
     }
 
-    /// Waits until the backend is to be looked for again; `file` is what it comes with.
+    /// Waits until the next attempt is due. `file` is the file that the backend comes with.
     pub(super) fn wait(&mut self, waiter: &Waiter, file: Option<&Path>) {
         let now = Instant::now();
         let pause = self.next_pause(now);
@@ -56,7 +56,7 @@ impl Absence {
             && let Ok(watch) = FolderWatch::new(file)
         {
             self.watch = Some(watch);
-            // What came before the folder was watched is found by one more look.
+            // A file that appeared before the watch is found by one more attempt.
             return waiter.rest(after(RETRY));
         }
         self.wait_for_file(waiter, after(pause));
@@ -67,9 +67,9 @@ impl Absence {
             let Some(watch) = &self.watch else { return waiter.rest(until) };
             waiter.wait(Some(watch.inotify.as_fd()), Ready::Read, Some(until));
             match watch.has_come() {
-                // It may not listen yet.
+                // The file may exist before its owner listens.
                 Ok(true) => return *self = Self::new(Instant::now()),
-                // Others may make files there as fast as they like.
+                // Limits the rate: others may create files in the directory without limit.
                 Ok(false) => waiter.rest(after(RETRY).min(until)),
                 Err(_) => self.watch = None,
             }
@@ -77,7 +77,7 @@ impl Absence {
     }
 }
 
-/// Tells when a file of a certain name appears in its folder.
+/// Reports when a file of a given name appears in its directory.
 #[derive(Debug)]
 struct FolderWatch {
     inotify: OwnedFd,
@@ -89,16 +89,16 @@ impl FolderWatch {
         let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        // A name that is given, and rights that are: those of a socket may come later than its name.
+        // Creation or renaming, and a change of permissions, which may follow the creation of a socket.
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB | WatchFlags::ONLYDIR;
         inotify::add_watch(&inotify, folder, flags)?;
         Ok(Self { inotify, name })
     }
 
-    /// Whether it has appeared since this was asked last.
+    /// Returns whether the file has appeared since the last call.
     ///
     /// # Errors
-    /// The folder is not watched any more.
+    /// The directory is no longer watched.
     fn has_come(&self) -> io::Result<bool> {
         let mut bytes = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut bytes);
@@ -112,7 +112,7 @@ impl FolderWatch {
             if event.events().contains(ReadFlags::IGNORED) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            // Where some are lost, it may be among them.
+            // If events were lost, the file's event may be among them.
             let lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
             came |= lost || name == Some(&*self.name);

@@ -1,8 +1,8 @@
-//! A device that asks the port to announce its address, since the machine that it is part of has moved: switches learn where it
-//! is now from the frame (virtio 1.3, Network Device: Gratuitous Packet Sending).
+//! Announcements that the device requests after the virtual machine has migrated: switches learn the new
+//! location from the frame (virtio 1.3, Network Device: Gratuitous Packet Sending).
 //!
-//! The frame is a RARP request, as QEMU and DPDK send it: a port has no IP address that a gratuitous ARP could name. Who has one
-//! sends that as any other packet.
+//! The frame is a RARP request, as QEMU and DPDK send it: a port has no IP address for a gratuitous ARP. An
+//! application that has an IP address sends that itself.
 
 use linecard_eal::gate::close_all;
 use linecard_mempool::Burst;
@@ -15,11 +15,12 @@ use crate::backend::{Ready, RingId};
 use crate::error::Error;
 use crate::thread::after;
 
-/// How often a full ring, or an empty pool, is tried again, [`BURST_TIME`] apart.
+/// The attempts while the ring is full or the pool is empty, [`BURST_TIME`] apart.
 const TRIES: u32 = 100;
 
 impl Session {
-    /// Announces the port where the device has asked for that, and tells it; whether it had.
+    /// Announces the port if the device has requested it, and acknowledges that. Returns whether it was
+    /// requested.
     pub(super) fn follow_announcement(&mut self, live: &mut Live) -> Result<bool, Error> {
         let agreed = live.features.contains(Features::NET_GUEST_ANNOUNCE);
         let Some(requests) = live.requests.as_mut().filter(|_| agreed && live.backend.take_announcement())
@@ -36,7 +37,8 @@ impl Session {
         Ok(true)
     }
 
-    /// Sends the frame on the first transmit queue that is not stopped, between two bursts; whether it went out.
+    /// Sends the frame on the first transmit queue that is not stopped, between two bursts. Returns whether
+    /// it was sent.
     fn announce(&mut self, stopped: &[RingId]) -> bool {
         let is_started = |queue: &u16| !stopped.contains(&RingId::transmit(*queue));
         let Some(first) = (0..).take(self.tx.len()).find(is_started).map(usize::from) else { return false };
@@ -53,12 +55,12 @@ impl Session {
             }
             self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
         }
-        // It may still be asked to stay out.
+        // The gate may still be closing.
         self.tx.get_mut(first).into_iter().for_each(|queue| queue.open());
         false
     }
 
-    /// The queue is held.
+    /// Sends the frame on a queue whose gate is held.
     fn announce_on(&mut self, queue: usize) -> bool {
         let Some(Some(path)) = self.tx.get_mut(queue).and_then(|queue| queue.value()) else { return false };
         let frame = rarp_announcement(self.state.mac());

@@ -1,5 +1,5 @@
-//! From a device that was found to packets: what is agreed and asked for, in the order that the specification has
-//! (virtio 1.3, Device Initialization).
+//! The steps from a device that was found to passing packets, in the order of the specification (virtio 1.3,
+//! Device Initialization).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +24,7 @@ use crate::rx::{RxParts, SoftHash};
 use crate::thread::after;
 use crate::tx::TxParts;
 
-/// Data paths that are made but not yet reachable for the application.
+/// Data paths that exist but are not reachable for the application yet.
 struct Built {
     doorbells: Vec<Arc<Doorbell>>,
     notice: Arc<Notice>,
@@ -33,7 +33,7 @@ struct Built {
 }
 
 impl Session {
-    /// Agrees on features, shares memory, starts the rings, opens the gates.
+    /// Negotiates features, shares memory, starts the rings and opens the gates.
     pub(super) fn prepare(&mut self, mut backend: Box<dyn Backend>) -> Result<Live, Error> {
         let device = &mut *backend;
         let limit = after(HANDSHAKE);
@@ -54,7 +54,7 @@ impl Session {
         driver_ok(device)?;
         self.notify_by(device, features);
         let requests = self.request(device, features, limit)?;
-        // The domain may have grown meanwhile.
+        // The domain may have grown since the memory was shared.
         sharing.update(device, &self.shared_domains)?;
         device.enter(Phase::Running);
         if self.stopped() {
@@ -68,7 +68,7 @@ impl Session {
         Ok(Live { backend, features, sharing, watch, requests, stopped })
     }
 
-    /// What the device's configuration says of packets and medium.
+    /// Reads the MTU and the medium from the device's configuration.
     fn describe(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
         let (asked, max) = (self.state.mtu(), max_mtu(device, features)?);
         if let Some(max) = max.filter(|max| asked > *max) {
@@ -79,7 +79,7 @@ impl Session {
         Ok(())
     }
 
-    /// What the device is asked for before packets pass, where it has a control queue.
+    /// Sends the requests that precede packets, if the device has a control queue.
     fn request(
         &self,
         device: &mut dyn Backend,
@@ -115,7 +115,8 @@ impl Session {
         self.rings.iter_mut().try_for_each(RingZone::renew)
     }
 
-    /// Data paths with their rings filled, for a device that has `interrupts` or not; dropped, they give everything back.
+    /// Builds data paths with filled rings, for a device with or without `interrupts`. Dropping them returns
+    /// all buffers.
     fn build(&self, features: Features, interrupts: bool) -> Result<Built, Error> {
         let transmit = self.rings.iter().filter(|ring| ring.id().role() == Role::Transmit);
         let notice = Arc::new(Notice::to(self.waiter.clone()));
@@ -186,14 +187,14 @@ impl Session {
         Ok(())
     }
 
-    /// Rings whose device is not woken by eventfds wake it in its own way from now on.
+    /// Switches rings whose device is not woken by eventfds to the device's own notification.
     fn notify_by(&self, device: &dyn Backend, features: Features) {
         for ring in in_use(&self.rings, features).filter(|ring| self.polled(ring.id())) {
             device.notifier(ring.id()).into_iter().for_each(|notifier| ring.kick.go_by(notifier));
         }
     }
 
-    /// Whether the application has a queue for a ring.
+    /// Returns whether the application has a queue for a ring.
     pub(super) fn polled(&self, ring: RingId) -> bool {
         let queues = match ring.role() {
             Role::Receive => self.rx.len(),
@@ -216,7 +217,7 @@ impl Session {
             enter(inside, path, is_started(RingId::transmit(queue)));
             shown.set(name);
         }
-        // Only now: who sleeps wakes and finds the new rings.
+        // Not earlier: a sleeper that wakes must find the new rings.
         for (index, queue) in (0..self.rx.len()).zip(0..) {
             self.relay.set(index, Some(self.ring(RingId::receive(queue))?.call.clone()));
         }
@@ -224,7 +225,7 @@ impl Session {
     }
 }
 
-/// Puts a path behind a gate that is held, and opens it unless the queue is stopped.
+/// Puts a path behind a held gate, and opens the gate unless the queue is stopped.
 fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>, is_started: bool) {
     if let Some(value) = inside.value() {
         *value = Some(path);

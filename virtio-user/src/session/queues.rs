@@ -1,8 +1,8 @@
-//! Single queues of a port with a backend: started, stopped, asked how full they are. The other queues go on.
+//! Starting, stopping and querying single queues of a connected port. The other queues continue.
 //!
 //! ```text
-//!   stop    gate closed, and stays so · (transmit) what is under way comes back · SET_VRING_ENABLE 0
-//!   start   SET_VRING_ENABLE 1 · gate opened · backend and sleeper woken
+//!   stop    close the gate and keep it closed · (transmit) wait for sent packets · SET_VRING_ENABLE 0
+//!   start   SET_VRING_ENABLE 1 · open the gate · wake the backend and the sleeper
 //! ```
 
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::rings::RingZone;
 use crate::thread::after;
 
-/// How long a burst may last that a queue is wanted from.
+/// The longest wait for a burst to leave a queue.
 const BURST_LIMIT: Duration = Duration::from_millis(1000);
-/// How long a backend may take to finish what a queue has sent before it stops; it drops what is left.
+/// The time that a backend has to send a queue's last packets before the queue stops; it drops the rest.
 const LAST_PACKETS: Duration = Duration::from_millis(100);
 
 impl Session {
@@ -29,7 +29,7 @@ impl Session {
         rings.filter(|ring| ring.role() != Role::Control && self.polled(*ring)).collect()
     }
 
-    /// Starts and stops queues as the user wants them now; whether any was.
+    /// Starts and stops queues as the user requested. Returns whether any was.
     pub(super) fn follow_queues(&mut self, live: &mut Live) -> Result<bool, Error> {
         let mut any = false;
         for ring in self.queues() {
@@ -58,7 +58,7 @@ impl Session {
         self.open_gate(ring);
         kick.signal_start();
         if ring.role() == Role::Receive {
-            // Who sleeps over it looks.
+            // A thread that sleeps on the queue wakes and polls it.
             self.relay.set(usize::from(ring.queue()), Some(call));
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives the backend time for what was sent on a queue that is held.
+    /// Gives the backend time for the packets that were sent on a held queue.
     fn await_last_packets(&mut self, ring: RingId) {
         let until = after(LAST_PACKETS);
         while self.used_of(ring) > 0 && Instant::now() < until && !self.stopped() {
@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    /// Answers what was asked; whether anything was.
+    /// Answers the pending questions. Returns whether there were any.
     pub(super) fn answer(&mut self, live: &Live) -> bool {
         let asked = self.state.asks.take();
         let any = !asked.is_empty();
@@ -113,7 +113,7 @@ impl Session {
         asked.answer(answer);
     }
 
-    /// Used descriptors of a queue that is held.
+    /// Returns the used descriptors of a held queue.
     fn used_of(&mut self, ring: RingId) -> u16 {
         let queue = usize::from(ring.queue());
         match ring.role() {
@@ -132,7 +132,7 @@ impl Session {
         }
     }
 
-    /// Holds one queue; false when a burst of it does not end.
+    /// Closes the gate of one queue. Returns false if a burst inside does not end.
     fn close_gate(&mut self, ring: RingId) -> bool {
         let queue = usize::from(ring.queue());
         match ring.role() {
@@ -143,7 +143,7 @@ impl Session {
     }
 }
 
-/// The path behind a gate that is held.
+/// Returns the path behind a held gate.
 fn path<P: ?Sized>(gates: &mut [Inside<P>], queue: usize) -> Option<&mut Box<P>> {
     gates.get_mut(queue)?.value()?.as_mut()
 }
