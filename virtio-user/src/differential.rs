@@ -1,4 +1,4 @@
-//! For the differential tests of both directions: a ring of a port's own, its pools, and the device half at its other end.
+//! Helpers for the differential tests of both directions: a ring, its pools, and the device half of the ring.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ pub(crate) fn pool(domain: &Arc<Domain>, packets: u32) -> Pool {
     Pool::new(domain, config).expect("a pool")
 }
 
-/// All of this process's memory, as a frontend shares it: addresses are what they are here.
+/// All memory of this process, shared with unchanged addresses.
 struct Here;
 
-// SAFETY: the queues under test lend nothing but their own buffers and tables, which outlive the device half.
+// SAFETY: the queues under test hand out only their own buffers and tables, which outlive the device half.
 unsafe impl DeviceMemory for Here {
     fn translate(&self, addr: u64, _: u32, _: Access) -> Option<NonNull<u8>> {
         NonNull::new(addr as *mut u8)
@@ -39,11 +39,11 @@ unsafe impl DeviceMemory for Here {
     }
 }
 
-/// The other end of a ring.
+/// The device side of a ring.
 pub(crate) trait Device {
-    /// The next chain behind `ahead`, if there is one.
+    /// Returns the next chain after `ahead`, if any.
     fn look(&mut self, ahead: Lookahead) -> Option<(Head, SegList)>;
-    /// Takes `ahead`, and gives back so many bytes of each of `heads`, in that order.
+    /// Takes the chains up to `ahead`, and completes each of `heads` with its number of bytes, in that order.
     fn give(&mut self, ahead: Lookahead, heads: &[(Head, u32)]);
 }
 
@@ -61,7 +61,7 @@ impl<Q: DeviceQueue> Device for Q {
     }
 }
 
-/// The device half of `zone`, which must outlive it.
+/// Creates the device half of `zone`, which must outlive it.
 pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box<dyn Device> {
     let RingSetup { layout, size, addrs, .. } = zone.setup(features);
     let [desc, driver, device] = layout.areas(size);
@@ -95,7 +95,7 @@ pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box
 pub(crate) fn bytes(list: &SegList) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in list.pieces() {
-        // SAFETY: the driver lends these bytes at the moment and the test runs on one thread.
+        // SAFETY: the device half holds these bytes at the moment, and the test runs on one thread.
         out.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.ptr.as_ptr(), piece.len as usize) });
     }
     out

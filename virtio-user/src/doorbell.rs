@@ -1,15 +1,15 @@
-//! Whether a backend has to be woken, asked without a fence per burst.
+//! Decides whether to wake the backend, without a fence per burst.
 //!
-//! After publishing, a driver has to look whether the device sleeps, and between the two belongs a full fence: without
-//! it both could look too early, and the device would sleep on full rings. The fence waits for every store of the
-//! burst to reach the other core. A device that polls is therefore only given a glance; the real question is owed,
-//! and asked by whoever comes next with nothing better to do: the receive queue of the pair when it finds nothing,
-//! the transmit queue's `reclaim`, and the control thread within a [`TICK`] (see [`owed`](crate::owed)). A glance that was out of date so costs
-//! a moment, and never a lost wake-up.
+//! After publishing, a driver must check whether the device sleeps, with a full fence between the two.
+//! Without the fence, both sides could check too early, and the device would sleep on full rings. The fence
+//! waits until every store of the burst has reached the other core. For a device that seems to poll, the
+//! check is therefore deferred. It is made by whichever of these is idle first: the pair's receive queue when
+//! it finds no packets, the transmit queue's `reclaim`, or the control thread within a [`TICK`] (see
+//! [`owed`](crate::owed)). A stale hint thus costs a short delay, but never a lost wake-up.
 //!
-//! What is owed is one word ([`Unasked`]): how much was published since the queue itself asked, and up to where. With an event
-//! index (`VIRTIO_F_RING_EVENT_IDX`) that decides whether the device is to be woken; a queue that asks itself pays for
-//! everything that was owed before.
+//! The deferred check is one word ([`Unasked`]): how much was published since the queue itself last checked,
+//! and up to which index. With an event index (`VIRTIO_F_RING_EVENT_IDX`) both decide whether to wake the
+//! device. A check by the queue itself covers everything that was deferred before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,22 +20,22 @@ use linecard_virtio::{DeviceSuppression, Unasked};
 use crate::kick::Kick;
 use crate::owed::Notice;
 
-/// Longest time that a question is owed.
+/// The longest time for which a check is deferred.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// The question that one transmit ring may owe its backend.
+/// The deferred check of one transmit ring.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    /// [`Unasked`], as a word; 0 when nothing is owed.
+    /// An [`Unasked`] as a word; 0 when no check is deferred.
     owed: AtomicU64,
-    /// When the backend wants to be woken.
+    /// The backend's state of notification suppression.
     suppression: DeviceSuppression,
     kick: Arc<Kick>,
     notice: Arc<Notice>,
 }
 
 impl Doorbell {
-    /// For a ring that stays mapped as long as the doorbell is used.
+    /// Creates the doorbell of a ring, which must stay mapped while the doorbell is used.
     pub(crate) fn new(suppression: DeviceSuppression, kick: Arc<Kick>, notice: Arc<Notice>) -> Self {
         Self { owed: AtomicU64::new(0), suppression, kick, notice }
     }
@@ -46,21 +46,21 @@ impl Doorbell {
         self.kick.signal();
     }
 
-    /// Something was published, and the backend seemed to be polling.
+    /// Defers the check: something was published, and the backend seemed to be polling.
     #[inline(always)]
     pub(crate) fn owe(&self, unasked: Unasked) {
-        // Release: who sees the debt sees what was published before it.
+        // Release: a thread that sees the deferred check also sees what was published before it.
         self.owed.store(unasked.bits(), Ordering::Release);
         self.notice.give();
     }
 
-    /// Whether a question is owed.
+    /// Returns whether a check is deferred.
     #[inline(always)]
     pub(crate) fn is_owed(&self) -> bool {
         self.owed.load(Ordering::Relaxed) != 0
     }
 
-    /// Asks what is owed. Any thread.
+    /// Makes the deferred check, if any. Callable from any thread.
     #[inline(always)]
     pub(crate) fn settle(&self) {
         if self.is_owed() {
@@ -72,7 +72,7 @@ impl Doorbell {
     #[inline(never)]
     fn ask(&self) {
         let unasked = Unasked::from_bits(self.owed.swap(0, Ordering::AcqRel));
-        // Another thread may have asked meanwhile.
+        // Another thread may have made the check meanwhile.
         if unasked != Unasked::default() && self.suppression.kick_needed(unasked) {
             self.kick.signal();
         }
@@ -100,7 +100,7 @@ mod tests {
         set[0].revents != 0
     }
 
-    /// Publishes one buffer, and owes the question about it.
+    /// Publishes one buffer, and defers the check for it.
     fn owe(driver: &mut impl DriverQueue, doorbell: &Doorbell) {
         driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }).expect("room");
         driver.publish();

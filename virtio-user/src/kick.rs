@@ -1,4 +1,4 @@
-//! What wakes a backend, counted.
+//! The notification that wakes a backend, and its counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,12 +7,12 @@ use linecard_eal::eventfd::EventFd;
 
 use crate::backend::Notify;
 
-/// Notifications that one ring's driver sent, over all backends; and how many of them a reset has forgotten.
+/// The notifications that one ring's driver sent, over all backends.
 #[derive(Debug, Default)]
 pub(crate) struct Notifications {
-    /// For packets that were published.
+    /// Notifications for published packets.
     for_bursts: Counter,
-    /// For none: of a start, for what may have been published before.
+    /// Notifications when a queue starts, for packets that may have been published before.
     at_start: Counter,
 }
 
@@ -37,24 +37,24 @@ impl Counter {
 }
 
 impl Notifications {
-    /// Those since the last reset.
+    /// Returns the number since the last reset.
     pub(crate) fn sent(&self) -> u64 {
         self.for_bursts.since_reset().wrapping_add(self.at_start.since_reset())
     }
 
-    /// Those of them that a burst was the reason for, each another one: its own, or one of those whose question was put off.
+    /// Returns how many of them a burst caused, one burst each: at once, or by a deferred check.
     pub(crate) fn for_bursts(&self) -> u64 {
         self.for_bursts.since_reset()
     }
 
-    /// Counts from zero again.
+    /// Resets the counts to zero.
     pub(crate) fn reset(&self) {
         self.for_bursts.reset();
         self.at_start.reset();
     }
 }
 
-/// The eventfd that wakes a backend of one ring, or what it has instead.
+/// The eventfd, or the device's own notification, that wakes the backend of one ring.
 #[derive(Debug)]
 pub(crate) struct Kick {
     event: EventFd,
@@ -69,12 +69,12 @@ impl Kick {
 
     /// Wakes the backend.
     pub(crate) fn signal(&self) {
-        // A system call or a write to a device follows: the locked instruction does not matter.
+        // The cost of the locked instruction is negligible: a system call or a write to a device follows.
         self.notifications.for_bursts.add();
         self.wake();
     }
 
-    /// Wakes the backend, whatever was published: its queue starts.
+    /// Wakes the backend when its queue starts, whatever was published.
     pub(crate) fn signal_start(&self) {
         self.notifications.at_start.add();
         self.wake();
@@ -87,19 +87,20 @@ impl Kick {
         }
     }
 
-    /// Wakes the backend by `notifier` from now on, and once at once: what was signalled before went to the eventfd.
+    /// Wakes the backend with `notifier` from now on, and once now, since earlier signals went to the
+    /// eventfd.
     pub(crate) fn go_by(&self, notifier: Arc<dyn Notify>) {
         let notifier = self.instead.get_or_init(|| notifier);
         self.notifications.at_start.add();
         notifier.notify();
     }
 
-    /// Goes by the eventfd again, so that nothing is kept of a device that is gone.
+    /// Returns to the eventfd, so that nothing of a lost device is kept.
     pub(crate) fn forget(&mut self) {
         self.instead = OnceLock::new();
     }
 
-    /// What the backend waits for.
+    /// Returns the eventfd that the backend waits for.
     pub(crate) const fn event(&self) -> &EventFd {
         &self.event
     }
@@ -109,7 +110,7 @@ impl Kick {
 mod tests {
     use super::*;
 
-    /// What a start sends is a notification, and no burst's.
+    /// A notification at start counts, but not as one of a burst.
     #[test]
     fn notifications_of_a_start_are_no_bursts() {
         let notifications = Arc::<Notifications>::default();

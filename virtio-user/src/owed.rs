@@ -1,8 +1,8 @@
-//! How long the control thread may sleep while questions can be owed.
+//! The time for which the control thread may sleep while checks can be deferred.
 //!
-//! Whoever sends leaves a question owed (see [`doorbell`](crate::doorbell)) and may then do nothing more with the port, so
-//! that nobody asks it but the control thread. That looks every [`TICK`] while there is traffic, and sleeps for good when a
-//! tick passed without any: the next question that is owed wakes it.
+//! A sender leaves its check deferred (see [`doorbell`](crate::doorbell)) and may not use the port again, so
+//! that only the control thread remains to make it. The control thread wakes every [`TICK`] while there is
+//! traffic. After a tick without traffic it sleeps without a limit, until the next deferred check wakes it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,21 +13,21 @@ use crate::backend::Waiter;
 use crate::doorbell::{Doorbell, TICK};
 use crate::thread::after;
 
-/// How a transmit queue tells the control thread that it owes a question, if that wants to know.
+/// The notice with which a transmit queue wakes the control thread after deferring a check, if requested.
 #[derive(Debug, Default)]
 pub(crate) struct Notice {
     request: Request,
-    /// `None` where no control thread is, as in tests of the data path.
+    /// `None` without a control thread, as in tests of the data path.
     waiter: Option<Arc<Waiter>>,
 }
 
 impl Notice {
-    /// To the thread that waits with `waiter`.
+    /// Creates a notice for the thread that waits with `waiter`.
     pub(crate) fn to(waiter: Arc<Waiter>) -> Self {
         Self { request: Request::new(), waiter: Some(waiter) }
     }
 
-    /// A question is owed.
+    /// Reports that a check is deferred.
     #[inline(always)]
     pub(crate) fn give(&self) {
         if self.request.take() {
@@ -42,12 +42,12 @@ impl Notice {
     }
 }
 
-/// When the control thread has to look at what is owed.
+/// The times at which the control thread makes deferred checks.
 #[derive(Debug)]
 pub(crate) struct Watch {
     notice: Arc<Notice>,
     doorbells: Vec<Arc<Doorbell>>,
-    /// The end of this tick; `None` while it sleeps for good.
+    /// The end of this tick; `None` while the thread sleeps without a limit.
     until: Option<Instant>,
 }
 
@@ -56,14 +56,14 @@ impl Watch {
         Self { notice, doorbells, until: None }
     }
 
-    /// Asks what has been owed for a tick; until when the thread may sleep now.
+    /// Makes the checks that were deferred for a tick. Returns until when the thread may sleep.
     pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
         if self.until.is_some_and(|until| now < until) {
             return self.until;
         }
         let told = self.until.is_none() && !self.notice.request.is_asked();
         self.doorbells.iter().for_each(|doorbell| doorbell.settle());
-        // A kick was deferred since the thread went to sleep, so there is traffic.
+        // A check was deferred since the thread went to sleep, so there is traffic.
         if !told {
             self.notice.request.ask();
         }

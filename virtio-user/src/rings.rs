@@ -1,4 +1,4 @@
-//! The memory of one ring, and the data path that goes with what was negotiated.
+//! The memory of one ring, and the choice of the data path after negotiation.
 
 use std::sync::Arc;
 
@@ -22,16 +22,17 @@ use crate::path::{RxPath, TxPath, header_len};
 use crate::rx::{Rx, RxParts};
 use crate::tx::{Tx, TxParts};
 
-/// Descriptors of an indirect table: a header and the pieces of any ordinary chain; longer ones go directly.
+/// The descriptors of an indirect table: a header and the pieces of an ordinary chain. Longer chains use the
+/// ring.
 const TABLE: u16 = 8;
-/// Most descriptors of a control ring; more than a device that takes few has, and than one request needs.
+/// The most descriptors of a control ring, more than one request needs.
 const CONTROL_SIZE: u16 = 16;
-/// Room for the longest command.
+/// The space for the longest command.
 const COMMAND: usize = 2048;
-/// Alignment of a ring's zone: two cache lines, as [`Layout::offsets`] wants it.
+/// The alignment of a ring's zone: two cache lines, as [`Layout::offsets`] requires.
 const ALIGN: usize = 128;
 
-/// One ring's place in the domain of the port's rings; used again for every backend that connects.
+/// One ring's memory in the domain of the port's rings, reused for every backend that connects.
 ///
 /// ```text
 ///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤
@@ -41,23 +42,24 @@ pub(crate) struct RingZone {
     id: RingId,
     zone: Zone,
     size: u16,
-    /// Wakes the backend; a new one for every session.
+    /// Wakes the backend; replaced for every session.
     pub(crate) kick: Arc<Kick>,
-    /// How often the backend was woken, in every session.
+    /// The number of notifications in all sessions.
     pub(crate) notifications: Arc<Notifications>,
-    /// Wakes whoever sleeps over the ring; a new one for every session.
+    /// Wakes the thread that sleeps on the ring; replaced for every session.
     pub(crate) call: Arc<EventFd>,
-    /// The time that kicks may take, of all sessions.
+    /// The time budget of kicks, over all sessions.
     signal_budget: Arc<SignalBudget>,
 }
 
 impl RingZone {
-    /// Descriptors of a ring of a port with these options: the control ring has one request at a time.
+    /// Returns the descriptors of a ring for these options. The control ring carries one request at a time.
     pub(crate) fn size(options: &Options, role: Role) -> u16 {
         match role {
             Role::Receive => options.rx_queue_size,
             Role::Transmit => options.tx_queue_size,
-            // Never larger than the others: a device that takes few descriptors takes few everywhere.
+            // As small as the other rings, but large enough for a request: the device may limit every ring's
+            // size.
             Role::Control => {
                 let size = options.rx_queue_size.min(options.tx_queue_size);
                 size.clamp(ControlQueue::MIN_SIZE, CONTROL_SIZE)
@@ -65,7 +67,7 @@ impl RingZone {
         }
     }
 
-    /// Bytes that `new` takes from the domain.
+    /// Returns the bytes that `new` takes from the domain.
     pub(crate) fn bytes(size: u16, role: Role) -> usize {
         let more = match role {
             Role::Receive => 0,
@@ -89,7 +91,7 @@ impl RingZone {
         Ok(Self { id, zone, size, kick, notifications, call, signal_budget: Arc::clone(signal_budget) })
     }
 
-    /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
+    /// Zeroes the ring and replaces the eventfds, for a backend that must not see the previous session.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
         let event = || EventFd::of(&self.signal_budget);
         let failed = |source| Error::System { action: "making an eventfd", source };
@@ -100,14 +102,14 @@ impl RingZone {
         Ok(())
     }
 
-    /// Keeps nothing of a device that is gone; nobody uses the ring.
+    /// Releases the notification of a lost device, while nothing uses the ring.
     pub(crate) fn forget_notifier(&mut self) {
         if let Some(kick) = Arc::get_mut(&mut self.kick) {
             kick.forget();
         }
     }
 
-    /// Which ring it is.
+    /// Returns the ring's role and number.
     pub(crate) fn id(&self) -> RingId {
         self.id
     }
@@ -116,22 +118,22 @@ impl RingZone {
         self.zone.ptr().as_ptr() as u64
     }
 
-    /// The ring as the backend has to know it.
+    /// Returns the description of the ring for the backend.
     pub(crate) fn setup(&self, features: Features) -> RingSetup<'_> {
         let layout = layout(features);
         let addrs = RingAddrs::at(self.base(), layout, self.size);
         RingSetup { id: self.id, layout, size: self.size, addrs, kick: self.kick.event() }
     }
 
-    /// The ring as memory of this process.
+    /// Returns the ring as memory of this process.
     fn memory(&self, layout: Layout) -> Result<RingMemory, Error> {
-        // SAFETY: the paths made from this memory are taken home before the zone is dropped (see `Session`); it
-        // is reached through shared cells only.
+        // SAFETY: the paths made from this memory are dropped before the zone is (see `Session`); it is
+        // reached through shared cells only.
         let bytes = unsafe { self.zone.bytes() };
         RingMemory::in_zone(bytes, layout, self.size).map_err(|error| Error::Layout(error.to_string()))
     }
 
-    /// The queue of a control ring, and the memory of its requests.
+    /// Creates the queue of a control ring, and the memory for its requests.
     pub(crate) fn control(&self, features: Features) -> Result<(ControlQueue, RequestMemory), Error> {
         let layout = layout(features);
         let event_idx = features.contains(Features::EVENT_IDX);
@@ -145,7 +147,7 @@ impl RingZone {
         Ok((queue, RequestMemory { command, answer }))
     }
 
-    /// The doorbell of a transmit ring.
+    /// Creates the doorbell of a transmit ring.
     pub(crate) fn doorbell(&self, features: Features, notice: &Arc<Notice>) -> Result<Arc<Doorbell>, Error> {
         let (layout, event_idx) = (layout(features), features.contains(Features::EVENT_IDX));
         let suppression = DeviceSuppression::new(&self.memory(layout)?, layout, self.size, event_idx);
@@ -153,7 +155,7 @@ impl RingZone {
         Ok(Arc::new(Doorbell::new(suppression, self.kick.clone(), notice.clone())))
     }
 
-    /// Where the zero header of a transmit ring is.
+    /// Returns the address of a transmit ring's zero header.
     pub(crate) fn header(&self) -> u64 {
         self.base().wrapping_add(ring_bytes(self.size) as u64)
     }
@@ -166,7 +168,7 @@ impl RingZone {
             .indirect(if tables { self.tables() } else { None })
     }
 
-    /// What a driver half is made from.
+    /// Returns the parts from which tests make a driver half.
     #[cfg(test)]
     pub(crate) fn for_test(&self, features: Features) -> (RingMemory, DriverConfig) {
         (self.memory(layout(features)).expect("a ring"), self.config(features))
@@ -175,7 +177,7 @@ impl RingZone {
     fn tables(&self) -> Option<IndirectTables> {
         let entries = TABLE.min(self.size);
         let at = ring_bytes(self.size).saturating_add(ALIGN);
-        // SAFETY: the paths made from this memory are taken home before the zone is dropped (see `Session`); it is
+        // SAFETY: the paths made from this memory are dropped before the zone is (see `Session`); it is
         // reached through shared cells only.
         let memory = unsafe { self.zone.bytes() }.slice(at, IndirectTables::bytes(self.size, entries))?;
         Some(IndirectTables { memory, addr: self.base().wrapping_add(at as u64), entries })
@@ -185,22 +187,22 @@ impl RingZone {
 const _: () =
     assert!(header_len(true) as usize <= ALIGN && LONGEST <= COMMAND && COMMAND.is_multiple_of(ALIGN));
 
-/// Room for a ring in either layout, since it is not known which before a backend is there.
+/// Returns the bytes of a ring in the larger layout, since the layout is unknown until a backend connects.
 fn ring_bytes(size: u16) -> usize {
     let split = if size.is_power_of_two() { Layout::Split.bytes(size) } else { 0 };
     split.max(Layout::Packed.bytes(size)).next_multiple_of(ALIGN)
 }
 
-/// Why a ring's memory could not be had.
+/// The reasons why a ring's memory cannot be created.
 pub(crate) enum RingError {
     Memory(linecard_eal::Error),
     Event(std::io::Error),
 }
 
-/// A data path and its name for people.
+/// A data path and its readable name.
 pub(crate) type Named<P> = (Box<P>, &'static str);
 
-/// The receive path for what was negotiated: the one place that decides.
+/// Creates the receive path for the negotiated features; the only place that selects it.
 pub(crate) fn rx_path(
     zone: &RingZone,
     features: Features,
@@ -235,7 +237,7 @@ pub(crate) fn rx_path(
     Ok((path?, features.path_name(has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM))))
 }
 
-/// The transmit path for what was negotiated.
+/// Creates the transmit path for the negotiated features.
 pub(crate) fn tx_path(
     zone: &RingZone,
     features: Features,

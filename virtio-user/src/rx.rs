@@ -1,11 +1,11 @@
-//! The receive path: buffers lent to the backend, filled by it, handed to the application, replaced.
+//! The receive path: gives buffers to the backend, hands filled ones to the application, replaces them.
 //!
 //! ```text
 //!   buffer  ├──── headroom 128 ────┼──── data room ────┤
-//!                       header 12 ─┤ lent from here on (20 with hashes)
+//!                       header 12 ─┤ passed to the backend from here on (20 with hashes)
 //! ```
-//! The header sits directly before the data, so that a frame starts on a cache line and the header's line is not
-//! touched at all where nobody reads it (MERGE off).
+//! The header lies directly before the data, so that a frame starts on a cache line, and the header's line is
+//! not touched when nothing reads it (MERGE off).
 
 #[cfg(test)]
 mod differential;
@@ -34,54 +34,54 @@ use crate::losses::RxLoss;
 use crate::path::{Came, RxPath, Trouble, header_len, prefetch};
 use header::{note_hash, read_hash, read_header};
 
-/// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
+/// The buffers taken from the pool at a time, and the free descriptors at which a ring is refilled.
 const REFILL: usize = 32;
-/// Shortest frame a backend may report: an Ethernet header.
+/// The shortest frame that a backend may report: an Ethernet header.
 const SHORTEST: u32 = 14;
-/// Packets between a prefetch and its use.
+/// The distance in packets between a prefetch and its use.
 const AHEAD: usize = 8;
 
-/// What a receive path is made of, besides its ring.
+/// The parts of a receive path besides its ring.
 pub(crate) struct RxParts {
     pub(crate) pool: Pool,
     pub(crate) kick: Arc<Kick>,
-    /// What the transmit queue of the pair may owe; asked here when there is nothing to receive.
+    /// The deferred check of the pair's transmit queue, made here when no packets arrive.
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
-    /// Which ring, for messages.
+    /// The ring's identity, for messages.
     pub(crate) ring: RingId,
     pub(crate) port: u16,
-    /// What we told the backend it may leave to us.
+    /// The offloads that the backend may leave to the port.
     pub(crate) accepted: AcceptedOffloads,
-    /// The device signals what it has given back, if it is asked for that.
+    /// Whether the device can signal used buffers.
     pub(crate) interrupts: bool,
-    /// Whether the device's hashes are those that were asked for.
+    /// Whether the device's hashes match the requested configuration.
     pub(crate) rss: Arc<Rss>,
 }
 
-/// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
-/// (then headers are read). A path with hashes has a longer header, and offloads.
+/// The receive path over one kind of ring, with or without packets that span buffers (MERGE), and with or
+/// without offloads, for which headers are read. A path with hashes has a longer header, and offloads.
 #[repr(align(64))]
 pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> {
-    /// Taken out when the path is dropped, and only then.
+    /// Taken out only when the path is dropped.
     queue: ManuallyDrop<Q>,
     /// [`Meta::rearm`] of every packet received here.
     rearm: u64,
-    /// From the start of a buffer to what the backend gets, and its length.
+    /// The offset and length of the part of a buffer that the backend receives.
     lend_at: u64,
     lend_len: u32,
     batch: usize,
-    /// Buffers were published and the backend was not yet asked whether it wants a kick.
+    /// Whether buffers were published without checking if the backend needs a kick.
     owed: bool,
     parts: RxParts,
 }
 
 impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> Rx<Q, MERGE, OFFLOAD, HASH> {
-    /// Bytes of the header.
+    /// The bytes of the header.
     const HEADER: u32 = header_len(HASH);
 
-    /// A path with its ring filled.
+    /// Creates a path and fills its ring.
     pub(crate) fn new(queue: Q, parts: RxParts) -> Self {
         const { assert!(Q::WRITABLE && (OFFLOAD || !HASH)) };
         let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
@@ -98,7 +98,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         rx
     }
 
-    /// Lends buffers while there is room for a batch. The backend sees them all at once.
+    /// Adds buffers while there is room for a batch, and publishes all of them at once.
     #[inline(always)]
     fn refill(&mut self) -> bool {
         let mut enough = true;
@@ -119,8 +119,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         }
         if lent {
             self.queue.publish();
-            // The fence is for a backend that may sleep. A polling one is asked again at the next empty poll, so a
-            // hint that is stale by then costs a delay of one poll and never a lost wake-up.
+            // Only a backend that may sleep needs the fence. A polling backend is checked again at the next
+            // empty poll: a stale hint costs a delay of one poll and never a lost wake-up.
             self.owed = !self.queue.kick_hint();
             if !self.owed && self.queue.kick_needed() {
                 self.parts.kick.signal();
@@ -129,7 +129,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         enough
     }
 
-    /// Lends what a nearly empty pool still has.
+    /// Adds the remaining buffers of a nearly empty pool.
     #[cold]
     #[inline(never)]
     fn refill_scarce(&mut self) -> bool {
@@ -147,7 +147,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         any
     }
 
-    /// Nothing came: what was put off while packets did is done now.
+    /// Performs work deferred while packets arrived: the poll found none.
     #[inline(always)]
     fn idle(&mut self) {
         self.parts.doorbell.settle();
@@ -173,7 +173,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         self.parts.trouble.report(self.parts.ring, fault);
     }
 
-    /// Turns completions into packets at the front of `out`; returns how many and their bytes.
+    /// Turns completions into packets at the front of `out`; returns their number and bytes.
     #[inline(always)]
     fn deliver(&mut self, done: &[Completion], out: &mut [MaybeUninit<Packet>]) -> (usize, u64) {
         let mut kept = 0;
@@ -224,7 +224,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         (kept, bytes)
     }
 
-    /// A packet that its sender left something of to us; false when the header is not true of it.
+    /// Applies the offload request of a header to its packet; false if the header contradicts the packet.
     #[cold]
     #[inline(never)]
     fn describe(&mut self, packet: &mut Packet, header: NetHeader) -> bool {
@@ -236,7 +236,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         good
     }
 
-    /// Too short to be a frame: the buffer goes back to the pool.
+    /// Counts a completion too short for a frame, and returns its buffer to the pool.
     #[cold]
     #[inline(never)]
     fn runt(&mut self, line: MetaWords, len: u32) {
@@ -258,9 +258,9 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         unsafe { self.parts.pool.put_raw(&[line.as_ptr()]) };
     }
 
-    /// A packet that spans buffers: the ones behind it are in `done`, or still in the ring.
+    /// Assembles a packet that spans buffers. The further buffers are in `done`, or still in the ring.
     ///
-    /// `None` when the backend lied about their number; what belongs to the packet is dropped.
+    /// Returns `None` if their announced number is wrong; the packet is then dropped.
     #[cold]
     #[inline(never)]
     fn gather(&mut self, head: Packet, count: u16, done: &[Completion], at: &mut usize) -> Option<Packet> {
@@ -284,7 +284,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         fits.then_some(whole)
     }
 
-    /// The completion after `at`, from `done` or from the ring.
+    /// Returns the completion at `at`, from `done` or from the ring.
     fn next(&mut self, done: &[Completion], at: &mut usize) -> Option<Completion> {
         if let Some(next) = done.get(*at) {
             *at = at.wrapping_add(1);
@@ -302,7 +302,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         }
     }
 
-    /// A buffer of a packet that began in another: data from its first byte on, no header.
+    /// Makes a packet of a further buffer, which has no header: data starts at its first byte.
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
         let line = unsafe { MetaWords::from_address(one.token) };
@@ -313,13 +313,13 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
     }
 }
 
-/// [`Meta::rearm`] of a packet whose data begins so many bytes before the end of the headroom.
+/// Returns [`Meta::rearm`] of a packet whose data begins `before` bytes before the end of the headroom.
 fn rearm(parts: &RxParts, before: u16) -> u64 {
     let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
     Meta::rearm(headroom.saturating_sub(before), parts.port, headroom.saturating_add(room))
 }
 
-/// Lends the buffers of `fresh`; there is room for all of them.
+/// Adds the buffers of `fresh` to the ring, which has room for all of them.
 #[inline(always)]
 fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at: u64, len: u32) {
     queue.add_burst(fresh.iter().map(|meta| {
@@ -368,7 +368,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         if self.queue.set_interrupts(true) {
             return Armed::Ready;
         }
-        // A ring without a buffer gets no packet, and nothing tells when the pool has buffers again.
+        // A ring without buffers receives no packets, and nothing reports when the pool has buffers again.
         let is_unlent = self.queue.free() == self.queue.size();
         if is_unlent || !self.parts.interrupts { Armed::Unable } else { Armed::Asleep }
     }
@@ -386,7 +386,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> D
     for Rx<Q, MERGE, OFFLOAD, HASH>
 {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the path, and with it the queue, after this.
+        // SAFETY: the path, and with it the queue, is not used after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let (pool, rearm) = (&self.parts.pool, self.rearm);
         queue.take_all(&mut |token| {

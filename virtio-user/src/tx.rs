@@ -1,8 +1,9 @@
-//! The transmit path: packets lent to the backend where they lie, and reclaimed when it has read them.
+//! The transmit path: passes packets to the backend without a copy, and reclaims them once the backend has
+//! read them.
 //!
-//! The header is written into the headroom directly before the data, and only when it is not zero there already, so
-//! that a buffer that goes round and round keeps its header's line shared between both cores. Everything unusual (a
-//! chain, a shared or foreign packet, no headroom, a bad length) leaves the loop for [`cold`].
+//! The header is written into the headroom directly before the data, unless it is zero already. A buffer that
+//! is used again and again thus keeps the header's cache line shared between both cores. Every unusual packet
+//! (a chain, shared or foreign memory, no headroom, a bad length) leaves the loop for [`cold`].
 
 mod asking;
 mod cold;
@@ -25,51 +26,51 @@ use crate::memory::Window;
 use crate::missing::Missing;
 use crate::path::{Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
 
-/// Packets in flight from which on a burst looks for finished ones.
+/// The packets in flight at which a burst starts to reclaim.
 const RECLAIM: u16 = 32;
-/// Longest frame sent, in bytes; DPDK's `VIRTIO_MAX_RX_PKTLEN`, what its peers are ready for.
+/// The longest frame sent, in bytes: DPDK's `VIRTIO_MAX_RX_PKTLEN`, which its peers accept.
 pub(crate) const LONGEST: u32 = 9728;
-/// Token bit: not a plain packet of this port's pool, to be freed the long way.
+/// A token bit for anything but a plain packet of this port's pool; such packets are freed one by one.
 const SLOW: u64 = 1;
 
-/// What a transmit path is made of, besides its ring.
+/// The parts of a transmit path besides its ring.
 pub(crate) struct TxParts {
     pub(crate) pool: Pool,
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<TxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) window: Arc<Window>,
-    /// Where twenty zero bytes are, the header of packets that have no room for their own.
+    /// The address of twenty zero bytes, the header of packets without room for their own.
     pub(crate) header: u64,
-    /// Which ring, for messages.
+    /// The ring's identity, for messages.
     pub(crate) ring: RingId,
-    /// What the backend takes unfinished.
+    /// The offloads that the backend completes itself.
     pub(crate) accepted: AcceptedOffloads,
-    /// Where packets go that a backend took with it, when somebody wants to see them.
+    /// Receives the packets that are lost with a backend, for captures.
     pub(crate) missing: Arc<Missing>,
 }
 
-/// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them), and with a header of 12
-/// bytes, or of 20, which have room for a hash.
+/// The transmit path over one kind of ring, with or without offloads (which are read from metadata), and with
+/// a header of 12 bytes or, with room for a hash, 20 bytes.
 #[repr(align(64))]
 pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
-    /// Taken out when the path is dropped, and only then.
+    /// Taken out only when the path is dropped.
     queue: ManuallyDrop<Q>,
     /// The pool of this port.
     home: u64,
-    /// In flight from which on completions are looked for.
+    /// The packets in flight at which a burst starts to reclaim.
     threshold: u16,
     parts: TxParts,
 }
 
-/// Plain packets from the front of a burst, as buffers; ends before the first that is not plain.
+/// Plain packets from the front of a burst, as buffers; ends before the first packet that is not plain.
 struct Plain<'a, const OFFLOAD: bool, const HASH: bool> {
     rest: std::slice::Iter<'a, Packet>,
     base: u64,
     shared: u64,
     home: u64,
     bytes: u64,
-    /// The next packet is not plain.
+    /// Whether the next packet is not plain.
     cold: bool,
 }
 
@@ -92,16 +93,17 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
         }
         self.rest.next();
         let at = buffer.wrapping_add(offset).wrapping_sub(u64::from(header_len(HASH)));
-        // `num_buffers` stays as it is: a receiving device ignores it, and rewriting what the other direction wrote
-        // would pass the header's line back and forth for every packet.
-        // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
+        // `num_buffers` stays unchanged: the device ignores it, and rewriting the value of the other
+        // direction would transfer the header's cache line between the cores for every packet.
+        // SAFETY: the packet is plain, has the headroom, and belongs to us through the burst.
         let mut stale = unsafe { peek_header(at) } != (0, 0);
         if HASH {
-            // SAFETY: a plain packet here has a headroom of `header_len(HASH)`, 20 bytes, and is given to us by the burst.
+            // SAFETY: a plain packet has `header_len(HASH)`, 20 bytes of headroom here, and belongs to us
+            // through the burst.
             stale |= unsafe { peek_hash(at) } != 0;
         }
         if stale {
-            // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
+            // SAFETY: the packet is plain, has the headroom, and belongs to us through the burst.
             unsafe { clear_header::<HASH>(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);
@@ -111,16 +113,17 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
     }
 }
 
-/// The metadata of a packet of the burst that is being sent.
+/// Returns the metadata of a packet in the burst that is being sent.
 #[inline(always)]
 fn line_of(packet: &Packet) -> MetaWords {
-    // SAFETY: the packet is alive; the burst is exclusively borrowed by `tx_burst`, so nobody else touches it.
+    // SAFETY: the packet is alive; `tx_burst` borrows the burst exclusively, so nothing else accesses the
+    // packet.
     unsafe { MetaWords::new(packet.as_raw()) }
 }
 
-/// What became of one packet on the cold path.
+/// The result for one packet on the cold path.
 enum TxOutcome {
-    /// Lent to the backend, so many bytes.
+    /// Passed to the backend, with this number of bytes.
     Sent(u64),
     /// Freed and counted.
     Dropped,
@@ -129,7 +132,7 @@ enum TxOutcome {
 }
 
 impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
-    /// Bytes of the header.
+    /// The bytes of the header.
     const HEADER: u32 = header_len(HASH);
 
     pub(crate) fn new(queue: Q, parts: TxParts) -> Self {
@@ -142,7 +145,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         self.queue.size().saturating_sub(self.queue.free())
     }
 
-    /// Reclaims buffers that the backend has finished with.
+    /// Reclaims buffers that the backend has finished.
     #[inline(always)]
     fn collect(&mut self) -> Result<(), PeerFault> {
         loop {
@@ -177,7 +180,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         unsafe { self.parts.pool.put_raw(metas) };
     }
 
-    /// Wakes a backend that sleeps; one that polls is only owed the question.
+    /// Wakes a sleeping backend; for one that polls, the check is deferred.
     #[inline(always)]
     fn notify(&mut self) {
         if let Some(unasked) = self.queue.unasked() {
@@ -193,7 +196,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         self.parts.trouble.report(self.parts.ring, fault);
     }
 
-    /// Lends packets from the front of `packets`; returns how many are dealt with, how many were sent, their bytes.
+    /// Adds packets from the front of `packets` to the ring; returns the numbers handled and sent, and the
+    /// bytes sent.
     #[inline(always)]
     fn send(&mut self, packets: &[Packet]) -> (usize, usize, u64) {
         let (base, shared) = self.parts.window.now();
@@ -242,7 +246,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> TxPath for Tx<Q, OFF
             self.notify();
             self.parts.stats.moved(sent, bytes);
         }
-        // SAFETY: the first `dealt` packets belong to the queue now, or were freed; their handles are forgotten.
+        // SAFETY: the first `dealt` packets belong to the queue now, or are freed; their handles are
+        // forgotten.
         unsafe { packets.consume_front(dealt) };
         dealt
     }
@@ -266,9 +271,9 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> TxPath for Tx<Q, OFF
 
 impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Drop for Tx<Q, OFFLOAD, HASH> {
     fn drop(&mut self) {
-        // What was finished before the backend left was sent, the rest is lost.
+        // Packets that the backend finished count as sent, the rest as lost.
         let _ = self.collect();
-        // SAFETY: nobody uses the path, and with it the queue, after this.
+        // SAFETY: the path, and with it the queue, is not used after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let mut lost = 0_u64;
         let missing = self.parts.missing.is_observed().then_some(&*self.parts.missing);

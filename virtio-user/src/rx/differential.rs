@@ -1,4 +1,4 @@
-//! The receive loop against the plainest account of what it should do: one completion after the other, by the book.
+//! Compares the receive loop with a simple reference model, which handles one completion after the other.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::losses::RxLoss;
 use crate::path::{HEADER, Trouble, header_len};
 use crate::rings::RingZone;
 
-/// Longest buffer, without what a header with a hash has more: the pool's data room and a header.
+/// The longest buffer, without the additional header bytes for a hash: the pool's data room and a header.
 const LENT: usize = 256 + HEADER as usize;
 const PORT: u16 = 3;
 
-/// The bytes of a buffer as the backend fills it: a header, and the front of a frame.
+/// Returns the content of a buffer filled by the backend: a header, and the front of a frame.
 fn random(dice: &mut Prng, header_len: usize) -> Vec<u8> {
     let more = header_len - HEADER as usize;
     let len = more
@@ -61,7 +61,7 @@ fn random(dice: &mut Prng, header_len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A packet as the application sees it.
+/// A packet as the application receives it.
 #[derive(Debug, PartialEq)]
 struct Seen {
     segments: Vec<Vec<u8>>,
@@ -81,7 +81,7 @@ impl Seen {
     }
 }
 
-/// What must come of buffers that were filled in this order.
+/// The reference model: the expected packets and counters for buffers that are filled in this order.
 struct Book {
     pool: Pool,
     size: u16,
@@ -154,7 +154,7 @@ impl Book {
 
     fn segment(&self, bytes: &[u8]) -> Packet {
         let mut packet = self.pool.get().expect("a packet");
-        // A later buffer of a packet begins where the header of a first one would: it holds that much more.
+        // The data of a further buffer begins at the place of the header, so it can be longer by the header.
         if bytes.len() > 256 {
             packet.prepend(bytes.len() - 256).expect("headroom");
             packet.append(256).expect("room");
@@ -216,7 +216,8 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: b
     assert!(batches(16) < 1000 || kept > 0, "something arrives");
 }
 
-/// Has the backend fill some of the buffers that are lent, and give them back, in any order where that is allowed.
+/// Fills some of the available buffers as the backend, and completes them, out of order where that is
+/// allowed.
 fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features, header: usize) -> Vec<Vec<u8>> {
     let (mut ahead, mut heads) = (Lookahead::default(), Vec::new());
     for _ in 0..dice.below(20) {
@@ -235,7 +236,7 @@ fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features, header: us
         let mut bytes = buffer.as_slice();
         for piece in list.pieces() {
             let (now, later) = bytes.split_at(bytes.len().min(piece.len as usize));
-            // SAFETY: the driver lends these bytes at the moment and the test runs on one thread.
+            // SAFETY: the device half holds these bytes at the moment, and the test runs on one thread.
             unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), piece.ptr.as_ptr(), now.len()) };
             bytes = later;
         }
@@ -246,7 +247,7 @@ fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features, header: us
     filled
 }
 
-/// Receives until nothing more comes, into bursts with little room now and then.
+/// Receives until no packets remain, sometimes into bursts with little room.
 fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Prng) -> Vec<Seen> {
     let mut came = Vec::new();
     let mut burst = Burst::new();
@@ -255,7 +256,7 @@ fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Prng) -> V
         stats.moved(moved.packets, moved.bytes);
         let fresh = burst.len() - moved.packets;
         came.extend(burst.iter().skip(fresh).map(Seen::of));
-        // What stays makes the room for the next burst small.
+        // Packets that stay leave little room for the next burst.
         if burst.room() == 0 || dice.percent(30) {
             burst.clear();
         }

@@ -1,14 +1,16 @@
-//! The header before received data: how it is read, once, since the backend may change it any time.
+//! Reads the header before received data. Each byte is read once, since the backend may change it at any
+//! time.
 
 use linecard_mempool::{Packet, PacketType};
 use linecard_virtio::net::{HashReport, NetHeader};
 
 use crate::path::{HEADER, header_len};
 
-/// As much of the header before `data` as the path asks for, read once: the backend may change it any time.
+/// Reads the parts of the header before `data` that the path needs, once: the backend may change it at any
+/// time.
 ///
 /// # Safety
-/// `data` is where the data of a packet that we own begins, behind a header.
+/// `data` is the address of the data of a packet that we own, preceded by a header.
 #[inline(always)]
 pub(super) unsafe fn read_header<const MERGE: bool, const OFFLOAD: bool, const HASH: bool>(
     data: u64,
@@ -28,10 +30,10 @@ pub(super) unsafe fn read_header<const MERGE: bool, const OFFLOAD: bool, const H
     NetHeader { num_buffers: u16::from_le_bytes(bytes), ..NetHeader::default() }
 }
 
-/// The hash in the header before `data`; `None` where the device hashed nothing.
+/// Reads the hash from the header before `data`; `None` if the device hashed nothing.
 ///
 /// # Safety
-/// `data` is where the data of a packet that we own begins, behind a header with a hash.
+/// `data` is the address of the data of a packet that we own, preceded by a header with a hash.
 #[inline(always)]
 pub(super) unsafe fn read_hash(data: u64) -> Option<(u32, PacketType)> {
     let mut bytes = [0_u8; 8];
@@ -41,7 +43,7 @@ pub(super) unsafe fn read_hash(data: u64) -> Option<(u32, PacketType)> {
     HashReport::from_bytes(bytes).hash()
 }
 
-/// Notes a hash, and what the device took the packet for, unless that is known better.
+/// Stores the hash and, if the packet's type is not known yet, the type that the device reports.
 #[inline(always)]
 pub(super) fn note_hash(packet: &mut Packet, (hash, kind): (u32, PacketType)) {
     packet.set_hash(hash);

@@ -1,4 +1,5 @@
-//! Hashes of received packets in software, for a port that was asked for them and whose device does not say them.
+//! Computes hashes of received packets in software, if they are requested and the device does not report
+//! them.
 
 use std::sync::Arc;
 
@@ -10,11 +11,11 @@ use linecard_pmd::rss::{Rss, RssTypes, flow_hash};
 
 use crate::path::{Came, RxPath};
 
-/// A receive path whose packets have a hash, by the port's key.
+/// A receive path that adds hashes, computed with the port's key, to its packets.
 pub(crate) struct SoftHash {
     path: Box<dyn RxPath>,
     rss: Arc<Rss>,
-    /// Of the configuration below.
+    /// The version of the configuration below.
     number: u32,
     types: RssTypes,
     toeplitz: Box<Toeplitz>,
@@ -28,7 +29,7 @@ impl SoftHash {
         Box::new(hashing)
     }
 
-    /// Takes the port's key.
+    /// Reads the port's current configuration.
     #[cold]
     fn follow(&mut self) {
         self.number = self.rss.number();

@@ -1,4 +1,4 @@
-//! Packets that ask something of the backend: the header says what.
+//! Packets with offload requests, which their header describes to the backend.
 
 use std::mem::ManuallyDrop;
 
@@ -12,13 +12,13 @@ use super::{LONGEST, SLOW, Tx, TxOutcome, line_of};
 use crate::losses::TxLoss;
 use crate::path::clear_header;
 
-/// Longest packet that the backend is to cut, in bytes: what IP can say, and an Ethernet header with two tags.
+/// The longest packet for segmentation, in bytes: IP's maximum, and an Ethernet header with two tags.
 const LARGEST: u32 = linecard_net::ether::LONGEST_FRAME as u32;
 
 type HeaderBytes = [u8; HDR_LEN as usize];
 
 impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
-    /// Sends a packet whose metadata asks for something that the backend was found to take.
+    /// Sends a packet whose metadata requests an offload, if the backend accepts that.
     pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
         let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.accepted));
         let Some(header) = asked.map(|asked| NetHeader::asking(asked.request())) else {
@@ -31,7 +31,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         if self.queue.free() == 0 {
             return TxOutcome::Full;
         }
-        // A driver sends no `num_buffers` (virtio 1.3, Network Device: Packet Transmission).
+        // A driver sets `num_buffers` to zero (virtio 1.3, Network Device: Packet Transmission).
         let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         if has_own_headroom(&packet, Self::HEADER)
@@ -53,7 +53,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         if !self.add_headed(&packet, header, places) {
             return TxOutcome::Full;
         }
-        // The queue owns it now: what was copied into the ring is its token.
+        // The packet belongs to the queue now: its token is in the ring.
         let _ = ManuallyDrop::into_inner(packet).into_raw();
         TxOutcome::Sent(len as u64)
     }
@@ -83,7 +83,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         TxOutcome::Sent(len as u64)
     }
 
-    /// Writes the header before the first segment and lends both; false when the ring has no room.
+    /// Writes the header before the first segment and adds both to the ring; false if the ring has no room.
     fn add_headed(&mut self, packet: &Packet, header: HeaderBytes, places: &mut [Element]) -> bool {
         let Some(first) = places.first_mut() else { return false };
         first.addr = first.addr.wrapping_sub(u64::from(Self::HEADER));
@@ -102,7 +102,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
     }
 }
 
-/// Whether the bytes before the first segment's data may be written: as many as the header has, in a buffer that is not shared.
+/// Returns whether the header fits into the headroom of the first segment, in a buffer that is not shared.
 fn has_own_headroom(packet: &Packet, header: u32) -> bool {
     let state = line_of(packet).state();
     state & (Meta::SHARED | Meta::INDIRECT | Meta::EXTERNAL) == 0

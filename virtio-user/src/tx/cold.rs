@@ -1,4 +1,4 @@
-//! Packets that are not plain: chains, shared or foreign memory, no headroom, impossible lengths.
+//! Packets that are not plain: chains, shared or foreign memory, no headroom, invalid lengths.
 
 use std::mem::ManuallyDrop;
 
@@ -10,13 +10,13 @@ use super::{LONGEST, SLOW, Tx, TxOutcome};
 use crate::losses::TxLoss;
 use crate::path::clear_header;
 
-/// Most segments of a packet that is sent where it lies; longer ones are copied.
+/// The most segments of a packet that is sent without a copy.
 pub(super) const SEGMENTS: usize = 64;
 
-/// All addresses, from the first on: the port's own pool is shared wherever it lies.
+/// All addresses: the port's own pool is always shared.
 pub(super) const EVERYWHERE: (u64, u64) = (0, u64::MAX);
 
-/// The packet behind a token.
+/// Returns the packet of a token.
 #[cold]
 pub(super) fn packet(token: u64) -> Packet {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
@@ -25,13 +25,13 @@ pub(super) fn packet(token: u64) -> Packet {
     unsafe { Packet::from_raw(line.as_ptr()) }
 }
 
-/// Frees the packet behind a token.
+/// Frees the packet of a token.
 #[cold]
 pub(super) fn free(token: u64) {
     drop(packet(token));
 }
 
-/// Frees a batch that is not of one kind.
+/// Frees a batch of different kinds of packets.
 #[cold]
 #[inline(never)]
 pub(super) fn release(done: &[Completion]) {
@@ -41,7 +41,7 @@ pub(super) fn release(done: &[Completion]) {
 }
 
 impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
-    /// Sends a packet the long way. On [`TxOutcome::Full`] the packet is still the caller's.
+    /// Sends a packet on the slow path. On [`TxOutcome::Full`] the packet still belongs to the caller.
     #[cold]
     #[inline(never)]
     pub(super) fn send_cold(&mut self, line: MetaWords) -> TxOutcome {
@@ -67,13 +67,13 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         }
     }
 
-    /// Drops a packet for this reason, and shows it to whoever captures.
+    /// Drops a packet for this reason, and reports it to captures.
     pub(super) fn drop_as(&self, cause: TxLoss, packet: ManuallyDrop<Packet>) -> TxOutcome {
         self.parts.stats.dropped(cause, &packet);
         dropped(packet)
     }
 
-    /// Where header and data lie, when all of it is in `shared` bytes from `base` on.
+    /// Fills `places` with the header and the data, if all data lies within `shared` bytes from `base` on.
     pub(super) fn places(
         &self,
         packet: &Packet,
@@ -108,11 +108,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         TxOutcome::Full
     }
 
-    /// Copies a packet the backend cannot reach into one it can.
+    /// Sends a copy of a packet that the backend cannot reach.
     fn send_copy(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
         let pool = &self.parts.pool;
         let pieces = len.div_ceil(usize::from(pool.data_room()).max(1));
-        // The header has a place of its own.
+        // The header takes an element of its own.
         if pieces.saturating_add(1) > SEGMENTS.min(usize::from(self.queue.size())) {
             return self.drop_as(TxLoss::TooLong, packet);
         }
@@ -126,7 +126,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         TxOutcome::Full
     }
 
-    /// Sends a copy we made ourselves; false when the ring has no room (the copy is gone then).
+    /// Sends our own copy; false if the ring has no room (the copy is freed then).
     fn send_own(&mut self, copy: Packet, len: u64) -> bool {
         if copy.segments().count() > 1 {
             let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
@@ -141,7 +141,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         }
         let at = copy.data_ptr() as u64;
         let at = at.wrapping_sub(u64::from(Self::HEADER));
-        // SAFETY: a packet fresh from the pool, with the pool's headroom (enough for a header, checked at start).
+        // SAFETY: a packet fresh from the pool has the pool's headroom, whose length was checked when the
+        // port started.
         unsafe { clear_header::<HASH>(at) };
         let token = copy.into_raw().as_ptr() as u64 | SLOW;
         let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(Self::HEADER), token };

@@ -1,4 +1,4 @@
-//! The loop for plain packets against the long way: a backend cannot tell which way packets went.
+//! Compares the loop for plain packets with the slow path: a backend must not see a difference.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ struct Plan {
     seed: u8,
     asks: Offload,
     segment: u16,
-    /// What is left in the header's place by whoever had the buffer before.
+    /// The stale byte that an earlier use left in the place of the header.
     stale: u8,
 }
 
@@ -52,7 +52,7 @@ impl Plan {
         }
     }
 
-    /// The packet, and what shares its memory.
+    /// Creates the packet, and another reference to its memory if it is to be shared.
     fn make(&self, pool: &Pool, foreign: &Pool) -> (Packet, Option<Packet>) {
         let pool = if self.kind == 1 { foreign } else { pool };
         let mut packet = segmented(pool, &self.lengths, self.seed, 6);
@@ -74,22 +74,22 @@ impl Plan {
     }
 }
 
-/// What a backend and the counters say of a batch.
+/// The backend's view of a batch, and the counters.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    /// Header, `num_buffers` apart, and packet, of each chain.
+    /// The header, without `num_buffers`, and the packet of each chain.
     came: Vec<Vec<u8>>,
     moved: (u64, u64),
     lost: [u64; 4],
     left: usize,
 }
 
-/// One of two sides that are sent the same packets.
+/// One of the two sides, which send the same packets.
 struct Side<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
     path: Tx<Q, OFFLOAD, HASH>,
     device: Box<dyn Device>,
     foreign: Pool,
-    /// The long way alone.
+    /// Whether this side uses the slow path only.
     plain: bool,
     _zone: RingZone,
 }
@@ -144,7 +144,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Side<Q, OFFLOAD, HAS
             came.push(all);
             ahead = ahead.past(head);
             heads.push((head, 0));
-            // Some batches are given back in pieces.
+            // Some batches are completed in parts.
             if heads.len() == finish {
                 self.device.give(std::mem::take(&mut ahead), &std::mem::take(&mut heads));
             }
@@ -225,7 +225,7 @@ variants! {
     packed_in_order_hash_alike: packed true true true Features::RING_PACKED | Features::IN_ORDER;
 }
 
-/// A frame in more pieces than are lent at once, even after it was copied, must not wait for ever.
+/// A frame with more pieces than fit, even after a copy, must not block the queue for ever.
 #[test]
 fn a_packet_in_too_many_pieces_is_dropped() {
     let mut side = Side::<_, false, false>::new(
