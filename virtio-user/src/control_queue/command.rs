@@ -7,38 +7,38 @@ use linecard_virtio::Features;
 /// A command with its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command<'a> {
-    /// Frames to any station.
+    /// Whether to receive frames for any station.
     Promiscuous(bool),
-    /// Frames to any group.
+    /// Whether to receive frames for any group.
     AllMulticast(bool),
-    /// Addresses to receive in the other modes.
+    /// The addresses to receive in the other modes.
     MacTable { unicast: &'a [[u8; 6]], multicast: &'a [[u8; 6]] },
     /// The device's own address.
     MacAddr([u8; 6]),
-    /// Frames of a VLAN pass.
+    /// Accepts the frames of a VLAN.
     VlanAdd(u16),
-    /// Frames of a VLAN do not.
+    /// Rejects the frames of a VLAN.
     VlanDel(u16),
-    /// The address was announced, as the device asked.
+    /// Acknowledges that the address was announced, as the device requested.
     AnnounceAck,
-    /// Queue pairs in use.
+    /// The queue pairs in use.
     QueuePairs(u16),
-    /// What the device may leave to the driver.
+    /// The offloads that the device may leave to the driver.
     GuestOffloads(Features),
-    /// Queue pairs in use, and which of them a hash names.
+    /// The queue pairs in use, and the queue for each hash.
     Rss { types: RssTypes, table: &'a [u16], pairs: u16, key: &'a [u8; KEY_LEN] },
-    /// Hashes to be told, whatever they are for the choice of a queue.
+    /// The hashes to report, without an effect on the choice of the queue.
     Hash { types: RssTypes, key: &'a [u8; KEY_LEN] },
 }
 
-/// Bytes of class and command.
+/// The bytes of the class and the command.
 pub(super) const HEAD: usize = 2;
-/// Bytes of the longest command: a table of all addresses that a port has.
+/// The bytes of the longest command: a table of all addresses that a port can have.
 pub(super) const LONGEST: usize = HEAD + 2 * 4 + 6 * (1 + MAX_UNICAST + MAX_MULTICAST);
 const _: () = assert!(HEAD + 4 + 2 * (3 + MAX_TABLE) + 1 + KEY_LEN <= LONGEST);
 
 impl Command<'_> {
-    /// Its name in the specification.
+    /// Returns the command's name in the specification.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Promiscuous(_) => "VIRTIO_NET_CTRL_RX_PROMISC",
@@ -55,7 +55,7 @@ impl Command<'_> {
         }
     }
 
-    /// Class and command.
+    /// Returns the class and the command.
     const fn code(&self) -> [u8; HEAD] {
         match self {
             Self::Promiscuous(_) => [0, 0],
@@ -72,7 +72,7 @@ impl Command<'_> {
         }
     }
 
-    /// Class, command and data, as the device reads them.
+    /// Returns the class, the command and the data, in the device's format.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.code().to_vec();
         match self {
@@ -87,7 +87,7 @@ impl Command<'_> {
             Self::VlanAdd(vlan) | Self::VlanDel(vlan) => bytes.extend(vlan.to_le_bytes()),
             Self::AnnounceAck => {}
             Self::QueuePairs(pairs) => bytes.extend(pairs.to_le_bytes()),
-            // The numbers of the bits are those of the features.
+            // The bits have the same numbers as the features.
             Self::GuestOffloads(offloads) => bytes.extend(offloads.bits().to_le_bytes()),
             Self::Rss { types, table, pairs, key } => {
                 let mask = u16::try_from(table.len().saturating_sub(1)).unwrap_or(u16::MAX);
@@ -101,7 +101,8 @@ impl Command<'_> {
     }
 }
 
-/// Types, what is between, and the key: `struct virtio_net_rss_config` and `virtio_net_hash_config`.
+/// Appends the types, the words between, and the key: `struct virtio_net_rss_config` and
+/// `virtio_net_hash_config`.
 fn hashing<'a>(
     bytes: &mut Vec<u8>,
     types: RssTypes,

@@ -1,11 +1,11 @@
-//! Hashes of received packets: what the device chooses a queue by, and what it tells (virtio 1.2, Network Device: Receive-side
-//! scaling, Hash reporting for incoming packets).
+//! Hashes of received packets, for the choice of the queue and for reports (virtio 1.2, Network Device:
+//! Receive-side scaling, Hash reporting for incoming packets).
 //!
 //! ```text
-//!   configuration, and it has the types     RSS_CONFIG                 queues and hashes are the device's
-//!   none, and hashes are asked for          RSS_CONFIG, the usual one  both are
-//!   else, or it refuses                     VQ_PAIRS_SET HASH_CONFIG   hashes are, where it has the types
-//!   else                                                               both are left to software
+//!   configuration with supported types      RSS_CONFIG                 the device spreads and hashes
+//!   no configuration, hashes requested      RSS_CONFIG with defaults   the device spreads and hashes
+//!   otherwise, or if the device refuses     VQ_PAIRS_SET HASH_CONFIG   the device hashes supported types
+//!   otherwise                                                          software spreads and hashes
 //! ```
 
 use std::time::Instant;
@@ -18,17 +18,17 @@ use super::{HASHING, Requests};
 use crate::backend::Backend;
 use crate::error::Error;
 
-/// What is known of a device that hashes.
+/// The hashing state of a device.
 #[derive(Debug)]
 pub(crate) struct Hashing {
-    /// Queue pairs of the port, and its receive queues.
+    /// The queue pairs of the port, and its receive queues.
     pairs: u16,
     queues: u16,
-    /// What the device can hash.
+    /// The packet types that the device can hash.
     types: RssTypes,
-    /// The number of the configuration that it was told last.
+    /// The version of the configuration that the device received last.
     told: Option<u32>,
-    /// Its receive-side scaling is on, with that configuration.
+    /// Whether receive-side scaling is on, with that configuration.
     spreads: bool,
 }
 
@@ -37,21 +37,21 @@ impl Hashing {
         Self { pairs, queues, types, told: None, spreads: false }
     }
 
-    /// The command that sets the queue pairs in use, where there is one; it needs `config`.
+    /// Returns the command that sets the queue pairs in use, if there is one; it needs `config`.
     pub(super) fn pairs<'a>(&self, features: Features, config: &'a RssConfig) -> Option<Command<'a>> {
         if features.contains(Features::NET_MQ) {
             return Some(Command::QueuePairs(self.pairs));
         }
-        // The only way to have several where the device does not choose for itself.
+        // The only way to use several pairs if the device does not choose by itself.
         features.contains(Features::NET_RSS).then(|| self.rss(config))
     }
 
-    /// The configuration for a port that asks for none.
+    /// Returns the configuration for a port that requests none.
     pub(super) fn usual(&self) -> RssConfig {
         RssConfig::new(self.queues).types(self.types)
     }
 
-    /// The command for a configuration.
+    /// Returns the command for a configuration.
     pub(super) fn rss<'a>(&self, config: &'a RssConfig) -> Command<'a> {
         let types = config.types & self.types;
         Command::Rss { types, table: &config.table, pairs: self.pairs, key: &config.key }
@@ -59,8 +59,8 @@ impl Hashing {
 }
 
 impl Requests {
-    /// Tells the device how to spread flows and what to hash, where that has changed since last time; whether it had. What the
-    /// device does is noted in `rss`.
+    /// Passes changes of the distribution and of the hash types on to the device. Returns whether there were
+    /// any. Records in `rss` what the device does.
     pub(crate) fn follow_rss(
         &mut self,
         device: &mut dyn Backend,
@@ -80,7 +80,8 @@ impl Requests {
         Ok(true)
     }
 
-    /// Has the device spread flows as configured, or as it likes; whether it does as configured.
+    /// Lets the device distribute flows as configured, or by its own choice. Returns whether it does so as
+    /// configured.
     fn spread(
         &mut self,
         device: &mut dyn Backend,
@@ -100,7 +101,7 @@ impl Requests {
         Ok(spreads)
     }
 
-    /// Has the device hash what is configured, or what it can; whether it does.
+    /// Lets the device hash the configured types, or those that it can. Returns whether it does.
     fn hash(
         &mut self,
         device: &mut dyn Backend,
@@ -109,7 +110,7 @@ impl Requests {
     ) -> Result<bool, Error> {
         let usual = self.hashing.usual();
         let spread = config.is_none() && self.features.contains(Features::NET_RSS);
-        // With a queue by the hash: there are devices that use one queue alone where they are asked for hashes alone.
+        // With RSS, since some devices use only one queue if they are asked for hash reports alone.
         if spread && self.tell(device, &self.hashing.rss(&usual), limit)? {
             return Ok(true);
         }

@@ -1,16 +1,16 @@
-//! The control queue of a device that has one: what the port asks of it, and what it answers.
+//! The control queue of a device: the port's requests, and the device's answers.
 //!
 //! ```text
 //!   any thread     set_promiscuous, set_mac, … ─► RxFilter ─► notice
 //!   control thread                                              └► Requests::follow ─► Channel::ask ─► device
 //!   rx thread      RxFilter drops what the device lets through all the same
 //! ```
-//! Only the control thread uses it, and only while it waits for an answer; packets pass meanwhile. A device that answers late,
-//! or wrong, loses its port as one that breaks the rules of any other ring does. One that refuses a receive mode keeps it:
-//! the port's own filter does the work.
+//! Only the control thread uses the queue, and it waits for each answer; packets pass meanwhile. A device
+//! that answers late or invalidly loses its port, as for a violation on any other ring. If the device refuses
+//! a receive mode, the port's own filter does the work.
 //!
-//! A vhost-user backend and vhost-net have no such queue (`VIRTIO_NET_F_CTRL_VQ` there is for the device that a virtual
-//! machine monitor makes of them): rings are enabled by messages, and the filter is the port's.
+//! vhost-user backends and vhost-net have no such queue. (`VIRTIO_NET_F_CTRL_VQ` there concerns the device
+//! that a virtual machine monitor builds on them.) Their rings are enabled by messages, and the port filters.
 
 mod command;
 mod hashing;
@@ -31,21 +31,21 @@ use crate::thread::after;
 use command::Command;
 pub(crate) use hashing::Hashing;
 
-/// How long a device may take for one answer.
+/// The time that a device has for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
-/// How long a running device may take for its VLANs, all answers together, and how long the port sees to nothing else meanwhile.
+/// The time that a running device has for all VLAN commands, and the longest turn of them without other work.
 const ALL_VLANS: Duration = Duration::from_secs(60);
 const TURN: Duration = Duration::from_millis(50);
-/// How soon to look again without having been woken, in case the device does not wake.
+/// The interval between checks without a notification, in case the device sends none.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Answers of a device (virtio 1.3, Network Device: Control Virtqueue).
+/// The answers of a device (virtio 1.3, Network Device: Control Virtqueue).
 const OK: u8 = 0;
 const ERR: u8 = 1;
-/// What the answer holds before the device has written it.
+/// The content of the answer before the device has written it.
 const UNANSWERED: u8 = 0xff;
 
-/// What the control queue is for, besides itself; without it the features mean nothing.
+/// The features that depend on the control queue, and the queue itself.
 pub(crate) const CONTROLLED: Features = Features::NET_CTRL_VQ
     .union(Features::NET_CTRL_RX)
     .union(Features::NET_CTRL_VLAN)
@@ -55,23 +55,24 @@ pub(crate) const CONTROLLED: Features = Features::NET_CTRL_VQ
     .union(HASHING)
     .union(Features::NET_GUEST_ANNOUNCE);
 
-/// A device with these hashes packets, to choose a queue or to tell.
+/// Features with which a device hashes packets, to choose a queue or to report the hash.
 pub(crate) const HASHING: Features = Features::NET_RSS.union(Features::NET_HASH_REPORT);
 
-/// What a device may leave to the port, as features and as bits of `VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET`.
+/// The offloads that a device may leave to the port, as features and as bits of
+/// `VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET`.
 pub(crate) const GUEST_OFFLOADS: Features = Features::NET_GUEST_CSUM.union(Features::GUEST_SEGMENTS);
 
-/// Bytes of the longest command.
+/// The bytes of the longest command.
 pub(crate) const LONGEST: usize = command::LONGEST;
 
-/// The memory of the control ring's requests: the command, and the answer on a cache line of its own.
+/// The memory of the control ring's requests: the command, and the answer on its own cache line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestMemory {
     pub(crate) command: SharedBytes,
     pub(crate) answer: SharedBytes,
 }
 
-/// The ring, and the way to the device.
+/// The control ring, and its notifications.
 #[derive(Debug)]
 struct Channel {
     queue: ControlQueue,
@@ -82,7 +83,7 @@ struct Channel {
 }
 
 impl Channel {
-    /// Asks for something; whether the device did it.
+    /// Sends a command and waits for the answer. Returns whether the device accepted it.
     fn ask(
         &mut self,
         device: &mut dyn Backend,
@@ -95,7 +96,7 @@ impl Channel {
         self.submit(command)?;
         loop {
             device.look()?;
-            // Before looking at the ring: a call that comes in between stays.
+            // Before the check of the ring: a call after this point is kept.
             self.call.drain();
             match self.queue.answered() {
                 Ok(Some(_)) => break,
@@ -132,7 +133,7 @@ impl Channel {
             addr: memory.as_ptr() as u64,
             len: u32::try_from(len).unwrap_or(u32::MAX),
         };
-        // Class and command, and what belongs to them, apart: there are devices that count on it.
+        // The header (class and command) and the data are separate descriptors, as some devices require.
         let (head, rest) = (command::HEAD, bytes.len().saturating_sub(command::HEAD));
         let data = self.memory.command.slice(head, rest).ok_or_else(too_long)?;
         let elements = [at(self.memory.command, head), at(data, rest)];
@@ -146,26 +147,26 @@ impl Channel {
     }
 }
 
-/// What a device with a control queue has been asked for.
+/// The requests that a device has received on its control queue.
 #[derive(Debug)]
 pub(crate) struct Requests {
     channel: Channel,
     features: Features,
-    /// The port, for messages.
+    /// The port's name, for messages.
     port: String,
-    /// The rules that the device has been told last.
+    /// The rules that the device received last.
     told: Option<Arc<FilterRules>>,
-    /// VLANs that it lets through; none at first (virtio 1.3, Network Device: VLAN Filtering).
+    /// The VLANs that the device accepts; none at first (virtio 1.3, Network Device: VLAN Filtering).
     vlans: VlanSet,
-    /// It has not been told of all of the rules' VLANs: since when.
+    /// Since when VLAN commands are outstanding.
     vlans_since: Option<Instant>,
     hashing: Hashing,
-    /// What it may leave to the port.
+    /// The offloads that the device may leave to the port.
     offloads: Features,
 }
 
 impl Requests {
-    /// Requests to a device with these features; `None` where it has no control queue.
+    /// Creates the requests for a device with these features; `None` if it has no control queue.
     pub(crate) fn new(
         port: &str,
         zone: &RingZone,
@@ -176,7 +177,7 @@ impl Requests {
         if !features.contains(Features::NET_CTRL_VQ) {
             return Ok(None);
         }
-        // All that was agreed, until it is told otherwise.
+        // All negotiated offloads are on until the device is told otherwise.
         let offloads = features & GUEST_OFFLOADS;
         let (queue, memory) = zone.control(features)?;
         let channel = Channel {
@@ -198,8 +199,8 @@ impl Requests {
         }))
     }
 
-    /// Has the device use so many queue pairs; it uses one until it is told (virtio 1.3, Network Device: Automatic receive
-    /// steering in multiqueue mode).
+    /// Sets the number of queue pairs in use; a device starts with one (virtio 1.3, Network Device: Automatic
+    /// receive steering in multiqueue mode).
     pub(crate) fn set_pairs(
         &mut self,
         device: &mut dyn Backend,
@@ -213,8 +214,8 @@ impl Requests {
         }
     }
 
-    /// Tells the device what changed in the rules since last time; whether anything did. Notices that came meanwhile may have
-    /// been taken: look at everything again then, before sleeping.
+    /// Passes changes of the rules since the last call on to the device. Returns whether there were any.
+    /// Notifications that arrive meanwhile may be consumed: check everything again before sleeping.
     pub(crate) fn follow(
         &mut self,
         device: &mut dyn Backend,
@@ -244,15 +245,15 @@ impl Requests {
         Ok(true)
     }
 
-    /// Modes and addresses. What the table has no room for comes by the mode that lets all of its kind through, and the
-    /// port drops the rest.
+    /// Sets modes and addresses. If the device refuses the table, it receives all frames of that kind, and
+    /// the port drops the others.
     fn receive_modes(
         &mut self,
         device: &mut dyn Backend,
         rules: &FilterRules,
         limit: Option<Instant>,
     ) -> Result<(), Error> {
-        // The port's own address too: a device that cannot be told of it filters for another one.
+        // Includes the port's own address: a device whose address cannot be set filters for another one.
         let unicast: Vec<_> = [rules.mac].into_iter().chain(rules.unicast.iter().copied()).collect();
         let table = Command::MacTable { unicast: &unicast, multicast: &rules.multicast };
         let fits = self.tell(device, &table, limit)?;
@@ -262,7 +263,8 @@ impl Requests {
         self.tell(device, &Command::AllMulticast(all), limit).map(drop)
     }
 
-    /// Has the device leave no more than `wanted` to the port, where that has changed and it can be told; whether it had.
+    /// Limits the offloads that the device leaves to the port to `wanted`, if that changed and the device can
+    /// switch. Returns whether it changed.
     pub(crate) fn follow_offloads(
         &mut self,
         device: &mut dyn Backend,
@@ -283,7 +285,7 @@ impl Requests {
         Ok(true)
     }
 
-    /// Tells the device that the port has announced its address.
+    /// Acknowledges that the port has announced its address.
     pub(crate) fn acknowledge_announcement(
         &mut self,
         device: &mut dyn Backend,
@@ -292,15 +294,15 @@ impl Requests {
         self.tell(device, &Command::AnnounceAck, limit).map(drop)
     }
 
-    /// Tells of VLANs, a command for each: on a running port (without a `limit`) for one turn, after which the port sees to all else
-    /// before the next one.
+    /// Sends VLAN commands, one for each VLAN. On a running port (without a `limit`) it does so for one turn,
+    /// and continues after the port's other work.
     fn follow_vlans(
         &mut self,
         device: &mut dyn Backend,
         rules: &FilterRules,
         limit: Option<Instant>,
     ) -> Result<(), Error> {
-        /// Highest VLAN identifier.
+        /// The highest VLAN identifier.
         const MAX_VLAN: u16 = 4095;
         let turn = limit.unwrap_or(after(TURN));
         for vlan in 0..=MAX_VLAN {
@@ -310,7 +312,7 @@ impl Requests {
             }
             let command = if wanted { Command::VlanAdd(vlan) } else { Command::VlanDel(vlan) };
             if !self.tell(device, &command, limit)? {
-                // Once is enough.
+                // The other commands would be refused as well.
                 break;
             }
             self.vlans.set(vlan, wanted);
@@ -326,7 +328,7 @@ impl Requests {
         Ok(())
     }
 
-    /// Asks for what the port can do without; whether the device did it.
+    /// Sends a command that the port can do without. Returns whether the device accepted it.
     fn tell(
         &mut self,
         device: &mut dyn Backend,

@@ -1,4 +1,4 @@
-//! The arguments of a port over the kernel, and how it comes to its devices, at first and again.
+//! The arguments of a port over the kernel's vhost-net, and its connection to the devices.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +13,17 @@ use super::{cannot_open, refused};
 use crate::backend::{Backend, Connect, ConnectTimeouts, Waiter};
 use crate::error::Error;
 
-/// A vhost-net device, and the interface that is wanted behind it.
+/// A vhost-net device, and the settings of the interface behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NetOptions {
     path: PathBuf,
-    /// Numbers of vhost-net descriptors that were passed.
+    /// The numbers of vhost-net descriptors that were passed.
     fds: Vec<i32>,
     tap: Settings,
 }
 
 impl NetOptions {
-    /// Reads what is about the device and the interface.
+    /// Reads the arguments about the device and the interface.
     pub(super) fn parse(args: &DevArgs, path: PathBuf, queues: u16) -> Result<Self, PmdError> {
         let (tap_fds, fds) = (shared::numbers(args, "tap_fd")?, shared::numbers(args, "vhost_fd")?);
         let iface = args.value("iface");
@@ -52,14 +52,14 @@ impl NetOptions {
         Ok(Self { path, fds, tap })
     }
 
-    /// The interface is there from now on.
+    /// Creates or takes over the interface, which exists from now on.
     pub(super) fn open(self) -> Result<Arc<dyn Connect>, Error> {
         let passed = match self.fds.as_slice() {
             [] => None,
             fds => Some(fds.iter().map(|fd| take(*fd)).collect::<Result<Vec<_>, _>>()?),
         };
         if passed.is_none() {
-            // Before an interface is made that would be of no use.
+            // Before creating an interface that would be useless.
             drop(device(&self.path)?);
         }
         let tap = Mutex::new(Arc::new(Tap::open(&self.tap)?));
@@ -68,13 +68,13 @@ impl NetOptions {
 }
 
 fn take(fd: i32) -> Result<Arc<Vhost>, Error> {
-    // SAFETY: the user said that this descriptor is meant for this port alone, and the arguments name each once.
+    // SAFETY: the user passed this descriptor for this port alone, and the arguments name each number once.
     let taken =
         unsafe { tun::take(fd) }.map_err(|error| refused(&format!("taking over vhost_fd={fd}"), error))?;
     checked(Vhost::from(taken), &format!("vhost_fd={fd}")).map(Arc::new)
 }
 
-/// The device at `path`, of which nothing was asked yet.
+/// Opens the device at `path`, and checks that it is a vhost device.
 fn device(path: &std::path::Path) -> Result<Vhost, Error> {
     let device = Vhost::open(path).map_err(|error| cannot_open(path, error))?;
     checked(device, &format!("'{}'", path.display()))
@@ -90,19 +90,19 @@ fn checked(device: Vhost, name: &str) -> Result<Vhost, Error> {
     }
 }
 
-/// A port's way to its kernel devices.
+/// A port's connection to its kernel devices.
 #[derive(Debug)]
 struct Kernel {
     path: PathBuf,
-    /// Devices that were passed, instead of the path's.
+    /// Devices that were passed, instead of those of `path`.
     passed: Option<Vec<Arc<Vhost>>>,
     settings: Settings,
-    /// The interface: it stays from one connection to the next.
+    /// The interface, which persists between connections.
     tap: Mutex<Arc<Tap>>,
 }
 
 impl Kernel {
-    /// The interface; the next of its name after it was removed.
+    /// Returns the interface, or its successor of the same name after it was removed.
     fn tap(&self) -> Result<Arc<Tap>, Error> {
         let mut tap = self.tap.lock().unwrap_or_else(PoisonError::into_inner);
         if !tap.is_there() {
@@ -113,7 +113,7 @@ impl Kernel {
 }
 
 impl Connect for Kernel {
-    /// The kernel is there or not: nothing is waited for.
+    /// Does not wait: the kernel provides the device or it does not.
     fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let tap = self.tap()?;
         let devices = match &self.passed {

@@ -1,8 +1,9 @@
-//! The requests of `linux/vhost.h`: what `/dev/vhost-net` and `/dev/vhost-vdpa-N` are asked. All `unsafe` of both.
+//! The requests of `linux/vhost.h` to `/dev/vhost-net` and `/dev/vhost-vdpa-N`, with all `unsafe` code for
+//! both.
 //!
-//! The numbers and structures are the header's. rust-vmm's `vhost` crate has them too, but only behind a `GuestMemory` of
-//! its own and a check that knows split rings alone; here memory grows, addresses are this process's, and rings may be
-//! packed.
+//! The numbers and structures are those of the header. rust-vmm's `vhost` crate has them too, but requires a
+//! `GuestMemory` and checks for split rings. Here memory grows, addresses are this process's, and rings may
+//! be packed.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -22,7 +23,7 @@ struct State {
     num: u32,
 }
 
-/// `struct vhost_vring_file`; -1 takes the file away.
+/// `struct vhost_vring_file`; -1 removes the file.
 #[repr(C)]
 struct RingFile {
     index: u32,
@@ -40,7 +41,7 @@ struct RingAddr {
     log: u64,
 }
 
-/// `struct vhost_memory_region`: guest address and user address are the same here.
+/// `struct vhost_memory_region`; the guest address and the user address are the same here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Region {
@@ -51,7 +52,7 @@ pub(super) struct Region {
 }
 
 impl Region {
-    /// Memory that has the same address for the device as for this process.
+    /// Creates a region with the same address for the device as for this process.
     pub(super) const fn new(addr: u64, size: u64) -> Self {
         Self { guest: addr, size, user: addr, flags: 0 }
     }
@@ -72,9 +73,9 @@ pub(super) struct IotlbMessage {
 }
 
 impl IotlbMessage {
-    /// What follows is one change.
+    /// Begins a batch of changes.
     pub(super) const BATCH_BEGIN: Self = Self::new(0, 0, 5);
-    /// It is whole.
+    /// Ends the batch.
     pub(super) const BATCH_END: Self = Self::new(0, 0, 6);
 
     const fn new(addr: u64, size: u64, kind: u8) -> Self {
@@ -85,12 +86,12 @@ impl IotlbMessage {
         Self { version: V2, asid: 0, iova: addr, size, user: addr, access: READ_WRITE, kind, rest: [0; 38] }
     }
 
-    /// Memory that has the same address for the device as for this process.
+    /// Maps memory at the same address for the device as for this process.
     pub(super) const fn update(addr: u64, size: u64) -> Self {
         Self::new(addr, size, 2)
     }
 
-    /// The device does not reach it any more.
+    /// Removes a mapping.
     pub(super) const fn invalidate(addr: u64, size: u64) -> Self {
         Self::new(addr, size, 3)
     }
@@ -119,30 +120,33 @@ impl Vhost {
     }
 
     /// # Safety
-    /// `request` reads or writes no more than a `T` at its argument.
+    /// `request` reads or writes at most a `T` at its argument.
     unsafe fn call<T>(&self, request: libc::Ioctl, argument: &mut T) -> io::Result<()> {
-        // SAFETY: the caller says that the kernel touches a `T` at most, which is exclusively borrowed for the call.
+        // SAFETY: the kernel accesses at most a `T`, as the caller promises, which is exclusively borrowed
+        // for the call.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut *argument) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// A request without an argument.
+    /// Makes a request without an argument.
     fn order(&self, number: u32) -> io::Result<()> {
         // SAFETY: a request made by `_IO` takes no argument.
         unsafe { self.call(libc::_IO(VHOST, number), &mut ()) }
     }
 
-    /// A request that writes a `T`.
+    /// Makes a request that returns a `T`.
     fn get<T: Default>(&self, number: u32) -> io::Result<T> {
         let mut value = T::default();
-        // SAFETY: the number's request in `linux/vhost.h` is `_IOR` of this type (see the callers), which it writes.
+        // SAFETY: the request with this number in `linux/vhost.h` is `_IOR` of this type (see the callers):
+        // it writes a `T`.
         unsafe { self.call(libc::_IOR::<T>(VHOST, number), &mut value) }?;
         Ok(value)
     }
 
-    /// A request that reads a `T`.
+    /// Makes a request that takes a `T`.
     fn set<T>(&self, number: u32, mut value: T) -> io::Result<()> {
-        // SAFETY: the number's request in `linux/vhost.h` is `_IOW` of this type (see the callers), which it reads.
+        // SAFETY: the request with this number in `linux/vhost.h` is `_IOW` of this type (see the callers):
+        // it reads a `T`.
         unsafe { self.call(libc::_IOW::<T>(VHOST, number), &mut value) }
     }
 
@@ -164,17 +168,17 @@ impl Vhost {
         self.set(0x84, KERNEL_THREAD)
     }
 
-    /// `VHOST_SET_OWNER`: the device works on this process's memory from now on.
+    /// `VHOST_SET_OWNER`: the device uses this process's memory from now on.
     pub(super) fn set_owner(&self) -> io::Result<()> {
         self.order(0x01)
     }
 
-    /// `VHOST_RESET_OWNER`: it does not any more.
+    /// `VHOST_RESET_OWNER`: ends that.
     pub(super) fn reset_owner(&self) -> io::Result<()> {
         self.order(0x02)
     }
 
-    /// `VHOST_SET_MEM_TABLE`: all that the device may touch.
+    /// `VHOST_SET_MEM_TABLE`: all memory that the device may access.
     pub(super) fn set_memory(&self, regions: &[Region]) -> io::Result<()> {
         /// The head of `struct vhost_memory`, without its regions.
         const HEAD: usize = 8;
@@ -185,12 +189,12 @@ impl Vhost {
         // The count is the first four bytes; the other four of the head are padding.
         words[0] = u64::from_ne_bytes(head(count));
         let request = libc::_IOW::<[u8; HEAD]>(VHOST, 0x03);
-        // SAFETY: the kernel reads the head and as many regions as that says, all of which `words` holds.
+        // SAFETY: the kernel reads the head and the number of regions in it, all of which `words` holds.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, words.as_ptr()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// `VHOST_SET_VRING_NUM`: the ring's descriptors.
+    /// `VHOST_SET_VRING_NUM`: the number of descriptors.
     pub(super) fn set_size(&self, index: u32, size: u16) -> io::Result<()> {
         self.set(0x10, State { index, num: size.into() })
     }
@@ -201,12 +205,12 @@ impl Vhost {
         self.set(0x11, RingAddr { index, flags: 0, desc, used, avail, log: 0 })
     }
 
-    /// `VHOST_SET_VRING_BASE`: where the ring goes on.
+    /// `VHOST_SET_VRING_BASE`: the state from which the ring continues.
     pub(super) fn set_base(&self, index: u32, base: u32) -> io::Result<()> {
         self.set(0x12, State { index, num: base })
     }
 
-    /// `VHOST_GET_VRING_BASE`: where it stands.
+    /// `VHOST_GET_VRING_BASE`: the present state of the ring.
     pub(super) fn base(&self, index: u32) -> io::Result<u32> {
         let mut state = State { index, num: 0 };
         // SAFETY: the request reads and writes a `vhost_vring_state`.
@@ -214,23 +218,23 @@ impl Vhost {
         Ok(state.num)
     }
 
-    /// `VHOST_SET_VRING_KICK`: what wakes the device.
+    /// `VHOST_SET_VRING_KICK`: the eventfd that wakes the device.
     pub(super) fn set_kick(&self, index: u32, event: BorrowedFd<'_>) -> io::Result<()> {
         self.set(0x20, RingFile { index, fd: event.as_raw_fd() })
     }
 
-    /// `VHOST_SET_VRING_CALL`: what it wakes the driver with.
+    /// `VHOST_SET_VRING_CALL`: the eventfd with which the device wakes the driver.
     pub(super) fn set_call(&self, index: u32, event: BorrowedFd<'_>) -> io::Result<()> {
         self.set(0x21, RingFile { index, fd: event.as_raw_fd() })
     }
 
-    /// `VHOST_SET_VRING_ERR`: what it tells of a ring with that it cannot use.
+    /// `VHOST_SET_VRING_ERR`: the eventfd with which the device reports an unusable ring.
     pub(super) fn set_err(&self, index: u32, event: BorrowedFd<'_>) -> io::Result<()> {
         self.set(0x22, RingFile { index, fd: event.as_raw_fd() })
     }
 
-    /// `VHOST_NET_SET_BACKEND`: what a ring's packets come from or go to; `None` stops the ring, and returns when the device
-    /// does not touch it any more.
+    /// `VHOST_NET_SET_BACKEND`: the source or destination of a ring's packets. `None` stops the ring, and
+    /// returns when the device no longer uses it.
     pub(super) fn set_backend(&self, index: u32, queue: Option<BorrowedFd<'_>>) -> io::Result<()> {
         self.set(0x30, RingFile { index, fd: queue.map_or(-1, |fd| fd.as_raw_fd()) })
     }
@@ -238,7 +242,7 @@ impl Vhost {
 
 /// vDPA devices.
 impl Vhost {
-    /// `VHOST_VDPA_GET_DEVICE_ID`: the kind of device.
+    /// `VHOST_VDPA_GET_DEVICE_ID`: the device type.
     pub(super) fn device_id(&self) -> io::Result<u32> {
         self.get(0x70)
     }
@@ -255,7 +259,7 @@ impl Vhost {
 
     /// `VHOST_GET_BACKEND_FEATURES`.
     pub(super) fn backend_features(&self) -> io::Result<u64> {
-        // The header has it as a request that reads, like all others that get.
+        // The header defines it as a request that reads, like all others that get.
         self.get(0x26)
     }
 
@@ -271,7 +275,8 @@ impl Vhost {
         let len = u32::try_from(bytes.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
         let mut buffer = [&offset.to_ne_bytes()[..], &len.to_ne_bytes(), bytes].concat();
         let request = libc::_IOR::<[u8; HEAD]>(VHOST, 0x73);
-        // SAFETY: the kernel reads the head and writes as many bytes behind it as that says, all of which `buffer` holds.
+        // SAFETY: the kernel reads the head and writes as many bytes after it as the head says; `buffer`
+        // holds all of them.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, buffer.as_mut_ptr()) };
         if result < 0 {
             return Err(io::Error::last_os_error());
@@ -280,7 +285,7 @@ impl Vhost {
         Ok(())
     }
 
-    /// `VHOST_VDPA_GET_CONFIG_SIZE`: bytes of the configuration space.
+    /// `VHOST_VDPA_GET_CONFIG_SIZE`: the bytes of the configuration space.
     pub(super) fn config_size(&self) -> io::Result<u32> {
         self.get(0x79)
     }
@@ -290,12 +295,12 @@ impl Vhost {
         self.set(0x75, State { index, num: on.into() })
     }
 
-    /// `VHOST_VDPA_GET_VRING_NUM`: most descriptors of a ring.
+    /// `VHOST_VDPA_GET_VRING_NUM`: the most descriptors of a ring.
     pub(super) fn max_size(&self) -> io::Result<u16> {
         self.get(0x76)
     }
 
-    /// `VHOST_VDPA_SET_CONFIG_CALL`: what tells of a change of the configuration.
+    /// `VHOST_VDPA_SET_CONFIG_CALL`: the eventfd for changes of the configuration.
     pub(super) fn set_config_call(&self, event: BorrowedFd<'_>) -> io::Result<()> {
         self.set(0x77, event.as_raw_fd())
     }
@@ -306,14 +311,15 @@ impl Vhost {
         Ok((first, last))
     }
 
-    /// `VHOST_VDPA_SUSPEND`: no ring is touched any more, and each keeps its place.
+    /// `VHOST_VDPA_SUSPEND`: the device stops all rings, and each keeps its state.
     pub(super) fn suspend(&self) -> io::Result<()> {
         self.order(0x7d)
     }
 
-    /// One message to the device's IOTLB; when this returns it is carried out.
+    /// Writes one message to the device's IOTLB, and returns when it has been carried out.
     pub(super) fn write(&self, message: &IotlbMessage) -> io::Result<()> {
-        // SAFETY: the kernel reads a `vhost_msg_v2`, all of whose bytes are initialised: it has no padding.
+        // SAFETY: the kernel reads a `vhost_msg_v2`, all of whose bytes are initialised, as it has no
+        // padding.
         let written = unsafe {
             libc::write(self.0.as_raw_fd(), std::ptr::from_ref(message).cast(), size_of::<IotlbMessage>())
         };
@@ -321,14 +327,14 @@ impl Vhost {
     }
 }
 
-/// The number and its padding, in the order in which they lie in memory.
+/// Returns the count and its padding in memory order.
 fn head(count: u32) -> [u8; 8] {
     let mut bytes = [0; 8];
     bytes[..4].copy_from_slice(&count.to_ne_bytes());
     bytes
 }
 
-// The sizes of the header's structures, which are part of the requests' numbers.
+// The sizes of the header's structures, which are encoded in the request numbers.
 const _: () = assert!(size_of::<State>() == 8 && size_of::<RingFile>() == 8);
 const _: () = assert!(size_of::<IotlbMessage>() == 72 && align_of::<IotlbMessage>() == 8);
 const _: () = assert!(size_of::<RingAddr>() == 40 && size_of::<Region>() == 32);
@@ -337,7 +343,7 @@ const _: () = assert!(size_of::<RingAddr>() == 40 && size_of::<Region>() == 32);
 mod tests {
     use super::*;
 
-    /// A file that is no vhost device refuses every request in the way that `net.rs` makes a sentence of.
+    /// A file that is not a vhost device refuses every request with the error that `net.rs` recognises.
     #[test]
     fn another_device_refuses() {
         let null = Vhost::open(Path::new("/dev/null")).expect("it opens");
@@ -353,7 +359,7 @@ mod tests {
         }
     }
 
-    /// The numbers that a C program prints of the header on x86-64 and aarch64.
+    /// The numbers that a C program prints from the header on x86-64 and aarch64.
     #[test]
     fn requests_have_the_headers_numbers() {
         assert_eq!(libc::_IOR::<u64>(VHOST, 0x00), 0x8008_af00);

@@ -1,5 +1,5 @@
-//! Memory as the kernel is told of it: ranges of this process's addresses. The kernel reaches them as the process does, so
-//! that neighbours are one range and the number of segments hardly matters.
+//! Memory as ranges of this process's addresses. The kernel uses the process's own mappings, so that adjacent
+//! segments form one range, and their number hardly matters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use linecard_eal::memory::Segment;
 
 use super::ioctl::Region;
 
-/// What the module takes when it does not say (`vhost.max_mem_regions`).
+/// The module's default (`vhost.max_mem_regions`), if its value cannot be read.
 const DEFAULT_REGIONS: usize = 64;
 
-/// Ranges that one vhost device takes at a time.
+/// Returns the number of ranges that a vhost device can have.
 pub(super) fn max_regions() -> usize {
     read_max(Path::new("/sys/module/vhost/parameters/max_mem_regions"))
 }
@@ -21,12 +21,12 @@ fn read_max(path: &Path) -> usize {
     text.trim().parse().unwrap_or(DEFAULT_REGIONS)
 }
 
-/// The ranges of `segments`, ascending, neighbours joined.
+/// Returns the ranges of `segments`, ascending, with adjacent ones joined.
 pub(super) fn ranges(segments: &[Arc<Segment>]) -> Vec<(u64, u64)> {
     join(segments.iter().map(|segment| (segment.addr() as u64, segment.len() as u64)).collect())
 }
 
-/// Joins ranges of (address, length) that touch.
+/// Joins adjacent ranges of (address, length).
 fn join(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     ranges.sort_unstable();
     let mut joined: Vec<(u64, u64)> = Vec::new();
@@ -41,7 +41,7 @@ fn join(mut ranges: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     joined
 }
 
-/// The table for vhost-net.
+/// Returns the memory table for vhost-net.
 pub(super) fn table(ranges: &[(u64, u64)]) -> Vec<Region> {
     ranges.iter().map(|(start, len)| Region::new(*start, *len)).collect()
 }

@@ -1,4 +1,4 @@
-//! Devices of the kernel, reached by requests to a character device instead of messages on a socket.
+//! Kernel devices, controlled by ioctls on a character device instead of messages on a socket.
 
 mod args;
 mod ioctl;
@@ -17,7 +17,7 @@ use crate::args::Options;
 use crate::backend::Connect;
 use crate::error::Error;
 
-/// A device of the kernel, and what goes with it.
+/// A kernel device and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KernelDevice {
     /// vhost-net and a tap interface.
@@ -27,7 +27,7 @@ pub(crate) enum KernelDevice {
 }
 
 impl KernelDevice {
-    /// Reads what is about the device at `path`.
+    /// Reads the arguments about the device at `path`.
     pub(crate) fn parse(args: &DevArgs, path: PathBuf, options: &Options) -> Result<Self, PmdError> {
         if is_net(&path) {
             return args::NetOptions::parse(args, path, options.queues).map(Self::Net);
@@ -35,7 +35,7 @@ impl KernelDevice {
         vdpa::VdpaOptions::parse(args, path, options.queue_sizes()).map(Self::Vdpa)
     }
 
-    /// An interface that is needed is there from now on.
+    /// Creates or takes over the interface, if the device needs one.
     pub(crate) fn open(self) -> Result<Arc<dyn Connect>, Error> {
         match self {
             Self::Net(place) => place.open(),
@@ -44,10 +44,10 @@ impl KernelDevice {
     }
 }
 
-/// Descriptors of a queue pair: of its vhost device, and its queue.
+/// The descriptors of a queue pair: its vhost device, and its queue.
 pub(crate) const PAIR_DESCRIPTORS: u64 = 2;
 
-/// Whether `path` names a device of the kernel: it is a character device, or it is missing and has the name of one.
+/// Returns whether `path` names a kernel device: a character device, or a missing file with the name of one.
 pub(crate) fn is_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::metadata(path) {
@@ -56,8 +56,8 @@ pub(crate) fn is_device(path: &Path) -> bool {
     }
 }
 
-/// Whether it is vhost-net: a device of the kernel's miscellaneous ones. vDPA devices have a number of their own, and each
-/// says itself that it is one.
+/// Returns whether the device is vhost-net, a device with the major number of miscellaneous devices. vDPA
+/// devices have another major number, and each reports itself that it is one.
 fn is_net(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     /// `MISC_MAJOR` of `linux/major.h`.
@@ -68,7 +68,7 @@ fn is_net(path: &Path) -> bool {
     }
 }
 
-/// What the kernel refused, with what to do about it.
+/// Returns an error for a request that the kernel refused, with a remedy.
 fn refused(action: &str, source: io::Error) -> Error {
     let remedy = match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "run as the owner of the device and the interface, or as root",
@@ -90,7 +90,7 @@ fn refused(action: &str, source: io::Error) -> Error {
     Error::Kernel { action: action.to_owned(), source, remedy }
 }
 
-/// Why the device at `path` does not open.
+/// Returns an error for a device that does not open, with a remedy.
 fn cannot_open(path: &Path, source: io::Error) -> Error {
     let remedy = match source.raw_os_error() {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) if !is_net(path) => {

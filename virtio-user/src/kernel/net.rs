@@ -1,5 +1,5 @@
-//! The kernel's stack as the backend: `/dev/vhost-net` moves packets between our rings and the queues of a tap interface
-//! (`linux/vhost.h`, `linux/if_tun.h`).
+//! The kernel's network stack as the backend: `/dev/vhost-net` moves packets between the port's rings and the
+//! queues of a tap interface (`linux/vhost.h`, `linux/if_tun.h`).
 //!
 //! ```text
 //!   connect    (each pair: open · VHOST_SET_FORK_FROM_OWNER · VHOST_SET_OWNER · VHOST_GET_FEATURES) · offloads of the tap interface
@@ -9,9 +9,9 @@
 //!   stop       VHOST_NET_SET_BACKEND -1 · VHOST_GET_VRING_BASE
 //! ```
 //!
-//! As with DPDK each queue pair has a vhost device, and so a kernel thread, of its own. What QEMU adds to vhost-net for a
-//! guest (an address, several queues, offloads) is added here for the port: the kernel's part of the negotiation is about
-//! rings alone.
+//! As with DPDK, each queue pair has its own vhost device, and thus its own kernel thread. Features that QEMU
+//! adds to vhost-net for a guest (an address, several queues, offloads) are added here for the port: the
+//! kernel negotiates only the features of rings.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -28,43 +28,43 @@ use crate::backend::{Backend, MemoryUpdate, Offer, Phase, RingId, RingSetup, Rol
 use crate::error::Error;
 use crate::events;
 
-/// Number of a pair's receive ring at its vhost device.
+/// The number of a pair's receive ring in its vhost device.
 const RX: u32 = 0;
-/// Number of its transmit ring.
+/// The number of its transmit ring.
 const TX: u32 = 1;
 
-/// Features of vhost that are not the driver's: the header that the tap interface adds here (`VHOST_NET_F_VIRTIO_NET_HDR`,
-/// which has `ANY_LAYOUT`'s bit), the dirty log, and translation of addresses.
+/// Features of vhost that the driver must not use: the header that the tap interface adds here
+/// (`VHOST_NET_F_VIRTIO_NET_HDR`, the bit of `ANY_LAYOUT`), the dirty log, and address translation.
 const NOT_THE_DRIVERS: Features =
     Features::ANY_LAYOUT.union(Features::LOG_ALL).union(Features::ACCESS_PLATFORM);
 
-/// What the port and the interface settle between them, without vhost.
+/// Features that the port and the interface provide without vhost.
 const OURS: Features = Features::NET_MAC.union(Features::NET_MQ);
 
-/// A port's vhost devices, one a queue pair, and the interface behind them.
+/// A port's vhost devices, one for each queue pair, and the interface behind them.
 #[derive(Debug)]
 pub(super) struct VhostNet {
     port: String,
     devices: Vec<Arc<Vhost>>,
     tap: Arc<Tap>,
-    /// What the rings may have.
+    /// The features of the rings.
     rings: Features,
-    /// What the interface has beside.
+    /// All offered features: those of the rings and of the interface.
     offered: Features,
-    /// Pairs whose tap queue is in service for their receive ring.
+    /// The pairs whose tap queue is attached for their receive ring.
     served: Vec<bool>,
     max_regions: usize,
     events: events::Events,
     /// Signalled when the kernel cannot use a ring.
     broken: EventFd,
     links: LinkWatch,
-    /// Where nothing tells of the interface.
+    /// Replaces notifications when the interface reports no changes.
     timer: Option<OwnedFd>,
     up: bool,
 }
 
 impl VhostNet {
-    /// Makes this process the devices' owner, and asks what they and the interface can do.
+    /// Makes this process the devices' owner, and reads the features of the devices and the interface.
     pub(super) fn greet(port: &str, devices: Vec<Arc<Vhost>>, tap: Arc<Tap>) -> Result<Self, Error> {
         let system = |source| Error::System { action: "watching the interface", source };
         let broken = EventFd::new().map_err(system)?;
@@ -86,14 +86,14 @@ impl VhostNet {
             timer: None,
             up: true,
         };
-        // From here on the devices are given back whatever happens.
+        // From here on, the devices are released in every case.
         greeted.rings = greeted.own()? - NOT_THE_DRIVERS;
         greeted.offered |= greeted.rings;
         greeted.look_at_the_interface()?;
         Ok(greeted)
     }
 
-    /// Takes the devices over; what the rings of all of them may have.
+    /// Takes ownership of the devices. Returns the ring features that all of them have.
     fn own(&self) -> Result<Features, Error> {
         let mut all = Features::from_bits_retain(u64::MAX);
         for device in &self.devices {
@@ -110,7 +110,7 @@ impl VhostNet {
         Ok(all)
     }
 
-    /// Link state and presence of the interface.
+    /// Checks the link state and the presence of the interface.
     fn look_at_the_interface(&mut self) -> Result<(), Error> {
         if !self.tap.is_there() {
             return Err(Error::Gone { interface: self.tap.name().to_owned() });
@@ -127,7 +127,7 @@ impl VhostNet {
         Ok(())
     }
 
-    /// A ring's device, its number there, and the pair.
+    /// Returns the device of a ring, the ring's number in it, and the pair.
     fn place(&self, ring: RingId) -> Result<(&Vhost, u32, usize), Error> {
         let (pair, index) = match ring.role() {
             Role::Receive => (usize::from(ring.queue()), RX),
@@ -137,8 +137,8 @@ impl VhostNet {
         self.devices.get(pair).map(|device| (&**device, index, pair)).ok_or(Error::RingNumber { ring })
     }
 
-    /// Connects a ring to its queue. What is sent by a pair that does not receive goes through queue 0: the kernel answers a
-    /// flow on the queue that it came from.
+    /// Connects a ring to its queue. A pair that does not receive sends through queue 0, because the kernel
+    /// answers a flow on the queue that the flow came from.
     fn bind(&mut self, ring: RingId) -> Result<(), Error> {
         let (_, index, pair) = self.place(ring)?;
         if index == RX {
@@ -161,7 +161,7 @@ impl VhostNet {
             && let Some(served) = self.served.get_mut(pair)
         {
             *served = false;
-            // It fails when the interface is gone, and with it the queue.
+            // Fails if the interface, and with it the queue, was removed.
             let _ = self.tap.serve(pair, false);
         }
         Ok(())
@@ -171,7 +171,7 @@ impl VhostNet {
 impl Backend for VhostNet {
     fn offer(&self) -> Offer {
         let pairs = u16::try_from(self.devices.len()).unwrap_or(u16::MAX);
-        // How many segments make a range is seen when they are there.
+        // `regions` counts the ranges that the segments form.
         Offer { features: self.offered, pairs, regions: self.max_regions }
     }
 
@@ -203,7 +203,7 @@ impl Backend for VhostNet {
             .map_err(|error| refused("setting the offloads of the interface", error))
     }
 
-    /// The address is the interface's: both ends have the same, as with DPDK.
+    /// The configuration holds the address of the interface: both ends use the same, as with DPDK.
     fn config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<bool, Error> {
         let mac = self.tap.mac();
         let told = mac.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
@@ -219,7 +219,7 @@ impl Backend for VhostNet {
 
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {
         let table = memory::table(&memory::ranges(update.all));
-        // The kernel takes it between two packets of a ring, running or not.
+        // The kernel accepts the table between two packets of a ring, whether the ring is running or not.
         let set = |device: &Arc<Vhost>| device.set_memory(&table);
         self.devices.iter().try_for_each(set).map_err(|error| refused("sharing memory with vhost-net", error))
     }
@@ -260,7 +260,7 @@ impl Backend for VhostNet {
             return Err(Error::Unusable);
         }
         let timed = self.timer.as_ref().is_some_and(events::take);
-        // Both are taken.
+        // Both events are cleared.
         if self.links.drain() | timed { self.look_at_the_interface() } else { Ok(()) }
     }
 }

@@ -1,5 +1,5 @@
-//! The tap interface of a vhost-net port: made, taken over, or passed by descriptor. Its queues stay open as long as the
-//! port, so that the interface and its addresses outlive a stop.
+//! The tap interface of a vhost-net port: created, taken over, or passed by descriptor. Its queues stay open
+//! as long as the port, so that the interface and its addresses outlive a stop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,27 +11,27 @@ use linecard_virtio::Features;
 
 use crate::error::Error;
 
-/// What the kernel completes with the first number that is free; DPDK's.
+/// DPDK's default name; the kernel completes it with the first free number.
 pub(super) const DEFAULT_NAME: &str = "tap%d";
 
-/// What is to be had of the kernel.
+/// The requested interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) port: String,
     pub(super) iface: String,
     pub(super) mac: Option<[u8; 6]>,
-    /// Queues to open.
+    /// The number of queues to open.
     pub(super) queues: u16,
-    /// Numbers of descriptors that were passed instead.
+    /// The numbers of descriptors that were passed instead.
     pub(super) fds: Vec<i32>,
 }
 
-/// How the port came to its interface.
+/// The origin of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// The port made it; it goes with the port.
+    /// The port created it, and it is removed with the port.
     Made,
-    /// It was there before.
+    /// It existed before.
     TakenOver,
     /// Its descriptors were passed to this process.
     Passed,
@@ -41,7 +41,7 @@ enum Origin {
 #[derive(Debug)]
 pub(super) struct Tap {
     name: String,
-    /// `None` when it is in a namespace that we are not in.
+    /// `None` when the interface is in another network namespace.
     interface: Option<Interface>,
     queues: Vec<OwnedFd>,
     kind: Queues,
@@ -50,8 +50,8 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// The interface that `settings` ask for, with queue 0 in service and nobody at our end; nothing is left behind on
-    /// failure.
+    /// Opens the interface that `settings` describe, with queue 0 attached and without a carrier. Leaves
+    /// nothing behind on failure.
     pub(super) fn open(settings: &Settings) -> Result<Self, Error> {
         let opened = if settings.fds.is_empty() { make(settings) } else { passed(settings) };
         let mut tap = opened.map_err(Error::of_interface)?;
@@ -60,8 +60,8 @@ impl Tap {
         Ok(tap)
     }
 
-    /// The same again after the interface was removed: one that the port made is made again under its name, another one
-    /// is waited for.
+    /// Opens the interface again after it was removed. An interface that the port created is created again
+    /// under its name; for another one, the port waits.
     pub(super) fn again(&self, settings: &Settings) -> Result<Self, Error> {
         let gone = || Error::Gone { interface: self.name.clone() };
         let found = || Interface::find(&settings.port, &Namespace::default(), &self.name).is_ok();
@@ -72,7 +72,7 @@ impl Tap {
         Ok(Self { origin: self.origin, ..tap })
     }
 
-    /// Address, queues in reserve, and up if it is ours.
+    /// Sets the address, detaches all queues but the first, and sets an interface of ours up.
     fn settle(&mut self, settings: &Settings) -> Result<(), PmdError> {
         let Some(first) = self.queues.first() else { return Ok(()) };
         let refused = |action: &str, error| {
@@ -99,17 +99,17 @@ impl Tap {
         self.mac
     }
 
-    /// Queues there are.
+    /// Returns the number of queues.
     pub(super) fn len(&self) -> usize {
         self.queues.len()
     }
 
-    /// One of them.
+    /// Returns one of the queues.
     pub(super) fn queue(&self, queue: usize) -> Option<BorrowedFd<'_>> {
         self.queues.get(queue).map(AsFd::as_fd)
     }
 
-    /// Puts a queue into service or takes it out. Queue 0 always is: what has to be asked of the interface is asked there.
+    /// Attaches or detaches a queue. Queue 0 stays attached: requests to the interface go through it.
     pub(super) fn serve(&self, queue: usize, on: bool) -> io::Result<()> {
         match self.queues.get(queue) {
             Some(fd) if queue > 0 && self.kind == Queues::Many => tun::serve(fd.as_fd(), on),
@@ -117,34 +117,34 @@ impl Tap {
         }
     }
 
-    /// Shows the kernel's stack whether somebody is at our end. Descriptors that were passed are left as they are: whoever
-    /// passed them may use them again.
+    /// Sets the carrier, which shows the kernel's stack whether the port is running. Passed descriptors are
+    /// not changed, since their owner may use them again.
     pub(super) fn set_carrier(&self, on: bool) {
         if self.origin != Origin::Passed
             && let Some(first) = self.queues.first()
         {
-            // Linux before 5.0 does not know it, and shows an interface with a carrier always.
+            // Linux before 5.0 does not support this, and always reports a carrier.
             let _ = tun::set_carrier(first.as_fd(), on);
         }
     }
 
-    /// Whether there still is an interface behind the queues, in whatever namespace.
+    /// Returns whether the interface behind the queues still exists, in any namespace.
     pub(super) fn is_there(&self) -> bool {
         self.queues.first().is_some_and(|first| tun::attached(first.as_fd()).is_ok())
     }
 
-    /// Whether it is up; `None` when that cannot be asked: it is in another namespace.
+    /// Returns whether the interface is up; `None` if it is in another namespace and cannot be asked.
     pub(super) fn is_up(&self) -> Option<bool> {
         let info = self.interface.as_ref()?.info().ok()?;
         Some(info.is_up())
     }
 
-    /// Offloads that both ways of the interface have.
+    /// Returns the offloads that the interface supports in both directions.
     pub(super) fn offloads(&self) -> Features {
         const SEGMENTS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
         const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
         let known = |bits| self.queue(0).is_some_and(|first| tun::set_offload(first, bits).is_ok());
-        // Kernels before 6.2 do not know segmentation of UDP; asking first tells whether this one does.
+        // Kernels before 6.2 do not support UDP segmentation; this call finds out.
         let uso = known(SEGMENTS | USO);
         let without = |features: Features, uso_features| features.with(uso_features, uso);
         let _ = known(0);
@@ -161,7 +161,8 @@ impl Tap {
         )
     }
 
-    /// What the kernel's stack may leave to us from now on. What we leave to it needs no word: the header says it.
+    /// Sets the offloads that the kernel's stack may leave to the port. The other direction needs no setting:
+    /// the header requests them.
     pub(super) fn set_offloads(&self, features: Features) -> io::Result<()> {
         let bits = [
             (Features::NET_GUEST_CSUM, libc::TUN_F_CSUM),
@@ -176,8 +177,8 @@ impl Tap {
         self.queue(0).map_or(Ok(()), |first| tun::set_offload(first, bits))
     }
 
-    /// Brings the interface to the port's MTU. One that may not be changed will do if its own is not larger, and one in
-    /// another namespace is its owner's affair.
+    /// Sets the interface to the port's MTU. If that fails, an interface with a smaller MTU is accepted. An
+    /// interface in another namespace is left to its owner.
     pub(super) fn set_mtu(&self, mtu: u16) -> Result<(), Error> {
         let Some(interface) = &self.interface else { return Ok(()) };
         let Ok(info) = interface.info() else { return Ok(()) };
@@ -229,14 +230,14 @@ fn not_made(settings: &Settings, wanted: Queues, error: io::Error) -> PmdError {
 
 fn passed(settings: &Settings) -> Result<Tap, PmdError> {
     let port = settings.port.as_str();
-    // SAFETY: the user said that these descriptors are meant for this port alone, and the arguments name each once.
+    // SAFETY: the user passed these descriptors for this port alone, and the arguments name each number once.
     let (name, queues) = unsafe { tap::passed(port, "tap_fd", &settings.fds) }?;
     let mac = queues.first().and_then(|first| tun::mac(first.as_fd()).ok());
-    // An interface of that name may be another one, in our namespace, than that of the descriptor.
+    // An interface of that name in our namespace may differ from that of the descriptor.
     let interface = Interface::find(port, &Namespace::default(), &name).ok();
     let ours = |interface: &Interface| interface.info().is_ok_and(|info| info.mac == mac);
     let interface = interface.filter(ours);
-    // Of one queue only there is no other to take out of service.
+    // With a single queue, there is none to detach.
     let kind = Queues::for_count(u16::try_from(queues.len()).unwrap_or(u16::MAX));
     Ok(Tap { name, interface, queues, kind, origin: Origin::Passed, mac: mac.unwrap_or_default() })
 }

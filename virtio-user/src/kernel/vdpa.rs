@@ -1,5 +1,5 @@
-//! A vDPA device as the backend: `/dev/vhost-vdpa-N`, a network device in hardware or in a process behind VDUSE, whose rings
-//! are virtio's (`linux/vhost.h`, `VHOST_VDPA_…`).
+//! A vDPA device as the backend: `/dev/vhost-vdpa-N`, a network device in hardware or in a process behind
+//! VDUSE, with virtio rings (`linux/vhost.h`, `VHOST_VDPA_…`).
 //!
 //! ```text
 //!   connect    open · VHOST_SET_OWNER · VHOST_GET/SET_BACKEND_FEATURES · VHOST_GET_FEATURES
@@ -9,12 +9,12 @@
 //!   stop       VHOST_VDPA_SUSPEND, where there is · VHOST_GET_VRING_BASE · VHOST_VDPA_SET_STATUS 0
 //! ```
 //!
-//! The device's addresses (IOVA) are this process's. It has the packets' memory and the rings mapped by messages of its IOTLB;
-//! the kernel maps what is file-backed and shared, as all memory here is (`linecard_eal::memory`).
+//! The device's addresses (IOVA) are this process's. IOTLB messages map the packets' memory and the rings.
+//! The kernel maps memory that is file-backed and shared, as all memory here is (`linecard_eal::memory`).
 //!
-//! A device has one queue pair in use until a driver asks for more on the control queue. One that has no control queue has one
-//! queue pair (virtio 1.3, Network Device: `VIRTIO_NET_F_MQ` needs `VIRTIO_NET_F_CTRL_VQ`); the control queue is a ring like
-//! the others, mapped in the same address space.
+//! A device uses one queue pair until a driver requests more on the control queue. A device without a control
+//! queue has one queue pair (virtio 1.3, Network Device: `VIRTIO_NET_F_MQ` needs `VIRTIO_NET_F_CTRL_VQ`). The
+//! control queue is a ring like the others, mapped in the same address space.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -35,12 +35,13 @@ use crate::error::Error;
 use crate::events;
 use crate::negotiate::SEVERAL_PAIRS;
 
-/// Kind of a network device (virtio 1.3, Device Types).
+/// The type of a network device (virtio 1.3, Device Types).
 const NETWORK: u32 = 1;
-/// Queue pairs of a device without a control queue.
+/// The queue pairs of a device without a control queue.
 const ONE_PAIR: u16 = 1;
 
-/// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
+/// Offsets in the configuration space of a network device (virtio 1.3, Network Device: Device configuration
+/// layout).
 const STATUS_AT: u32 = 6;
 const PAIRS_AT: u32 = 8;
 /// `VIRTIO_NET_S_LINK_UP`.
@@ -53,10 +54,10 @@ const IOTLB_MSG_V2: u64 = 1 << 1;
 const IOTLB_BATCH: u64 = 1 << 2;
 const SUSPEND: u64 = 1 << 4;
 
-/// Features that are the transport's: the IOTLB translates addresses, and the configuration has a link state.
+/// Features of the transport: the IOTLB translates addresses, and the configuration has a link state.
 const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS);
 
-/// A vDPA device by its path.
+/// A vDPA device, given by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VdpaOptions {
     path: PathBuf,
@@ -64,7 +65,7 @@ pub(crate) struct VdpaOptions {
 }
 
 impl VdpaOptions {
-    /// Reads what is about the device.
+    /// Reads the arguments about the device.
     pub(super) fn parse(args: &DevArgs, path: PathBuf, queue_sizes: [u16; 2]) -> Result<Self, PmdError> {
         if let Some(key) = ["iface", "tap_fd", "vhost_fd"].into_iter().find(|key| args.value(key).is_some()) {
             let problem = format!("'{key}' is of path=/dev/vhost-net");
@@ -87,7 +88,7 @@ impl Connect for VdpaOptions {
         Some(&self.path)
     }
 
-    /// The device is there or not: nothing is waited for.
+    /// Does not wait: the device exists or it does not.
     fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let device = Vhost::open(&self.path).map_err(|error| cannot_open(&self.path, error))?;
         Ok(Box::new(Vdpa::greet(device, self)?))
@@ -100,25 +101,26 @@ struct Vdpa {
     device: Vhost,
     path: PathBuf,
     offered: Features,
-    /// Queue pairs that it has.
+    /// The device's queue pairs.
     pairs: u16,
-    /// Those before the control queue: all that it has, where several were negotiated, else one.
+    /// The queue pairs before the control queue: all that the device has if several were negotiated, else
+    /// one.
     before_control: u16,
-    /// Of the kernel's interface to it, those that are used.
+    /// The backend features of the kernel (`VHOST_GET_BACKEND_FEATURES`) in use.
     backend: u64,
-    /// Addresses that it can map, first and last.
+    /// The first and the last address that the device can map.
     range: (u64, u64),
     events: events::Events,
     /// Signalled when the configuration changes.
     changed: EventFd,
     up: bool,
-    /// It has asked for an announcement, which was not taken yet.
+    /// Whether the device has requested an announcement that is not taken yet.
     announce: bool,
     suspended: bool,
 }
 
 impl Vdpa {
-    /// Makes this process the device's owner, and asks what it is.
+    /// Makes this process the device's owner, and reads its capabilities.
     fn greet(device: Vhost, place: &VdpaOptions) -> Result<Self, Error> {
         let name = || format!("'{}'", place.path.display());
         match device.device_id() {
@@ -131,7 +133,7 @@ impl Vdpa {
         }
         let read = |error| refused("reading what the vDPA device can do", error);
         device.set_owner().map_err(|error| refused("taking over the vDPA device", error))?;
-        // What somebody left behind.
+        // Clears the state of an earlier owner.
         device.set_status(0).map_err(|error| refused("resetting the vDPA device", error))?;
         let offered = Features::from_bits_retain(device.features().map_err(read)?);
         let backend = device.backend_features().map_err(read)? & (IOTLB_MSG_V2 | IOTLB_BATCH | SUSPEND);
@@ -143,7 +145,7 @@ impl Vdpa {
         if let Some(asked) = place.queue_sizes.into_iter().find(|size| *size > max) {
             return Err(Error::RingTooLarge { asked, max });
         }
-        // Kernels before 5.11 do not say, and take all.
+        // Kernels before 5.11 do not report the range, and accept all addresses.
         let range = device.iova_range().unwrap_or((0, u64::MAX));
         let (events, changed) = watch(&device)?;
         let path = place.path.clone();
@@ -179,7 +181,7 @@ impl Vdpa {
 
     fn read_pairs(&mut self) -> Result<(), Error> {
         if self.offered.contains(Features::NET_CTRL_VQ) && self.offered.intersects(SEVERAL_PAIRS) {
-            // A device that says nothing true has one pair (virtio 1.3, Network Device: 1 to 0x8000).
+            // An invalid number means one pair (virtio 1.3, Network Device: 1 to 0x8000).
             self.pairs =
                 Some(self.read_u16(PAIRS_AT)?).filter(|pairs| (1..=0x8000).contains(pairs)).unwrap_or(1);
         }
@@ -189,7 +191,7 @@ impl Vdpa {
         Ok(())
     }
 
-    /// Link and announcement, where the device has a field for them.
+    /// Reads the link and the announcement request, if the device has a field for them.
     fn read_link(&mut self) -> Result<(), Error> {
         if self.offered.contains(Features::NET_STATUS) {
             let status = self.read_u16(STATUS_AT)?;
@@ -205,7 +207,7 @@ impl Vdpa {
         Ok(ring.index(self.before_control))
     }
 
-    /// One message to the device's IOTLB.
+    /// Sends one message to the device's IOTLB.
     fn tell(&self, message: IotlbMessage) -> io::Result<()> {
         self.device.write(&message)
     }
@@ -318,8 +320,8 @@ impl Backend for Vdpa {
         self.device.set_enable(index, on).map_err(|error| refused("enabling a ring", error))
     }
 
-    /// All rings of a device stop together, where it can be suspended; the next start begins with a reset, so that nothing
-    /// is resumed.
+    /// Stops all rings of the device together, if it can be suspended. The next start begins with a reset, so
+    /// nothing is resumed.
     fn stop_ring(&mut self, ring: RingId) -> Result<u32, Error> {
         let index = self.index(ring)?;
         let stop = || match self.has(SUSPEND) {
@@ -344,7 +346,7 @@ impl Backend for Vdpa {
         if !events::take(&self.changed) {
             return Ok(());
         }
-        // A device that was removed answers nothing; one that wants a reset says so with the same interrupt.
+        // A removed device fails the request; one that needs a reset raises the same interrupt.
         if let Some(got) = self.status()?.filter(|got| got & status::NEEDS_RESET != 0) {
             return Err(Error::NeedsReset { status: got });
         }
@@ -354,7 +356,7 @@ impl Backend for Vdpa {
 
 impl Drop for Vdpa {
     fn drop(&mut self) {
-        // Closing it resets it as well, and takes its mappings away.
+        // Closing the device also resets it, and removes its mappings.
         let _ = self.device.set_status(0);
     }
 }

@@ -1,4 +1,4 @@
-//! Which socket, and who makes it.
+//! The arguments of a vhost-user socket.
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -13,28 +13,28 @@ use super::connect::{Client, Once, Server, listen};
 use crate::backend::Connect;
 use crate::error::Error;
 
-/// Longest path a socket address holds (`sun_path`, its final zero left out).
+/// The longest path in a socket address (`sun_path` without its terminating zero).
 const MAX_PATH: usize = 107;
 
-/// A socket, and the port's part in it.
+/// A socket, and whether the port is its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketOptions {
     place: Place,
     pub(crate) server: bool,
-    /// Whom the socket of a server lets in.
+    /// The access rights of a server's socket.
     access: Access,
 }
 
-/// Where the socket is.
+/// The location of the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Path(PathBuf),
-    /// It was passed under this number.
+    /// A descriptor that was passed under this number.
     Passed(RawFd),
 }
 
 impl SocketOptions {
-    /// Reads what is about the socket.
+    /// Reads the arguments about the socket.
     pub(crate) fn parse(args: &DevArgs, path: PathBuf) -> Result<Self, PmdError> {
         let server = args.flag("server")?.unwrap_or(false);
         let access = access(args, server)?;
@@ -45,7 +45,8 @@ impl SocketOptions {
         Ok(Self { place: Place::Path(path), server, access })
     }
 
-    /// Reads the number of a socket that was passed: what it is says what the port does with it.
+    /// Reads the number of a socket that was passed. The kind of the socket decides whether the port listens
+    /// on it.
     pub(crate) fn passed(args: &DevArgs, number: RawFd) -> Result<Self, PmdError> {
         let unusable = |reason| {
             let remedy =
@@ -56,7 +57,7 @@ impl SocketOptions {
         Ok(Self { place: Place::Passed(number), server, access: Access::default() })
     }
 
-    /// A server listens from now on.
+    /// Opens the socket: a server listens from now on.
     pub(crate) fn open(self, closer: Closer) -> Result<Arc<dyn Connect>, Error> {
         let path = match self.place {
             Place::Path(path) => path,
@@ -76,8 +77,9 @@ fn open_passed(number: RawFd, closer: Closer) -> Result<Arc<dyn Connect>, Error>
         Passed::Listening(listener) => return Ok(Arc::new(Server { listener, closer })),
         Passed::Connected(stream) => stream,
     };
-    // The backend is to see the end of the connection when the port ends, which holds the only descriptor of it from now on.
-    // SAFETY: the user said that this descriptor, which was just seen to be open, is meant for this port alone.
+    // The port keeps the only descriptor, so that the backend sees the end of the connection when the port
+    // ends.
+    // SAFETY: the user passed this descriptor, which was just seen to be open, for this port alone.
     drop(unsafe { tun::take(number) });
     Ok(Arc::new(Once { stream: Mutex::new(Some(stream)), closer }))
 }

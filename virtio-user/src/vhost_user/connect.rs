@@ -1,4 +1,4 @@
-//! How a port comes to a connection: it connects, or it listens.
+//! Establishes the connection of a port, by connecting or by listening.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -18,25 +18,25 @@ use crate::backend::{Backend, Connect, ConnectTimeouts, Ready, Waiter};
 use crate::error::Error;
 use crate::thread::after;
 
-/// Between two tries to connect, at first.
+/// The first interval between two attempts to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
-/// The port connects to a backend that listens.
+/// Connects to a backend that listens.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) path: PathBuf,
-    /// Of all the port's connections.
+    /// Shared by all connections of the port.
     pub(super) closer: Closer,
 }
 
-/// Backends connect to the port.
+/// Listens for backends that connect.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) listener: Listener,
     pub(super) closer: Closer,
 }
 
-/// A connection that was passed to the port; there is no other one.
+/// Uses a connection that was passed to the port; there is no second one.
 #[derive(Debug)]
 pub(super) struct Once {
     pub(super) stream: Mutex<Option<UnixStream>>,
@@ -50,7 +50,7 @@ impl Connect for Once {
     }
 }
 
-/// One more descriptor, given back at once: while the port holds too many it does not connect.
+/// Checks that one more descriptor is allowed. While the port holds too many, it does not connect.
 fn may_hold_more(closer: &Closer) -> Result<(), Error> {
     drop(closer.descriptors().charge(1).map_err(linecard_wire::Error::from)?);
     Ok(())
@@ -68,7 +68,7 @@ fn greet(
 
 impl Connect for Client {
     fn file(&self) -> Option<&Path> {
-        // An abstract name is in no folder.
+        // An abstract name is in no directory.
         Some(self.path.as_path()).filter(|path| !path.as_os_str().as_encoded_bytes().starts_with(b"@"))
     }
 
@@ -100,7 +100,7 @@ pub(super) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
     Ok(Listener::bind_for(path, access).map_err(|reason| UnusableSocket::new(path, reason))?)
 }
 
-/// The next backend that connects.
+/// Waits for the next backend to connect.
 fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
     loop {
         if waiter.stopped() {
@@ -111,13 +111,13 @@ fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 waiter.wait(Some(listener.as_fd()), Ready::Read, None);
             }
-            // A backend that left before it was accepted, or no descriptors left: later may be better.
+            // The backend left before it was accepted, or descriptors ran out: a retry may succeed.
             Err(_) => waiter.wait(None, Ready::Read, Some(after(RETRY))),
         }
     }
 }
 
-/// Connects to `path`, trying again until `deadline`.
+/// Connects to `path`, with retries until `deadline`.
 fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
         let source = match socket::connect(path) {

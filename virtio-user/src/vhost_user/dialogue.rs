@@ -1,4 +1,4 @@
-//! Question and answer with a backend, every answer bounded in time and checked.
+//! Requests to a backend and their answers, each with a deadline and checked.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,30 +11,30 @@ use linecard_wire::{Closer, Connection, FrontendReq, OutMessage};
 use crate::backend::{Phase, Ready, Waiter, Watched};
 use crate::error::Error;
 
-/// How long a backend may take for one answer.
+/// The time that a backend has for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
 
-/// How soon to look again whether descriptors were closed.
+/// The interval between checks whether descriptors were closed.
 const ROOM_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A connection, one question at a time.
+/// A connection with one request at a time.
 #[derive(Debug)]
 pub(super) struct Dialogue {
     connection: Connection,
     waiter: Arc<Waiter>,
-    /// What the time for answers depends on.
+    /// The phase, which determines the deadline of answers.
     phase: Phase,
-    /// When it began.
+    /// The start of the phase.
     since: Instant,
-    /// `REPLY_ACK` was negotiated: every request is answered.
+    /// Whether `REPLY_ACK` was negotiated: then every request is answered.
     acks: bool,
-    /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
-    /// connections before anybody serves it.
+    /// Whether the backend has answered once. Until then it has the whole limit, since it may be starting: a
+    /// socket accepts connections before a process serves it.
     awake: bool,
 }
 
 impl Dialogue {
-    /// Talks over `socket`; the whole handshake must be over at `limit`.
+    /// Starts a dialogue over `socket`; the whole handshake must be over at `limit`.
     pub(super) fn new(
         socket: UnixStream,
         closer: &Closer,
@@ -59,7 +59,7 @@ impl Dialogue {
         self.acks = acks;
     }
 
-    /// Sends a question and returns the answer, which must be the answer to it.
+    /// Sends a request and returns the answer, which must belong to it.
     pub(super) fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
         Ok(A::from_bytes(&self.ask_bytes(request, payload)?)?)
     }
@@ -71,7 +71,7 @@ impl Dialogue {
         self.answer(request, began)
     }
 
-    /// Tells the backend something; its refusal is an error when it has a way to refuse.
+    /// Sends a request without an answer of its own; a refusal is an error if the backend can express one.
     pub(super) fn tell(
         &mut self,
         request: FrontendReq,
@@ -91,7 +91,7 @@ impl Dialogue {
         }
     }
 
-    /// Returns when the backend has worked off everything sent before.
+    /// Returns when the backend has processed all earlier requests.
     pub(super) fn barrier(&mut self) -> Result<(), Error> {
         if self.acks {
             return Ok(());
@@ -99,12 +99,12 @@ impl Dialogue {
         self.ask::<u64>(FrontendReq::GET_FEATURES, &[]).map(drop)
     }
 
-    /// Readable when the backend speaks or leaves.
+    /// Returns the descriptor that is readable when the backend sends a message or disconnects.
     pub(super) fn watched(&self) -> Watched<'_> {
         Watched::reading(&self.connection)
     }
 
-    /// What the backend says although nothing was asked.
+    /// Fails if the backend has sent a message without a request.
     pub(super) fn uninvited(&mut self) -> Result<(), Error> {
         match self.connection.read()? {
             Some(message) => Err(Error::Uninvited { got: message.request }),
@@ -112,7 +112,7 @@ impl Dialogue {
         }
     }
 
-    /// When an answer that was asked for at `began` is late.
+    /// Returns the deadline of an answer to a request of `began`.
     fn deadline(&self, began: Instant) -> Instant {
         let one = began.checked_add(ANSWER).unwrap_or(began);
         match self.phase.deadline() {
@@ -133,7 +133,7 @@ impl Dialogue {
     fn answer(&mut self, request: FrontendReq, began: Instant) -> Result<Vec<u8>, Error> {
         self.drained(request, began)?;
         loop {
-            // Descriptors that came with earlier replies, or from an earlier backend, are still being closed.
+            // Descriptors of earlier replies, or of an earlier backend, are still being closed.
             if self.connection.lacks_room() && self.in_time(request, began).is_ok() {
                 std::thread::sleep(ROOM_INTERVAL);
                 continue;
@@ -159,13 +159,13 @@ impl Dialogue {
         if Instant::now() < deadline {
             return Ok(());
         }
-        // The time that was set, not what earlier answers left of it.
+        // The time limit that was set, not the rest that earlier answers left of it.
         let since = if self.phase.deadline() == Some(deadline) { self.since } else { began };
         Err(Error::Silent { request: name(request), waited: deadline.saturating_duration_since(since) })
     }
 }
 
-/// The spec's name of a request.
+/// Returns the specification's name of a request.
 pub(super) fn name(request: FrontendReq) -> &'static str {
     match request {
         FrontendReq::GET_FEATURES => "GET_FEATURES",
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::thread::{ControlThread, after};
 
-    /// What the backend has yet to say keeps no port from being stopped, but for the farewell.
+    /// A missing answer does not delay the stop of a port, except for the requests of the stop itself.
     #[test]
     fn a_stop_ends_a_question() {
         let thread = ControlThread::start("dialogue").expect("a thread");

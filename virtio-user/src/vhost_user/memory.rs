@@ -1,4 +1,4 @@
-//! Memory told over the socket: as a table, or region by region.
+//! Sharing memory over the socket: as a table, or region by region.
 
 use std::os::fd::BorrowedFd;
 
@@ -15,14 +15,14 @@ fn region(segment: &Segment) -> MemoryRegion {
     MemoryRegion { guest_addr: addr, size: segment.len() as u64, user_addr: addr, offset: segment.offset() }
 }
 
-/// All regions as one table.
+/// Shares all regions as one table.
 pub(super) fn table(dialogue: &mut Dialogue, update: &MemoryUpdate<'_>) -> Result<(), Error> {
     let table = MemTable(update.all.iter().map(|segment| region(segment)).collect());
     let fds: Vec<BorrowedFd<'_>> = update.all.iter().map(|segment| segment.fd()).collect();
     dialogue.tell(FrontendReq::SET_MEM_TABLE, &table.to_bytes(), &fds)
 }
 
-/// What is gone is taken back, what is new is added.
+/// Removes the regions that are gone, and adds the new ones.
 pub(super) fn one_by_one(dialogue: &mut Dialogue, update: &MemoryUpdate<'_>) -> Result<(), Error> {
     for segment in update.gone {
         dialogue.tell(FrontendReq::REM_MEM_REG, &SingleRegion(region(segment)).to_bytes(), &[])?;

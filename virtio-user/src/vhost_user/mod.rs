@@ -25,18 +25,19 @@ use crate::backend::{Backend, MemoryUpdate, Offer, Phase, RingId, RingSetup, Wat
 use crate::error::Error;
 use dialogue::Dialogue;
 
-/// Regions that every backend takes in one table (QEMU `docs/interop/vhost-user.rst`, "Memory region table").
+/// The regions that every backend accepts in one table (QEMU `docs/interop/vhost-user.rst`, "Memory region
+/// table").
 const TABLE_REGIONS: usize = 8;
 
-/// A backend at the other end of a socket.
+/// A backend connected by a socket.
 #[derive(Debug)]
 pub(crate) struct VhostUser {
     dialogue: Dialogue,
     offered: Features,
     protocol: ProtocolFeatures,
-    /// Queue pairs it has.
+    /// The backend's queue pairs.
     pairs: u16,
-    /// Memory regions it takes one by one; 0 when it takes tables only.
+    /// The memory regions that the backend accepts one by one; 0 if it accepts only tables.
     slots: usize,
 }
 
@@ -48,14 +49,14 @@ fn wanted_protocol() -> ProtocolFeatures {
 }
 
 impl VhostUser {
-    /// Asks the backend what it can do.
+    /// Reads the backend's capabilities.
     fn greet(mut dialogue: Dialogue) -> Result<Self, Error> {
         let offered = Features::from_bits_retain(dialogue.ask(FrontendReq::GET_FEATURES, &[])?);
         let mut protocol = ProtocolFeatures::empty();
         if offered.contains(Features::PROTOCOL_FEATURES) {
             let theirs: u64 = dialogue.ask(FrontendReq::GET_PROTOCOL_FEATURES, &[])?;
             let mut wanted = wanted_protocol();
-            // A network device's configuration is worth asking for where something of it is told.
+            // The configuration is requested only if an offered feature has a field in it.
             let told = Features::NET_MAC | Features::NET_MTU | Features::NET_SPEED_DUPLEX;
             wanted.set(ProtocolFeatures::CONFIG, offered.intersects(told));
             wanted.set(ProtocolFeatures::MTU, offered.contains(Features::NET_MTU));
@@ -84,7 +85,7 @@ impl VhostUser {
         ring.index(self.pairs)
     }
 
-    /// A message about one ring with a descriptor, which has one byte for the ring's number.
+    /// Sends a message about one ring with a descriptor. The message has one byte for the ring's number.
     fn ring_fd(&mut self, request: FrontendReq, ring: RingId, event: &EventFd) -> Result<(), Error> {
         let index = u8::try_from(self.index(ring)).map_err(|_| Error::RingNumber { ring })?;
         self.dialogue.tell(request, &VringFd { index, has_fd: true }.to_bytes(), &[event.as_fd()])
@@ -112,7 +113,7 @@ impl Backend for VhostUser {
             return Ok(None);
         }
         let status: u64 = self.dialogue.ask(FrontendReq::GET_STATUS, &[])?;
-        // The message has room for more than a status has bits.
+        // The message has more bits than the status.
         Ok(Some((status & 0xff) as u8))
     }
 
@@ -133,7 +134,7 @@ impl Backend for VhostUser {
         }
         let question = Config { offset, flags: 0, data: vec![0; bytes.len()] }.to_bytes();
         let answer = self.dialogue.ask_bytes(FrontendReq::GET_CONFIG, &question)?;
-        // A backend without such bytes answers with nothing.
+        // A backend without these bytes sends an empty answer.
         let told = Config::from_bytes(&answer).ok().filter(|told| told.data.len() == bytes.len());
         if let Some(told) = &told {
             bytes.copy_from_slice(&told.data);
@@ -141,7 +142,7 @@ impl Backend for VhostUser {
         Ok(told.is_some())
     }
 
-    /// Only to a backend that has a use for it.
+    /// Sent only to a backend that negotiated it.
     fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
         if !self.has(ProtocolFeatures::MTU) {
             return Ok(());
@@ -158,7 +159,7 @@ impl Backend for VhostUser {
     }
 
     fn set_call(&mut self, ring: RingId, call: &EventFd) -> Result<(), Error> {
-        // DPDK's backends make the ring when they hear of it.
+        // DPDK's backends create the ring on this message.
         self.ring_fd(FrontendReq::SET_VRING_CALL, ring, call)
     }
 
@@ -174,7 +175,7 @@ impl Backend for VhostUser {
         self.ring_fd(FrontendReq::SET_VRING_KICK, ring.id, ring.kick)
     }
 
-    /// Without protocol features rings start enabled.
+    /// Without protocol features, rings start enabled.
     fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error> {
         if self.offered.contains(Features::PROTOCOL_FEATURES) {
             let state = VringState { index: self.index(ring), num: u32::from(on) };
@@ -197,7 +198,7 @@ impl Backend for VhostUser {
         Some(self.dialogue.watched())
     }
 
-    /// Nothing was asked, so there is nothing to come.
+    /// The backend must not send anything without a request.
     fn look(&mut self) -> Result<(), Error> {
         self.dialogue.uninvited()
     }
