@@ -1,4 +1,4 @@
-//! What a driver needs of the bus that its device is on: VFIO gives it, and a fake in tests.
+//! The bus of a device as its driver needs it: VFIO, or a fake in tests.
 
 use std::fmt::Debug;
 use std::io;
@@ -8,49 +8,50 @@ use std::sync::Arc;
 use super::capability::{BARS, Bar, CONFIG};
 use crate::backend::Notify;
 
-/// Addresses that a device can have mapped: the first and the last of each range, ascending.
+/// The address ranges that a device can have mapped: the first and the last address of each, ascending.
 pub(super) type Ranges = Vec<(u64, u64)>;
 
-/// Interrupts of a device.
+/// The interrupts of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interrupts {
-    /// Messages, so many at most.
+    /// Message-signalled interrupts, at most this number.
     Messages(u32),
-    /// One line for everything.
+    /// One interrupt line.
     Line,
-    /// None.
+    /// No interrupts.
     Absent,
 }
 
 /// A device that this process owns.
 pub(super) trait Bus: Send + Debug {
-    /// Its configuration space, read once.
+    /// Reads the configuration space once.
     fn config_space(&self) -> io::Result<[u8; CONFIG]>;
-    /// Its base address registers.
+    /// Returns the base address registers.
     fn bars(&self) -> &[Bar; BARS];
-    /// Reads registers, in one access where there are 1, 2 or 4 bytes at a multiple of as many. All of them are within the BAR.
+    /// Reads registers within the BAR; in one access if the length is 1, 2 or 4 and the offset is a multiple
+    /// of it.
     fn read(&self, bar: u8, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
-    /// Writes registers, likewise.
+    /// Writes registers, with the same rule.
     fn write(&self, bar: u8, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Lets the device read and write memory of this process by itself, as far as that is mapped for it, or not.
+    /// Turns bus mastering on or off: access of the device to the mapped memory of this process.
     fn set_master(&self, on: bool) -> io::Result<()>;
-    /// Addresses that can be mapped.
+    /// Returns the addresses that can be mapped.
     fn ranges(&self) -> &Ranges;
-    /// Mappings that there can be.
+    /// Returns the maximum number of mappings.
     fn most_mappings(&self) -> usize;
-    /// Maps memory of this process, which has the same address for the device.
+    /// Maps memory of this process, at the same address for the device.
     fn map(&self, addr: u64, len: u64) -> io::Result<()>;
-    /// Unmaps what was mapped, all of it.
+    /// Removes a mapping, as a whole.
     fn unmap(&self, addr: u64, len: u64) -> io::Result<()>;
-    /// What writes `queue` at a place that can be mapped.
+    /// Returns the notification that writes `queue` to a register, which must be mappable.
     fn notifier(&self, bar: u8, offset: u64, queue: u16) -> io::Result<Arc<dyn Notify>>;
-    /// Interrupts that it has.
+    /// Returns the kinds of interrupts that the device has.
     fn interrupts(&self) -> Interrupts;
-    /// Has each of its messages (or its line, which there is one of) signal an eventfd, from now on.
+    /// Makes each message (or the one line) signal an eventfd from now on.
     fn set_interrupts(&self, events: &[BorrowedFd<'_>]) -> io::Result<()>;
-    /// Has it signal an eventfd when somebody wants to take the device away, who waits until it is given back. Nothing where nobody can
-    /// tell.
+    /// Sets the eventfd that is signalled when the device is to be removed; the remover waits until it is
+    /// released. Does nothing if removals are not reported.
     fn set_removal(&self, event: BorrowedFd<'_>) -> io::Result<()>;
-    /// After a signal of the line, which is masked then: it may signal again.
+    /// Unmasks the line, which its signal has masked.
     fn unmask_line(&self) -> io::Result<()>;
 }

@@ -8,8 +8,8 @@
 //!   stop       device_status 0, read until it is 0
 //! ```
 //!
-//! The device's addresses (IOVA) are this process's, so that a ring carries pointers as they are; the IOMMU lets the device reach the
-//! packets' memory and the rings of its own port, and nothing else. A device that goes round the IOMMU cannot be used so.
+//! The device's addresses (IOVA) are this process's, so rings carry pointers unchanged. The IOMMU limits it
+//! to the packets' memory and the rings of its own port. A device that bypasses the IOMMU is refused.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,57 +30,57 @@ use crate::error::Error;
 use crate::events;
 use crate::negotiate::SEVERAL_PAIRS;
 
-/// Queue pairs of a device without a control queue.
+/// The queue pairs of a device without a control queue.
 const ONE_PAIR: u16 = 1;
 
-/// Places in the configuration of a network device (virtio 1.3, Network Device: Device configuration layout).
+/// Offsets in the configuration (virtio 1.3, Network Device: Device configuration layout).
 const STATUS_AT: u32 = 6;
 const PAIRS_AT: u32 = 8;
 /// `VIRTIO_NET_S_LINK_UP`, `VIRTIO_NET_S_ANNOUNCE`.
 const LINK_UP: u16 = 1;
 const ANNOUNCE: u16 = 2;
 
-/// Stores of this processor reach memory in the order of the program, also for a device beside it; elsewhere that takes
-/// instructions that a ring does not have.
+/// On x86-64, stores reach memory in program order, also for a device beside the processor. Elsewhere that
+/// takes barrier instructions that the rings do not have.
 const ORDERED: Features =
     if cfg!(target_arch = "x86_64") { Features::ORDER_PLATFORM } else { Features::empty() };
 
-/// Features that are the transport's: the IOMMU translates addresses, and the configuration has a link state.
+/// Features of the transport: the IOMMU translates addresses, and the configuration has a link state.
 const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS).union(ORDERED);
 
-/// Bits of the line's register (virtio 1.3, ISR status capability).
+/// Bits of the ISR status register (virtio 1.3, ISR status capability).
 const LINE_CONFIG: u8 = 2;
 
-/// A device that answers.
+/// A device in use.
 #[derive(Debug)]
 pub(super) struct Pci<B: Bus> {
     address: PciAddress,
     registers: Registers<B>,
     offered: Features,
-    /// Queue pairs that it has.
+    /// The device's queue pairs.
     pairs: u16,
-    /// Those before the control queue: all that it has, where several were negotiated, else one.
+    /// The pairs before the control queue: all of the device's if several were negotiated, else one.
     before_control: u16,
-    /// What it wakes the driver with, of each ring that was named.
+    /// The eventfd with which the device wakes the driver, for each ring.
     calls: Vec<(RingId, OwnedFd)>,
-    /// How it does; known when the first ring is started.
+    /// The use of interrupts; decided when the first ring is started.
     plan: Option<Plan>,
-    /// What wakes it, of each ring that was started.
+    /// The notification that wakes the device, for each started ring.
     notifiers: Vec<(RingId, Arc<dyn Notify>)>,
     events: events::Events,
-    /// Signalled when the configuration changes, and where all interrupts are one.
+    /// Signalled when the configuration changes, and for every event if all interrupts are one.
     changed: EventFd,
-    /// Signalled when somebody wants to take the device away.
+    /// Signalled when the device is to be removed.
     removal: EventFd,
-    /// Where no interrupt tells of that.
+    /// Used if no interrupt reports changes.
     timer: Option<OwnedFd>,
     up: bool,
-    /// It has asked for an announcement, which was not taken yet.
+    /// Whether the device has requested an announcement that is not taken yet.
     announce: bool,
 }
 
 impl<B: Bus> Pci<B> {
-    /// Finds the registers, resets the device, and asks what it is.
+    /// Finds the registers, resets the device, and reads its capabilities.
     pub(super) fn greet(address: PciAddress, bus: B) -> Result<Self, Error> {
         let system = |source| Error::System { action: "watching the device", source };
         let (events, changed) = (events::Events::new().map_err(system)?, EventFd::new().map_err(system)?);
@@ -111,7 +111,7 @@ impl<B: Bus> Pci<B> {
             up: true,
             announce: false,
         };
-        // What somebody left behind: only then may it reach memory.
+        // Clears the state of an earlier owner before the device may access memory.
         device.reset()?;
         device
             .registers
@@ -130,7 +130,7 @@ impl<B: Bus> Pci<B> {
             return Err(unusable(self.address, problem.into(), "in QEMU give it iommu_platform=on"));
         }
         if self.offered.contains(Features::NET_CTRL_VQ) && self.offered.intersects(SEVERAL_PAIRS) {
-            // A device that says nothing true has one pair (virtio 1.3, Network Device: 1 to 0x8000).
+            // An invalid number means one pair (virtio 1.3, Network Device: 1 to 0x8000).
             self.pairs =
                 self.read16(PAIRS_AT)?.filter(|pairs| (1..=0x8000).contains(pairs)).unwrap_or(ONE_PAIR);
         }
@@ -156,7 +156,7 @@ impl<B: Bus> Pci<B> {
         Ok(told.then(|| u16::from_le_bytes(bytes)))
     }
 
-    /// Link and announcement, where the device has a field for them.
+    /// Reads the link and the announcement request, if the device has a field for them.
     fn read_link(&mut self) -> Result<(), Error> {
         if self.offered.contains(Features::NET_STATUS)
             && let Some(status) = self.read16(STATUS_AT)?
@@ -182,7 +182,7 @@ impl<B: Bus> Pci<B> {
         update.new.iter().map(bounds).try_for_each(|(addr, len)| self.registers.bus.map(addr, len))
     }
 
-    /// Decides how the device wakes the driver, and tells the bus, once.
+    /// Decides once how the device wakes the driver, and configures the bus.
     fn interrupts(&mut self) -> Result<Plan, Error> {
         if let Some(plan) = self.plan {
             return Ok(plan);
@@ -220,8 +220,8 @@ impl<B: Bus> Pci<B> {
         Ok(())
     }
 
-    /// What a signal stands for: whether the configuration may have changed. Rings that have no interrupt of their own are looked at
-    /// by whoever sleeps over them.
+    /// Handles a signal: passes it on to the calls of all rings without their own interrupt, whose sleepers
+    /// check them. Returns whether the configuration may have changed.
     fn pass_on(&self) -> Result<bool, Error> {
         let config = match self.plan {
             Some(Plan::Each) => return Ok(true),
@@ -238,7 +238,7 @@ impl<B: Bus> Pci<B> {
             }
         };
         for (_, call) in &self.calls {
-            // What the kernel refuses it refuses: the counter is full, and who sleeps is awake.
+            // The kernel refuses only if the counter is full, and then the sleeper is awake.
             let _ = linecard_eal::eventfd::signal(call.as_fd());
         }
         Ok(config)
@@ -344,7 +344,7 @@ impl<B: Bus> Backend for Pci<B> {
         Ok(())
     }
 
-    /// A ring that was enabled stays so until the device is reset.
+    /// An enabled ring stays enabled until the device is reset.
     fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error> {
         if !on {
             return self.reset();
@@ -357,7 +357,7 @@ impl<B: Bus> Backend for Pci<B> {
         false
     }
 
-    /// All rings of a device stop with it, and none has a place then: the next start begins anew.
+    /// Stops all rings with the device, which resets them: the next start begins anew.
     fn stop_ring(&mut self, ring: RingId) -> Result<u32, Error> {
         self.index(ring)?;
         if self.status()? != Some(0) {
@@ -390,7 +390,7 @@ impl<B: Bus> Backend for Pci<B> {
             return Ok(());
         }
         match self.status()?.unwrap_or_default() {
-            // What a device answers that is not there any more.
+            // A removed device reads as all ones.
             u8::MAX => Err(unusable(self.address, "it is gone".into(), "put it back; the port looks for it")),
             got if got & status::NEEDS_RESET != 0 => Err(Error::NeedsReset { status: got }),
             _ => self.read_link(),
@@ -400,7 +400,7 @@ impl<B: Bus> Backend for Pci<B> {
 
 impl<B: Bus> Drop for Pci<B> {
     fn drop(&mut self) {
-        // What the device does not do any more it cannot be made to do: the bus is closed right after.
+        // On failure nothing more can be done: the device is released right after.
         let _ = self.registers.reset();
         let _ = self.registers.bus.set_master(false);
     }

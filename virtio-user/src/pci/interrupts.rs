@@ -1,15 +1,16 @@
-//! How a device wakes its driver: by a message for each ring, by one for everything, by a line, or not at all.
+//! The ways in which a device wakes its driver: a message for each ring, one for all, a line, or none.
 //!
 //! ```text
 //!   each ring    message 0: configuration ─► changed     message 1 + n: ring ─► its call
 //!   one, line    everything ─► changed ─► control thread ─► call of every ring
 //! ```
-//! Queues that are polled ask for none; what is set up here is for queues that are slept over, and for changes of the link.
+//! Queues that are polled use no interrupts. They serve queues with a sleeping thread, and changes of the
+//! link.
 
 use super::bus::Interrupts;
 use super::registers::NO_VECTOR;
 
-/// What of the ways a device has is used.
+/// The selected use of a device's interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     /// A message for the configuration, and one for each ring.
@@ -18,11 +19,11 @@ pub(super) enum Plan {
     OneMessage,
     /// The line for everything.
     Line,
-    /// The device does not wake anybody; the configuration is looked at now and then.
+    /// No interrupts: the configuration is checked periodically.
     Polled,
 }
 
-/// How a device with these interrupts wakes the driver of so many rings.
+/// Selects the use of these interrupts for `rings` rings.
 pub(super) fn plan(there: Interrupts, rings: usize) -> Plan {
     match there {
         Interrupts::Messages(count) if usize::try_from(count).is_ok_and(|count| count > rings) => Plan::Each,
@@ -33,7 +34,7 @@ pub(super) fn plan(there: Interrupts, rings: usize) -> Plan {
 }
 
 impl Plan {
-    /// The message for changes of the configuration.
+    /// Returns the message vector for changes of the configuration.
     pub(super) const fn config_vector(self) -> u16 {
         match self {
             Self::Each | Self::OneMessage => 0,
@@ -41,7 +42,7 @@ impl Plan {
         }
     }
 
-    /// The message of a ring, which is at that place among all.
+    /// Returns the message vector of the ring at index `place` among all rings.
     pub(super) fn vector(self, place: Option<usize>) -> u16 {
         let own = place.and_then(|place| u16::try_from(place.saturating_add(1)).ok());
         match self {
@@ -51,7 +52,7 @@ impl Plan {
         }
     }
 
-    /// In words, behind the device's name.
+    /// Returns a description to follow the device's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Each => ", an interrupt for each queue",

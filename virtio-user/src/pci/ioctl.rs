@@ -1,5 +1,6 @@
-//! The requests of `linux/vfio.h`: what `/dev/vfio/vfio`, `/dev/vfio/N` and a device that came from there are asked. All `unsafe` of
-//! PCI devices besides one register. Structures and constants are those of `vfio-bindings`.
+//! The requests of `linux/vfio.h` to `/dev/vfio/vfio`, `/dev/vfio/N` and devices opened through them, with
+//! all `unsafe` code for PCI devices except one register. Structures and constants are those of
+//! `vfio-bindings`.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,7 +12,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_iommu_type1_dma_unmap, vfio_iommu_type1_info, vfio_irq_info, vfio_irq_set, vfio_region_info,
 };
 
-/// Requests, by what they are asked of; numbers are from `VFIO_BASE`.
+/// The requests, grouped by the file that they go to; the numbers count from `VFIO_BASE`.
 const GET_API_VERSION: u32 = 0;
 const CHECK_EXTENSION: u32 = 1;
 const SET_IOMMU: u32 = 2;
@@ -26,28 +27,29 @@ const IOMMU_GET_INFO: u32 = 12;
 const IOMMU_MAP_DMA: u32 = 13;
 const IOMMU_UNMAP_DMA: u32 = 14;
 
-/// Room for a structure and what the kernel tells behind it.
+/// The bytes for a structure and the capabilities after it.
 const ROOM: usize = 4096;
 
-/// A structure that begins with its length in bytes (`argsz`), which the kernel reads before it reads or writes the rest.
+/// A structure that begins with its length in bytes (`argsz`), which the kernel checks before it accesses the
+/// rest.
 ///
 /// # Safety
-/// It is `repr(C)`, begins with a `u32`, and any bytes are a value of it.
+/// The type is `repr(C)`, begins with a `u32`, and is valid for any bytes.
 pub(super) unsafe trait Sized32: Default {}
 
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_group_status {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_device_info {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_region_info {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_irq_info {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_iommu_type1_info {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers.
 unsafe impl Sized32 for vfio_iommu_type1_dma_map {}
-// SAFETY: `linux/vfio.h` has it so, and its fields are numbers; what may be behind it is not used.
+// SAFETY: `linux/vfio.h` defines it so, and its fields are integers; data after it is not used.
 unsafe impl Sized32 for vfio_iommu_type1_dma_unmap {}
 
 const fn request(number: u32) -> libc::Ioctl {
@@ -58,16 +60,16 @@ fn outcome(result: libc::c_int) -> io::Result<u32> {
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// A request whose argument is a number or none.
+/// Makes a request whose argument is an integer or absent.
 fn with_number(file: &File, number: u32, argument: u32) -> io::Result<u32> {
-    // SAFETY: requests made here take their argument by value; the kernel touches no memory of this process.
+    // SAFETY: requests made here take their argument by value; the kernel accesses no memory of this process.
     outcome(unsafe { libc::ioctl(file.as_raw_fd(), request(number), libc::c_ulong::from(argument)) })
 }
 
-/// A request that reads and writes a `T`, whose length is in it already.
+/// Makes a request that reads and writes a `T`, in which the length is already set.
 fn with<T: Sized32>(file: &File, number: u32, argument: &mut T) -> io::Result<()> {
-    // SAFETY: the kernel touches as many bytes as `argsz` says, which callers set to the size of `T`; `argument` is exclusively
-    // borrowed for the call.
+    // SAFETY: the kernel accesses `argsz` bytes at most, which callers set to the size of `T`; `argument` is
+    // exclusively borrowed for the call.
     outcome(unsafe { libc::ioctl(file.as_raw_fd(), request(number), &raw mut *argument) }).map(drop)
 }
 
@@ -75,51 +77,54 @@ fn bytes<T>() -> u32 {
     size_of::<T>() as u32
 }
 
-/// A structure, and what the kernel tells behind it (`VFIO_…_INFO_CAPS`).
+/// A structure, and the capabilities that the kernel writes after it (`VFIO_…_INFO_CAPS`).
 pub(super) struct Told<T> {
     pub(super) info: T,
     words: Box<[u64; ROOM / 8]>,
 }
 
 impl<T: Sized32 + Copy> Told<T> {
-    /// Asks for a `T` that `fill` has completed.
+    /// Requests a `T`; `fill` sets its input fields.
     fn ask(file: &File, number: u32, fill: impl FnOnce(&mut T)) -> io::Result<Self> {
         const { assert!(size_of::<T>() <= ROOM && align_of::<T>() <= 8) };
         let (mut words, mut info) = (Box::new([0; ROOM / 8]), T::default());
         fill(&mut info);
         let start = words.as_mut_ptr();
-        // SAFETY: `words` has room for a `T`, is aligned for it, and nobody else uses it.
+        // SAFETY: `words` has room for a `T`, is aligned for it, and is not borrowed elsewhere.
         unsafe { start.cast::<T>().write(info) };
-        // SAFETY: the length is the first field of every `Sized32`; within `words`.
+        // SAFETY: the length is the first field of every `Sized32`; it lies within `words`.
         unsafe { start.cast::<u32>().write(ROOM as u32) };
-        // SAFETY: the kernel touches `ROOM` bytes at most, as it was just told, which is what `words` has.
+        // SAFETY: the kernel accesses at most `ROOM` bytes, the length set above, which is the size of
+        // `words`.
         outcome(unsafe { libc::ioctl(file.as_raw_fd(), request(number), start) })?;
-        // SAFETY: a `T` was written there, and any bytes that the kernel wrote over it are one.
+        // SAFETY: a `T` was written there, and `Sized32` is valid for any bytes that the kernel wrote over
+        // it.
         let info = unsafe { start.cast::<T>().read() };
         Ok(Self { info, words })
     }
 
-    /// All that was told, as words in the order of this machine; see [`Told::at`].
+    /// Returns the 32-bit word at offset `at` of the answer; see [`Told::long`] for 64 bits.
     fn word(&self, at: usize) -> Option<u32> {
         let word = self.words.get(at / 8)?.to_ne_bytes();
         word.get(at % 8..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
     }
 
-    /// The number of eight bytes at an offset that is a multiple of eight.
+    /// Returns the 64-bit word at offset `at`, which must be a multiple of eight.
     pub(super) fn long(&self, at: usize) -> Option<u64> {
         self.words.get(at / 8).copied().filter(|_| at.is_multiple_of(8))
     }
 
-    /// Where the capability `id` begins, of the list whose first is at `first`; and the word behind its header.
+    /// Returns the offset of the capability `id` and the word after its header. `first` is the offset of the
+    /// list.
     pub(super) fn capability(&self, first: u32, id: u16) -> Option<(usize, u32)> {
-        /// More than the kernel has kinds of.
+        /// More than the kernel has kinds of capabilities.
         const MOST: usize = 64;
         let mut at = usize::try_from(first).ok()?;
         for _ in 0..MOST {
             if at < size_of::<T>() || !at.is_multiple_of(4) {
                 return None;
             }
-            // `struct vfio_info_cap_header`: identifier and version, then where the next one is.
+            // `struct vfio_info_cap_header`: identifier and version, then the offset of the next one.
             let (head, next) = (self.word(at)?, self.word(at.checked_add(4)?)?);
             let [low, high, ..] = head.to_ne_bytes();
             if u16::from_ne_bytes([low, high]) == id {
@@ -146,7 +151,7 @@ pub(super) fn set_iommu(container: &File, kind: u32) -> io::Result<()> {
     with_number(container, SET_IOMMU, kind).map(drop)
 }
 
-/// `VFIO_GROUP_GET_STATUS`: its flags.
+/// `VFIO_GROUP_GET_STATUS`: returns the flags of the group.
 pub(super) fn group_flags(group: &File) -> io::Result<u32> {
     let mut status = vfio_group_status { argsz: bytes::<vfio_group_status>(), flags: 0 };
     with(group, GROUP_GET_STATUS, &mut status).map(|()| status.flags)
@@ -155,7 +160,7 @@ pub(super) fn group_flags(group: &File) -> io::Result<u32> {
 /// `VFIO_GROUP_SET_CONTAINER`.
 pub(super) fn set_container(group: &File, container: &File) -> io::Result<()> {
     let fd = container.as_raw_fd();
-    // SAFETY: the kernel reads one number, which lives on.
+    // SAFETY: the kernel reads one integer, which outlives the call.
     outcome(unsafe { libc::ioctl(group.as_raw_fd(), request(GROUP_SET_CONTAINER), &raw const fd) }).map(drop)
 }
 
@@ -164,7 +169,7 @@ pub(super) fn device(group: &File, name: &CStr) -> io::Result<File> {
     // SAFETY: the kernel reads a string that ends with a zero, as `name` does.
     let fd = unsafe { libc::ioctl(group.as_raw_fd(), request(GROUP_GET_DEVICE_FD), name.as_ptr()) };
     let fd = outcome(fd)?;
-    // SAFETY: the kernel just made it for this process.
+    // SAFETY: the kernel has just created the descriptor for this process.
     Ok(unsafe { File::from_raw_fd(fd.cast_signed()) })
 }
 
@@ -174,7 +179,7 @@ pub(super) fn device_info(device: &File) -> io::Result<vfio_device_info> {
     with(device, DEVICE_GET_INFO, &mut info).map(|()| info)
 }
 
-/// `VFIO_DEVICE_GET_REGION_INFO`, with what belongs to it.
+/// `VFIO_DEVICE_GET_REGION_INFO`, with the region's capabilities.
 pub(super) fn region_info(device: &File, index: u32) -> io::Result<Told<vfio_region_info>> {
     Told::ask(device, DEVICE_GET_REGION_INFO, |info: &mut vfio_region_info| info.index = index)
 }
@@ -185,7 +190,8 @@ pub(super) fn irq_info(device: &File, index: u32) -> io::Result<vfio_irq_info> {
     with(device, DEVICE_GET_IRQ_INFO, &mut info).map(|()| info)
 }
 
-/// `VFIO_DEVICE_SET_IRQS`: the first interrupts of a kind; `events` is what they signal, where that is what is set.
+/// `VFIO_DEVICE_SET_IRQS`: configures the first `count` interrupts of a kind; `events` are their eventfds, if
+/// any.
 pub(super) fn set_irqs(
     device: &File,
     index: u32,
@@ -193,7 +199,7 @@ pub(super) fn set_irqs(
     count: u32,
     events: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    /// `struct vfio_irq_set` without what is behind it.
+    /// The size of `struct vfio_irq_set` without its data.
     const HEAD: usize = size_of::<vfio_irq_set>();
     let all = HEAD.saturating_add(events.len().saturating_mul(4));
     let argsz = u32::try_from(all).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
@@ -204,7 +210,7 @@ pub(super) fn set_irqs(
     outcome(unsafe { libc::ioctl(device.as_raw_fd(), request(DEVICE_SET_IRQS), words.as_ptr()) }).map(drop)
 }
 
-/// `VFIO_IOMMU_GET_INFO`, with what belongs to it.
+/// `VFIO_IOMMU_GET_INFO`, with its capabilities.
 pub(super) fn iommu_info(container: &File) -> io::Result<Told<vfio_iommu_type1_info>> {
     Told::ask(container, IOMMU_GET_INFO, |_| {})
 }
@@ -215,7 +221,7 @@ pub(super) fn map_dma(container: &File, map: vfio_iommu_type1_dma_map) -> io::Re
     with(container, IOMMU_MAP_DMA, &mut map)
 }
 
-/// `VFIO_IOMMU_UNMAP_DMA`; bytes that were unmapped.
+/// `VFIO_IOMMU_UNMAP_DMA`: returns the number of bytes that were unmapped.
 pub(super) fn unmap_dma(container: &File, iova: u64, size: u64) -> io::Result<u64> {
     let argsz = bytes::<vfio_iommu_type1_dma_unmap>();
     let mut unmap = vfio_iommu_type1_dma_unmap { argsz, iova, size, ..Default::default() };
@@ -226,7 +232,7 @@ pub(super) fn unmap_dma(container: &File, iova: u64, size: u64) -> io::Result<u6
 mod tests {
     use super::*;
 
-    /// The numbers that a C program prints of `linux/vfio.h` on x86-64 and aarch64.
+    /// The numbers that a C program prints from `linux/vfio.h` on x86-64 and aarch64.
     #[test]
     fn requests_have_the_headers_numbers() {
         assert_eq!(request(GET_API_VERSION), 0x3b64);
@@ -259,7 +265,7 @@ mod tests {
         assert!(!has_extension(&null, 3));
     }
 
-    /// Two capabilities behind the structure: each is found, and lists that make no sense end.
+    /// Two capabilities after the structure: each is found, and invalid lists end.
     #[test]
     fn capabilities_are_found_behind_the_structure() {
         let mut words = Box::new([0_u64; ROOM / 8]);

@@ -1,14 +1,15 @@
-//! `net_virtio_pci`: a virtio network device on a PCI bus, driven by this process. The kernel's part is VFIO: it lets the process
-//! reach the device's registers, and the device reach the memory that the process shares with it, through an IOMMU.
+//! `net_virtio_pci`: a virtio network device on a PCI bus, driven by this process through the kernel's VFIO.
+//! VFIO gives the process access to the device's registers, and the device access to the shared memory,
+//! through an IOMMU.
 //!
 //! ```text
 //!   sysfs ─► vfio (ioctl) ─► capability ─► registers ─► device: Backend
-//!   is it one   container,    where the     common,      what a session asks
-//!   that can    group,        registers     status,
-//!   be had?     mappings      are           queues
+//!   is it     container,     where the     common,      requests of
+//!   usable?   group,         registers     status,      a session
+//!             mappings       are           queues
 //! ```
-//! Above the backend everything is that of `net_virtio_user`: rings, paths, filter, control queue. A device may answer anything: what
-//! its registers and its configuration say is checked where it is used.
+//! Everything above the backend is that of `net_virtio_user`: rings, paths, filter, control queue. The
+//! content of registers and of the configuration is not trusted, and is checked where it is used.
 
 mod bus;
 mod capability;
@@ -43,7 +44,8 @@ const NAME: &str = "net_virtio_pci";
 const SUMMARY: &str = "virtio network device on a PCI bus, bound to vfio-pci: addr=0000:00:05.0 (or -a 0000:00:05.0)\
 [,queues=N][,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,speed=MBPS]";
 
-/// The driver `net_virtio_pci`: a device by its address, as `0000:00:05.0` or as `net_virtio_pci0,addr=0000:00:05.0`.
+/// The driver `net_virtio_pci`. A device is given by its address: `0000:00:05.0`, or
+/// `net_virtio_pci0,addr=0000:00:05.0`.
 ///
 /// ```
 /// use linecard_pmd::{DevArgs, Driver, ProbeContext};
@@ -60,13 +62,13 @@ const SUMMARY: &str = "virtio network device on a PCI bus, bound to vfio-pci: ad
 pub struct VirtioPci(VirtioUser);
 
 impl VirtioPci {
-    /// A driver without devices.
+    /// Creates a driver without devices.
     #[must_use]
     pub const fn new() -> Self {
         Self(VirtioUser::new())
     }
 
-    /// A driver without devices, which counts descriptors together with others.
+    /// Creates a driver without devices that charges descriptors to a total shared with other drivers.
     ///
     /// ```
     /// use linecard_virtio_user::{Descriptors, VirtioPci};
@@ -103,7 +105,7 @@ impl Driver for VirtioPci {
     }
 }
 
-/// What the arguments of a device say: what it is, and where.
+/// Parses a device's arguments into its options and its address.
 fn parse(args: &DevArgs) -> Result<(Options, PciAddress), PmdError> {
     let address = match args.pci() {
         Some(address) => address,
@@ -119,8 +121,9 @@ fn parse(args: &DevArgs) -> Result<(Options, PciAddress), PmdError> {
         // As many as the device has.
         options.queues = MAX_PAIRS;
     }
-    // QEMU (seen with 7.2) says at which packed buffer it wants to be woken when it stops polling, and not again when it then takes
-    // more of them; so it may sleep on a full ring, and a driver that goes by the index does not wake it.
+    // QEMU (seen with 7.2) sets the event index of a packed ring when it stops polling, but does not update
+    // it when it then takes more buffers. It may thus sleep on a full ring, and a driver that follows the
+    // index does not wake it.
     if options.packed_vq && args.value("event_idx").is_none() {
         options.event_idx = false;
     }
@@ -128,12 +131,12 @@ fn parse(args: &DevArgs) -> Result<(Options, PciAddress), PmdError> {
     Ok((options, address))
 }
 
-/// A device by its place on the bus.
+/// A device, given by its PCI address.
 #[derive(Debug)]
 struct Place(PciAddress);
 
 impl Connect for Place {
-    /// The device is there or not: nothing is waited for.
+    /// Does not wait: the device exists or it does not.
     fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let Self(address) = *self;
         let group = sysfs::group(Path::new(sysfs::DEVICES), address)?;
@@ -141,15 +144,15 @@ impl Connect for Place {
     }
 }
 
-/// What is wrong with a device, and what to do.
+/// Returns an error about an unusable device, with a remedy.
 fn unusable(address: PciAddress, problem: String, remedy: &str) -> Error {
     Error::Pci { address: address.to_string(), problem, remedy: remedy.to_owned() }
 }
 
-/// What fails with EPERM where a device could forge the interrupts of others.
+/// The action that fails with EPERM if a device could forge the interrupts of others.
 pub(crate) const JOINING: &str = "giving its IOMMU group an address space";
 
-/// What did not succeed with a device.
+/// Returns an error about an action on a device that failed, with a remedy.
 fn failed(address: PciAddress, action: &str, source: io::Error) -> Error {
     let remedy = match source.raw_os_error() {
         Some(libc::ENOMEM) => "let this process lock more memory ('ulimit -l unlimited'), or run it as root",

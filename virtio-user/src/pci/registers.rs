@@ -1,5 +1,5 @@
-//! The registers of a modern virtio device (virtio 1.3, Virtio Over PCI Bus: Common configuration structure layout). What they
-//! answer is not trusted: each value is checked where it is used.
+//! The registers of a modern virtio device (virtio 1.3, Virtio Over PCI Bus: Common configuration structure
+//! layout). Their content is not trusted: each value is checked where it is used.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -29,12 +29,12 @@ const QUEUE_DEVICE: u32 = 48;
 /// `VIRTIO_MSI_NO_VECTOR`.
 pub(super) const NO_VECTOR: u16 = 0xffff;
 
-/// How long a device may take to be reset, and to show a configuration that does not change while it is read.
+/// The time that a device has for a reset, and for a configuration that stays unchanged while it is read.
 const PATIENCE: Duration = Duration::from_millis(1000);
-/// Between two looks at a device that is being reset.
+/// The interval between two checks of a device that is being reset.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A ring as the device has to know it.
+/// The settings of a ring for the device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Queue {
     pub(super) index: u16,
@@ -43,7 +43,7 @@ pub(super) struct Queue {
     pub(super) vector: u16,
 }
 
-/// Registers of a device on a bus.
+/// The registers of a device on a bus.
 #[derive(Debug)]
 pub(super) struct Registers<B> {
     pub(super) bus: B,
@@ -75,7 +75,7 @@ impl<B: Bus> Registers<B> {
         self.write(at, &value.to_le_bytes())
     }
 
-    /// Two halves, as a driver has to write them where it cannot write both at once.
+    /// Writes two halves, as the specification requires where one 64-bit write is not possible.
     fn write64(&self, at: u32, value: u64) -> io::Result<()> {
         self.write32(at, value as u32)?;
         self.write32(at.saturating_add(4), (value >> 32) as u32)
@@ -106,8 +106,8 @@ impl<B: Bus> Registers<B> {
         self.write(DEVICE_STATUS, &[status])
     }
 
-    /// Resets the device, and returns when that is done: it uses neither memory nor rings any more (virtio 1.3, Driver Requirements:
-    /// Common configuration structure layout).
+    /// Resets the device, and returns when it uses neither memory nor rings any more (virtio 1.3, Driver
+    /// Requirements: Common configuration structure layout).
     pub(super) fn reset(&self) -> io::Result<()> {
         let until = after(PATIENCE);
         self.set_status(0)?;
@@ -121,7 +121,7 @@ impl<B: Bus> Registers<B> {
         Ok(())
     }
 
-    /// Fills `bytes` from the device's own configuration, as it was at one moment; false where it does not reach so far.
+    /// Fills `bytes` with a consistent copy of the device's own configuration; false if it ends before.
     pub(super) fn config(&self, offset: u32, bytes: &mut [u8]) -> io::Result<bool> {
         let Some(Place { bar, offset: start, len }) = self.structures.device else { return Ok(false) };
         let end = u64::from(offset).saturating_add(bytes.len() as u64);
@@ -143,13 +143,14 @@ impl<B: Bus> Registers<B> {
         }
     }
 
-    /// The most descriptors that a queue may have; 0 where there is no such queue. Selects it.
+    /// Selects a queue. Returns its most descriptors; 0 if the queue does not exist.
     pub(super) fn max_size(&self, queue: u16) -> io::Result<u16> {
         self.write16(QUEUE_SELECT, queue)?;
         self.read16(QUEUE_SIZE)
     }
 
-    /// Says where a ring is; where the device is told of it, as a part of its notifications. The vector that the device took.
+    /// Sets the addresses of a ring. Returns the ring's offset among the notifications, and the vector that
+    /// the device accepted.
     pub(super) fn set_queue(&self, queue: Queue) -> io::Result<(u16, u16)> {
         self.write16(QUEUE_SELECT, queue.index)?;
         self.write16(QUEUE_SIZE, queue.size)?;
@@ -166,13 +167,13 @@ impl<B: Bus> Registers<B> {
         self.write16(QUEUE_ENABLE, 1)
     }
 
-    /// Which message tells of changes of the configuration; the one that the device took.
+    /// Sets the message vector for changes of the configuration. Returns the vector that the device accepted.
     pub(super) fn set_config_vector(&self, vector: u16) -> io::Result<u16> {
         self.write16(CONFIG_VECTOR, vector)?;
         self.read16(CONFIG_VECTOR)
     }
 
-    /// What the line tells of, which is taken, and the line is quiet again; nothing where there is no such register.
+    /// Reads and clears the ISR status, which also deasserts the line; 0 without such a register.
     pub(super) fn take_line(&self) -> io::Result<u8> {
         let Some(place) = self.structures.isr else { return Ok(0) };
         let mut bytes = [0];

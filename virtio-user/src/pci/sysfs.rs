@@ -1,4 +1,4 @@
-//! What the kernel says of a PCI device before it is opened (`Documentation/ABI/testing/sysfs-bus-pci`).
+//! Checks a PCI device in sysfs before it is opened (`Documentation/ABI/testing/sysfs-bus-pci`).
 
 use std::fs;
 use std::path::Path;
@@ -8,20 +8,20 @@ use linecard_pmd::pci::PciAddress;
 use super::unusable;
 use crate::error::Error;
 
-/// Where devices are.
+/// The directory of PCI devices.
 pub(super) const DEVICES: &str = "/sys/bus/pci/devices";
 
-/// Red Hat's vendor identifier; a virtio device is known by it (virtio 1.3, PCI Device Discovery).
+/// Red Hat's vendor identifier, which all virtio devices have (virtio 1.3, PCI Device Discovery).
 const VENDOR: u32 = 0x1af4;
-/// A network device, and one that has the interface of before version 1 as well.
+/// A network device, and one that also has the legacy interface.
 const MODERN: u32 = 0x1041;
 const TRANSITIONAL: u32 = 0x1000;
-/// The kernel's driver.
+/// The kernel driver that gives access to a device.
 const DRIVER: &str = "vfio-pci";
-/// What the kernel calls a group of a device without an IOMMU (`drivers/vfio/group.c`).
+/// The kernel's name for a group of a device without an IOMMU (`drivers/vfio/group.c`).
 const NO_IOMMU: &str = "vfio-noiommu";
 
-/// The IOMMU group of a network device that VFIO has.
+/// Returns the IOMMU group of a network device that is bound to VFIO.
 pub(super) fn group(devices: &Path, address: PciAddress) -> Result<String, Error> {
     let folder = devices.join(address.to_string());
     if !folder.is_dir() {
@@ -82,7 +82,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
-    /// A folder of devices with one in it.
+    /// Creates a directory of devices with one entry.
     struct Machine(PathBuf);
 
     impl Machine {

@@ -1,7 +1,7 @@
-//! A PCI device by VFIO (`Documentation/driver-api/vfio.rst`): a container, which is an address space of the IOMMU; a group in it;
-//! the device of the group.
+//! A PCI device through VFIO (`Documentation/driver-api/vfio.rst`): a container, which is an address space of
+//! the IOMMU; a group in it; the device of the group.
 //!
-//! Each port has a container of its own, so that its device reaches what that port shares and nothing of any other.
+//! Each port has its own container, so that its device reaches only the memory that this port shares.
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -23,21 +23,22 @@ use super::{failed, ioctl, unusable};
 use crate::backend::Notify;
 use crate::error::Error;
 
-/// Where VFIO is.
+/// The directory of VFIO.
 const FOLDER: &str = "/dev/vfio";
-/// Place of the command register in the configuration space, and its bits: the device answers at its BARs, and reaches memory.
+/// The offset of the command register in the configuration space, and its bits for access to BARs and for bus
+/// mastering.
 const COMMAND: u64 = 4;
 const MEMORY: u16 = 1 << 1;
 const MASTER: u16 = 1 << 2;
 
-/// A region of a device, as the descriptor has it.
+/// A region of a device, at its offset in the device's descriptor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Region {
     len: u64,
     offset: u64,
 }
 
-/// A device, and what it takes to have it. Dropped, it is given back.
+/// An opened device with its group and container. Dropping it releases the device.
 #[derive(Debug)]
 pub(super) struct Vfio {
     // In the order in which they are closed.
@@ -49,13 +50,13 @@ pub(super) struct Vfio {
     bars: [Bar; BARS],
     ranges: Ranges,
     most_mappings: usize,
-    /// What is mapped: it goes with this, even where somebody keeps the device open by a mapping of a register.
+    /// The mapped memory. It is unmapped on drop, even if a mapped register keeps the device open.
     mapped: RefCell<Vec<(u64, u64)>>,
     interrupts: Interrupts,
 }
 
 impl Vfio {
-    /// Takes the device over.
+    /// Opens the device and takes it over.
     pub(super) fn open(address: PciAddress, group: &str) -> Result<Self, Error> {
         let container = container(address)?;
         let group = join(address, group, &container)?;
@@ -99,7 +100,7 @@ impl Vfio {
         self.device.write_all_at(&now.to_le_bytes(), at)
     }
 
-    /// Where registers are in the device's descriptor, if they are within their BAR.
+    /// Returns the offset of registers in the device's descriptor, if they are within their BAR.
     fn place(&self, bar: u8, offset: u64, len: usize) -> io::Result<u64> {
         let region = self.regions.get(usize::from(bar)).copied().unwrap_or_default();
         let end = offset.checked_add(len as u64).filter(|end| *end <= region.len);
@@ -108,7 +109,7 @@ impl Vfio {
     }
 }
 
-/// A new address space.
+/// Opens a new container, which is an IOMMU address space.
 fn container(address: PciAddress) -> Result<File, Error> {
     let path = Path::new(FOLDER).join("vfio");
     let container = open(&path).map_err(|source| cannot_open(&path, source))?;
@@ -125,7 +126,7 @@ fn container(address: PciAddress) -> Result<File, Error> {
     Ok(container)
 }
 
-/// Opens the group, and puts it into the address space.
+/// Opens the group, and adds it to the container.
 fn join(address: PciAddress, group: &str, container: &File) -> Result<File, Error> {
     let path = Path::new(FOLDER).join(group);
     let file = open(&path).map_err(|source| cannot_open(&path, source))?;
@@ -158,7 +159,7 @@ fn cannot_open(path: &Path, source: io::Error) -> Error {
     Error::Kernel { action: format!("opening {}", path.display()), source, remedy }
 }
 
-/// A region of the device, and what of it can be mapped.
+/// Returns a region of the device, and the parts of it that can be mapped.
 fn look_at(device: &File, index: u32) -> io::Result<(Region, Bar)> {
     let told = ioctl::region_info(device, index)?;
     let info = told.info;
@@ -166,7 +167,7 @@ fn look_at(device: &File, index: u32) -> io::Result<(Region, Bar)> {
     let mut bar = Bar { len: info.size, mappable: Vec::new() };
     let both = api::VFIO_REGION_INFO_FLAG_READ | api::VFIO_REGION_INFO_FLAG_WRITE;
     if info.flags & both != both {
-        // Nothing to be found there.
+        // An inaccessible region counts as empty.
         bar.len = 0;
     }
     if info.flags & api::VFIO_REGION_INFO_FLAG_MMAP == 0 {
@@ -175,7 +176,7 @@ fn look_at(device: &File, index: u32) -> io::Result<(Region, Bar)> {
     let sparse = u16::try_from(api::VFIO_REGION_INFO_CAP_SPARSE_MMAP).unwrap_or_default();
     let capabilities = info.flags & api::VFIO_REGION_INFO_FLAG_CAPS != 0;
     match told.capability(info.cap_offset, sparse).filter(|_| capabilities) {
-        // Behind the header and the number are the areas, an offset and a length each.
+        // The areas follow the header and the count, each as an offset and a length.
         Some((at, count)) => {
             let places =
                 (0..count as usize).map(|n| at.saturating_add(16).saturating_add(n.saturating_mul(16)));
@@ -187,7 +188,7 @@ fn look_at(device: &File, index: u32) -> io::Result<(Region, Bar)> {
     Ok((region, bar))
 }
 
-/// Addresses that can be mapped, and how often.
+/// Returns the addresses that can be mapped, and the maximum number of mappings.
 fn limits(container: &File) -> io::Result<(Ranges, usize)> {
     let told = ioctl::iommu_info(container)?;
     let first = told.info.cap_offset;
@@ -201,7 +202,7 @@ fn limits(container: &File) -> io::Result<(Ranges, usize)> {
         ranges.extend(places.map_while(|at| Some((told.long(at)?, told.long(at.checked_add(8)?)?))));
     }
     if ranges.is_empty() {
-        // Kernels before 5.4 do not say, and refuse what they do not have.
+        // Kernels before 5.4 do not report the ranges, and refuse addresses outside them.
         ranges.push((0, u64::MAX));
     }
     let most = find(api::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL).map_or(usize::MAX, |(_, count)| count as usize);
@@ -289,7 +290,7 @@ impl Bus for Vfio {
 
     fn set_removal(&self, event: BorrowedFd<'_>) -> io::Result<()> {
         let index = api::VFIO_PCI_REQ_IRQ_INDEX;
-        // Kernels before 4.0 do not know of it.
+        // Kernels before 4.0 do not support it.
         if !ioctl::irq_info(&self.device, index).is_ok_and(|info| info.count > 0) {
             return Ok(());
         }
@@ -313,17 +314,17 @@ impl Drop for Vfio {
     }
 }
 
-/// The register that tells a device of available buffers of one queue; one page of the device.
+/// The register that notifies a device of available buffers in one queue, mapped as one page of the device.
 #[derive(Debug)]
 struct Register {
     page: MmapRaw,
-    /// Where it is in the page: within it, and even.
+    /// The offset of the register in the page: within the page, and even.
     at: usize,
     queue: u16,
 }
 
 impl Register {
-    /// `place` is where it is in the device's descriptor.
+    /// Maps the register at offset `place` in the device's descriptor.
     fn map(device: &File, place: u64, queue: u16) -> io::Result<Self> {
         let page = rustix::param::page_size();
         let at = usize::try_from(place % page as u64).unwrap_or_default();
@@ -338,13 +339,13 @@ impl Register {
 
 impl Notify for Register {
     fn notify(&self) {
-        // P1, pairs with the device's order of reading the register and then the ring (virtio 1.3, Driver Requirements: Available
-        // buffer notifications): what was published before is visible to it.
+        // P1, pairs with the device, which reads the register before the ring (virtio 1.3, Driver
+        // Requirements: Available buffer notifications): everything published before is visible to it.
         fence(Ordering::SeqCst);
         // SAFETY: `at` is even and within the page, see `map`.
         let register = unsafe { self.page.as_mut_ptr().add(self.at) }.cast::<u16>();
-        // SAFETY: mapped and writable as long as `self` lives, aligned as `at` is even, and a device's register: one write of the
-        // whole word, of which nothing is ever read.
+        // SAFETY: mapped and writable as long as `self` lives, aligned as `at` is even, and a device
+        // register: it is written with one access of its full width, and never read.
         unsafe { register.write_volatile(self.queue.to_le()) };
     }
 }

@@ -1,5 +1,5 @@
-//! Where a virtio device has its registers: the vendor capabilities of its configuration space (virtio 1.3, Virtio Over PCI Bus:
-//! Virtio Structure PCI Capabilities).
+//! The locations of a virtio device's registers, from the vendor capabilities in its configuration space
+//! (virtio 1.3, Virtio Over PCI Bus: Virtio Structure PCI Capabilities).
 //!
 //! ```text
 //!   configuration space, 256 bytes     BARs
@@ -8,51 +8,52 @@
 //!            notify, multiplier ──────►└───────────────────────────────────────┘
 //! ```
 //!
-//! Everything here comes from the device, which is not trusted: the space is read once, into memory of ours; the list is followed
-//! no further than it has room for entries; and what is found lies inside of a BAR, or is not found.
+//! The content comes from the device and is not trusted. The space is read once, into private memory. The
+//! list is followed for at most as many entries as fit. A structure outside of its BAR is ignored.
 
 #[cfg(test)]
 pub(super) mod tests;
 
 use std::fmt;
 
-/// Bytes of the configuration space that capabilities lie in (PCI Local Bus 3.0; PCI Express has more, for others).
+/// The bytes of the configuration space that hold capabilities (PCI Local Bus 3.0; the extended space of PCI
+/// Express holds others).
 pub(super) const CONFIG: usize = 256;
-/// Base address registers.
+/// The number of base address registers.
 pub(super) const BARS: usize = 6;
 
 /// Offsets in the configuration space.
 const STATUS: usize = 0x06;
 const FIRST: usize = 0x34;
-/// Where entries may begin.
+/// The first offset at which entries may begin.
 const HEADER: usize = 0x40;
-/// Bit of the status register: there is a list.
+/// Bit of the status register: the list exists.
 const HAS_LIST: u16 = 1 << 4;
 /// `PCI_CAP_ID_VNDR`.
 const VENDOR: u8 = 0x09;
 
-/// `cfg_type` of the structures that are used.
+/// `cfg_type` of the structures in use.
 const COMMON: u8 = 1;
 const NOTIFY: u8 = 2;
 const ISR: u8 = 3;
 const DEVICE: u8 = 4;
 
-/// Bytes of a capability, and of that of the notifications, which has a multiplier.
+/// The bytes of a capability, and of the notification capability, which has a multiplier.
 const BYTES: usize = 16;
 const NOTIFY_BYTES: usize = 20;
-/// Bytes of `struct virtio_pci_common_cfg` up to `queue_device`, its last field without further features.
+/// The bytes of `struct virtio_pci_common_cfg` up to `queue_device`, its last field without further features.
 pub(super) const COMMON_BYTES: u32 = 56;
 
-/// What VFIO says of a base address register.
+/// A base address register, as VFIO reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bar {
-    /// Its bytes; 0 where there is none.
+    /// Its bytes; 0 if it does not exist.
     pub(super) len: u64,
-    /// Parts of it that can be mapped: where each begins, and its bytes.
+    /// Its mappable parts, each with offset and length.
     pub(super) mappable: Vec<(u64, u64)>,
 }
 
-/// Where a structure is; inside of its BAR.
+/// The location of a structure within its BAR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) bar: u8,
@@ -71,7 +72,7 @@ impl Place {
     }
 }
 
-/// Where notifications are written.
+/// The location of the notification registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotifyPlace {
     place: Place,
@@ -79,7 +80,8 @@ pub(super) struct NotifyPlace {
 }
 
 impl NotifyPlace {
-    /// The BAR, and the offset in it, of the word that tells of a queue; `None` when it would be outside, or at an odd address.
+    /// Returns the BAR and the offset of a queue's register; `None` if it is outside of the structure, or at
+    /// an odd offset.
     pub(super) fn of_queue(self, queue_notify_off: u16) -> Option<(u8, u64)> {
         let Self { place, multiplier } = self;
         let within = u64::from(queue_notify_off).checked_mul(multiplier.into())?;
@@ -95,29 +97,29 @@ pub(super) struct Structures {
     pub(super) notify: NotifyPlace,
     /// For interrupts without messages.
     pub(super) isr: Option<Place>,
-    /// The configuration of this kind of device, where it has one.
+    /// The device-specific configuration, if any.
     pub(super) device: Option<Place>,
 }
 
-/// Why a configuration space is not that of a modern virtio device.
+/// The reason why a configuration space is not that of a modern virtio device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Problem {
-    /// The list comes back to where it was.
+    /// The list contains a loop.
     Loop,
-    /// A structure is missing, or (with the reason) there is none that can be used.
+    /// A structure is missing or, with the reason, none of its kind is usable.
     Missing(&'static str, Option<Unusable>),
-    /// Notifications would be written into another structure.
+    /// The notification registers overlap another structure.
     Overlap,
 }
 
-/// Why a capability is passed over.
+/// The reason why a capability is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
-    /// It is too short, or goes beyond the space.
+    /// It is too short, or exceeds the configuration space.
     Cut,
     /// Its structure is not within a BAR.
     Outside { bar: u8, offset: u32, len: u32 },
-    /// Its structure is at an address that it may not have.
+    /// Its structure is not aligned.
     Unaligned { offset: u32 },
     /// Its structure is too short.
     Short { len: u32 },
@@ -150,7 +152,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Entries of one kind: the first that can be used, and else why the first cannot.
+/// The entries of one kind: the first usable one, or the reason why the first is not usable.
 #[derive(Clone, Copy, Debug)]
 struct Choice<T> {
     usable: Option<T>,
@@ -172,8 +174,8 @@ impl<T: Copy> Choice<T> {
     }
 }
 
-/// The structures that a configuration space tells of. Of several of one kind the first that can be used counts, as the
-/// specification wants it.
+/// Returns the structures in a configuration space. If there are several of a kind, the first usable one
+/// counts, as the specification requires.
 pub(super) fn structures(
     config: &[u8; CONFIG],
     bars: &[Bar; BARS],
@@ -187,7 +189,7 @@ pub(super) fn structures(
             NOTIFY => notify.offer(notify_place(config, bars, entry, page)),
             ISR => isr.offer(place(config, bars, entry, BYTES)),
             DEVICE => device.offer(place(config, bars, entry, BYTES).and_then(|at| aligned(at, 4))),
-            // What later versions have is passed over.
+            // Kinds of later versions are skipped.
             _ => {}
         }
     }
@@ -200,9 +202,9 @@ pub(super) fn structures(
     Ok(Structures { common, notify, isr, device })
 }
 
-/// Where the vendor's capabilities begin.
+/// Returns the offsets of the vendor capabilities.
 fn entries(config: &[u8; CONFIG]) -> Result<Vec<usize>, Problem> {
-    /// Entries are at multiples of four, so that there are no more than this.
+    /// The most entries, since each begins at a multiple of four.
     const MOST: usize = (CONFIG - HEADER) / 4;
     let (mut found, mut seen) = (Vec::new(), 0);
     if u16::from_le_bytes([byte(config, STATUS), byte(config, STATUS + 1)]) & HAS_LIST == 0 {
@@ -222,7 +224,7 @@ fn entries(config: &[u8; CONFIG]) -> Result<Vec<usize>, Problem> {
     Ok(found)
 }
 
-/// What lies behind the end reads as zero.
+/// Bytes beyond the end read as zero.
 fn byte(config: &[u8; CONFIG], at: usize) -> u8 {
     config.get(at).copied().unwrap_or(0)
 }
@@ -237,7 +239,7 @@ fn word(config: &[u8; CONFIG], at: usize) -> u32 {
     u32::from_le_bytes([at(0), at(1), at(2), at(3)])
 }
 
-/// The structure that the capability at `entry`, of `bytes` at least, tells of.
+/// Returns the structure of the capability at `entry`, which must have at least `bytes` bytes.
 fn place(config: &[u8; CONFIG], bars: &[Bar; BARS], entry: usize, bytes: usize) -> Result<Place, Unusable> {
     let said = usize::from(byte(config, entry.saturating_add(2)));
     if said < bytes || entry.saturating_add(said) > CONFIG {
@@ -263,7 +265,7 @@ fn whole_common(place: Place) -> Result<Place, Unusable> {
     if place.len < COMMON_BYTES { Err(Unusable::Short { len: place.len }) } else { aligned(place, 4) }
 }
 
-/// Notifications are written through a mapping: all pages of the structure can be mapped.
+/// Requires all pages of the structure to be mappable, since notifications are written through a mapping.
 fn notify_place(
     config: &[u8; CONFIG],
     bars: &[Bar; BARS],
@@ -280,7 +282,7 @@ fn notify_place(
     Ok(NotifyPlace { place, multiplier: word(config, entry + 16) })
 }
 
-/// The pages that a structure lies in.
+/// Returns the first and the last offset of the pages that hold a structure.
 fn pages(place: Place, page: u64) -> Option<(u64, u64)> {
     let first = u64::from(place.offset).checked_div(page)?.checked_mul(page)?;
     Some((first, place.end().checked_next_multiple_of(page)?))
