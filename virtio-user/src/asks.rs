@@ -1,29 +1,29 @@
-//! What any thread may ask of a started port's control thread, and waits for.
+//! Questions of other threads to a started port's control thread.
 //!
-//! Only the control thread reaches the data paths, each behind the gate of its queue. So who wants to know something of a path, or
-//! to have a queue started or stopped, leaves a question, and gets the answer when the control thread comes to it. Nothing of that
-//! is on the way of a burst.
+//! Only the control thread reaches the data paths, each behind the gate of its queue. A thread that queries a
+//! path, or wants a queue started or stopped, therefore leaves a question and waits for the control thread's
+//! answer. Bursts do not take part in this.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::backend::RingId;
 
-/// How long an answer may take: of a backend that a queue is told of, and a burst that has to end before.
+/// The longest wait for an answer, which includes the backend's own answer and the end of a burst.
 const PATIENCE: Duration = Duration::from_millis(3000);
-/// How soon to look whether there is still somebody to answer.
+/// The interval between checks whether there is still a device.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What is asked of one queue.
+/// A question about one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// How many of its descriptors are used.
+    /// The number of used descriptors.
     Used,
-    /// Whether it is as the user wants it: started or stopped.
+    /// Whether the queue is in the state that the user requested, started or stopped.
     Settled,
 }
 
-/// A question, and who waits for its answer: `None` where it could not be had.
+/// A question, and the channel for its answer; `None` is sent if there is no answer.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) ring: RingId,
@@ -33,18 +33,19 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn answer(self, answer: Option<u16>) {
-        // Nobody may wait for it any more.
+        // The asking thread may have stopped waiting.
         let _ = self.told.send(answer);
     }
 }
 
-/// Questions that wait for the control thread.
+/// The questions that wait for the control thread.
 #[derive(Debug, Default)]
 pub(crate) struct Asks(Mutex<Vec<Asked>>);
 
 impl Asks {
-    /// Leaves a question, has the control thread look by `notify`, and waits for the answer as long as there `is_anybody` to give
-    /// one; `None` when it could not be had in time. Where nobody is there, the answer is 0: no descriptor is used.
+    /// Leaves a question, wakes the control thread with `notify`, and waits for the answer while `is_anybody`
+    /// reports that there is a device. Returns `None` if the answer does not come in time, and 0, no used
+    /// descriptor, without a device.
     pub(crate) fn ask(
         &self,
         ring: RingId,
@@ -67,13 +68,13 @@ impl Asks {
         }
     }
 
-    /// Takes all questions.
+    /// Takes all pending questions.
     pub(crate) fn take(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.lock())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Asked>> {
-        // A list is whole even if a thread panicked.
+        // The list is consistent even if a thread panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! One descriptor for all that can happen to a device, each part of it asked without waiting.
+//! One descriptor for all events of a device. Each source is then checked without waiting.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,10 +8,10 @@ use rustix::event::epoll;
 use rustix::event::{Timespec, epoll::EventData};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
-/// How often what tells nothing is looked at.
+/// The period for checking sources that report no events.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Can be read when one of its parts can.
+/// Readable when one of its sources is.
 #[derive(Debug)]
 pub(crate) struct Events(OwnedFd);
 
@@ -20,7 +20,7 @@ impl Events {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Adds a part; it goes when its last descriptor is closed.
+    /// Adds a source; closing its last descriptor removes it.
     pub(crate) fn add(&self, part: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(&self.0, part, EventData::new_u64(0), epoll::EventFlags::IN)?)
     }
@@ -32,7 +32,7 @@ impl AsFd for Events {
     }
 }
 
-/// A descriptor that can be read after each period.
+/// Creates a descriptor that is readable after each period.
 pub(crate) fn timer() -> io::Result<OwnedFd> {
     let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
     let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -42,7 +42,7 @@ pub(crate) fn timer() -> io::Result<OwnedFd> {
     Ok(timer)
 }
 
-/// Whether a timer or an eventfd has something to say, which is taken.
+/// Returns whether a timer or an eventfd has fired, and clears it.
 pub(crate) fn take(fd: impl AsFd) -> bool {
     rustix::io::read(fd, &mut [0; 8]).is_ok()
 }

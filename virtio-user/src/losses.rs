@@ -1,26 +1,26 @@
-//! Every way a packet can be lost here, by name.
+//! The causes of packet loss, by name.
 
 use linecard_pmd::filter::Filtered;
 use linecard_pmd::stats::Total;
 
 linecard_pmd::causes! {
-    /// Why a receive queue lost packets.
+    /// The reasons for which a receive queue drops packets.
     pub(crate) enum RxLoss {
-        /// The backend reported less than a header and an Ethernet header.
+        /// The backend reported fewer bytes than a virtio header and an Ethernet header.
         Runt = ("undersize_packets", Total::Error),
-        /// `num_buffers` was 0, or more than there were.
+        /// `num_buffers` was 0, or exceeded the available buffers.
         BadNumBuffers = ("bad_num_buffers", Total::Error),
-        /// More buffers than one packet can have.
+        /// The packet spans more buffers than a packet can have segments.
         TooLong = ("too_long", Total::Error),
-        /// A header that cannot be true of its packet, or asks for what was not negotiated.
+        /// The header contradicts its packet, or requests an offload that was not negotiated.
         BadOffload = ("bad_offload_header", Total::Error),
-        /// The pool had no buffer to lend in the place of a received one.
+        /// The pool had no buffer to replace a received one.
         NoBuffer = ("no_buffer", Total::NoBuffer),
-        /// For another station, without promiscuous mode.
+        /// Unicast to another station, without promiscuous mode.
         ForeignUnicast = ("filtered_unicast_packets", Total::None),
-        /// For a group that the port is not a member of, without promiscuous and all-multicast mode.
+        /// Multicast to a group that the port has not joined, without promiscuous and all-multicast mode.
         ForeignMulticast = ("filtered_multicast_packets", Total::None),
-        /// Of a VLAN that the filter does not allow.
+        /// A VLAN that the filter rejects.
         ForeignVlan = ("filtered_vlan_packets", Total::None),
     }
 }
@@ -36,17 +36,17 @@ impl From<Filtered> for RxLoss {
 }
 
 linecard_pmd::causes! {
-    /// Why a transmit queue lost packets.
+    /// The reasons for which a transmit queue drops packets.
     pub(crate) enum TxLoss {
-        /// No bytes.
+        /// The packet has no bytes.
         Empty = ("empty", Total::Error),
-        /// More bytes than the peer has to take.
+        /// The packet exceeds the length that a peer must accept.
         TooLong = ("too_long", Total::Error),
         /// The backend cannot reach the packet's memory, and the pool had no buffer for a copy.
         NoBuffer = ("no_buffer", Total::Error),
-        /// Offload flags that do not fit the packet, or that no peer takes.
+        /// The offload flags do not fit the packet, or the backend does not accept them.
         BadOffload = ("bad_offload_request", Total::Error),
-        /// In flight when the backend was lost, or when the port was stopped.
+        /// The packet was in flight when the backend was lost or the port was stopped.
         BackendGone = ("backend_gone", Total::Error),
     }
 }

@@ -1,4 +1,4 @@
-//! Packets lost with a backend: kept during a capture until the polling thread has reported them to it.
+//! Packets that were lost with a backend, kept during a capture until the polling thread reports them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,24 +9,26 @@ use linecard_pmd::stats::Cause;
 
 use crate::losses::TxLoss;
 
-/// Most packets kept: what a ring has in flight at most. A queue that nobody polls must not keep a pool empty.
+/// The most packets kept, as many as a ring can have in flight. A queue that is not polled must not drain a
+/// pool.
 const MOST: usize = linecard_virtio::layout::MAX_SIZE as usize;
 
 /// Packets of one transmit queue that were in flight when a backend was lost.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
-    /// Whether a capture is on. Only a hint: a loss more or less may be kept when a capture begins or ends.
+    /// Whether a capture is on. A hint only: losses at the beginning or end of a capture may be missed or
+    /// kept.
     watched: AtomicBool,
     packets: Mutex<Vec<Packet>>,
 }
 
 impl Missing {
-    /// Whether a capture wants lost packets.
+    /// Returns whether a capture wants lost packets.
     pub(crate) fn is_observed(&self) -> bool {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Keeps a lost packet; for the control thread.
+    /// Keeps a lost packet. Called by the control thread.
     pub(crate) fn push(&self, packet: Packet) {
         let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         if packets.len() < MOST {
@@ -34,7 +36,8 @@ impl Missing {
         }
     }
 
-    /// Reports the kept packets, if there is a capture, and frees them; for the polling thread, which never waits.
+    /// Reports the kept packets, if there is a capture, and frees them. Called by the polling thread; never
+    /// blocks.
     pub(crate) fn tell(&self, watched: bool) {
         self.watched.store(watched, Ordering::Relaxed);
         let Ok(mut packets) = self.packets.try_lock() else { return };

@@ -1,4 +1,4 @@
-//! From what a device offers to what is agreed (virtio 1.3, Device Initialization).
+//! Negotiation between a device's offer and the port's options (virtio 1.3, Device Initialization).
 
 use linecard_pmd::Offloads;
 use linecard_pmd::offload::{RxOffloads, TxOffloads};
@@ -10,7 +10,7 @@ use crate::backend::{Backend, status};
 use crate::control_queue::{CONTROLLED, HASHING};
 use crate::error::Error;
 
-/// The features both sides have, of those the user wants.
+/// Selects the features that the device offers and the options request.
 pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result<Features, Error> {
     let wanted = Features::VERSION_1
         .union(Features::INDIRECT_DESC)
@@ -38,18 +38,19 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
     Ok(features)
 }
 
-/// With any of these a device may use several queue pairs, and its control queue is behind all that it has.
+/// Features with which a device may use several queue pairs. Its control queue then follows all pairs that it
+/// has.
 pub(crate) const SEVERAL_PAIRS: Features = Features::NET_MQ.union(Features::NET_RSS);
 
-/// What a control queue is used for.
+/// The features that need a control queue.
 const CONTROL: Features = Features::NET_CTRL_VQ
     .union(Features::NET_CTRL_RX)
     .union(Features::NET_CTRL_VLAN)
     .union(Features::NET_CTRL_MAC_ADDR)
     .union(Features::NET_GUEST_ANNOUNCE);
 
-/// What the device offers, of what can be used. One that is told to filter VLANs lets none through at first: it is told when
-/// the port filters them from the start.
+/// Returns the offered features that the port can use. A device that filters VLANs drops all of them at
+/// first, so VLAN filtering is used only if the port filters VLANs from the start.
 pub(crate) fn offered(backend: &dyn Backend, vlans: bool) -> Features {
     let features = backend.offer().features;
     if !backend.has_control_queue() || !features.contains(Features::NET_CTRL_VQ) {
@@ -61,7 +62,7 @@ pub(crate) fn offered(backend: &dyn Backend, vlans: bool) -> Features {
             .with(Features::NET_GUEST_ANNOUNCE, !backend.tells_announcements())
 }
 
-/// The features that the offloads asked for stand for.
+/// Returns the features that correspond to the requested offloads.
 fn offloads(options: &Options) -> Features {
     let Offloads { rx, tx } = options.offloads;
     let guest = guest_offloads(rx, options.mrg_rxbuf);
@@ -74,7 +75,8 @@ fn offloads(options: &Options) -> Features {
         .with(Features::NET_HOST_USO, tx.contains(TxOffloads::UDP_TSO))
 }
 
-/// What the device may leave to a port with these receive offloads. A large packet takes several of our buffers.
+/// Returns the offloads that the device may leave to a port with these receive offloads. A large packet needs
+/// several receive buffers.
 pub(crate) fn guest_offloads(rx: RxOffloads, mrg_rxbuf: bool) -> Features {
     let large = rx.contains(RxOffloads::TCP_LRO) && mrg_rxbuf;
     Features::empty()
@@ -82,12 +84,12 @@ pub(crate) fn guest_offloads(rx: RxOffloads, mrg_rxbuf: bool) -> Features {
         .with(Features::GUEST_SEGMENTS, large)
 }
 
-/// The ring format that `features` stand for.
+/// Returns the ring format that `features` select.
 pub(crate) fn layout(features: Features) -> Layout {
     if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split }
 }
 
-/// Settles on features, and makes sure that the device agrees.
+/// Negotiates features, and verifies that the device accepts them.
 pub(crate) fn agree(
     backend: &mut dyn Backend,
     options: &Options,
@@ -113,28 +115,29 @@ pub(crate) fn agree(
     }
 }
 
-/// The driver is ready: the device may use the rings.
+/// Sets DRIVER_OK: the device may use the rings.
 pub(crate) fn driver_ok(backend: &mut dyn Backend) -> Result<(), Error> {
     backend.set_status(status::DRIVING | status::DRIVER_OK)?;
     backend.sync()
 }
 
-/// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
+/// Offsets in the configuration space of a network device (virtio 1.3, Network Device: Device configuration
+/// layout).
 const MTU_AT: u32 = 10;
 const SPEED_AT: u32 = 12;
 
-/// The longest packets that the device takes, without their Ethernet header; `None` where it does not say.
+/// Returns the device's maximum MTU, without the Ethernet header; `None` if the device reports none.
 pub(crate) fn max_mtu(backend: &mut dyn Backend, features: Features) -> Result<Option<u16>, Error> {
     let mut bytes = [0; 2];
     let told = features.contains(Features::NET_MTU) && backend.config(MTU_AT, &mut bytes)?;
     Ok(Some(u16::from_le_bytes(bytes)).filter(|mtu| told && *mtu != 0))
 }
 
-/// What the device says of its medium: Mbit/s where they are known, and whether both sides send at once.
+/// Returns the device's medium: Mbit/s if known, and whether it is full duplex.
 pub(crate) fn speed(backend: &mut dyn Backend, features: Features) -> Result<(Option<u32>, bool), Error> {
-    /// Larger ones are no speeds; all ones is "unknown".
+    /// The highest valid speed; all ones means "unknown".
     const MAX_SPEED: u32 = 0x7fff_ffff;
-    /// `duplex` of half a duplex; 1 is the whole, and 0xff unknown.
+    /// `duplex` for half duplex; 1 is full duplex, 0xff unknown.
     const HALF: u8 = 0;
     let mut bytes = [0; 5];
     if !features.contains(Features::NET_SPEED_DUPLEX) || !backend.config(SPEED_AT, &mut bytes)? {
@@ -145,11 +148,12 @@ pub(crate) fn speed(backend: &mut dyn Backend, features: Features) -> Result<(Op
     Ok((Some(speed).filter(|speed| *speed <= MAX_SPEED), duplex != HALF))
 }
 
-/// Place in the configuration space: key length, table length, types (virtio 1.2, Network Device: Device configuration layout).
+/// Offset of the key length, table length and types (virtio 1.2, Network Device: Device configuration
+/// layout).
 const RSS_AT: u32 = 17;
 
-/// The types of packets that a device hashes; none where what it says of hashing cannot be true, or is not enough for the port's
-/// keys and tables. A device has room for a key of 40 bytes and 128 entries at least.
+/// Returns the packet types that a device hashes. Empty if its limits are invalid or too small for the port's
+/// keys and tables; the specification requires room for a 40-byte key and 128 entries.
 pub(crate) fn hash_types(backend: &mut dyn Backend, features: Features) -> Result<RssTypes, Error> {
     let mut bytes = [0; 7];
     if !features.intersects(HASHING) || !backend.config(RSS_AT, &mut bytes)? {
@@ -161,7 +165,7 @@ pub(crate) fn hash_types(backend: &mut dyn Backend, features: Features) -> Resul
     Ok(if enough { RssTypes::from_bits_truncate(u32::from_le_bytes(types)) } else { RssTypes::empty() })
 }
 
-/// What of hashing the device offers and cannot do.
+/// Returns the hashing features that the device offers but cannot provide.
 fn unusable_hashing(backend: &mut dyn Backend, options: &Options) -> Result<Features, Error> {
     let offered = backend.offer().features;
     let mut unusable = Features::empty();
@@ -174,12 +178,12 @@ fn unusable_hashing(backend: &mut dyn Backend, options: &Options) -> Result<Feat
     Ok(unusable)
 }
 
-/// The address that the device says is its own.
+/// Returns the device's own address.
 pub(crate) fn mac(backend: &mut dyn Backend) -> Result<Option<[u8; 6]>, Error> {
-    /// Where it is in the configuration of a network device.
+    /// The offset of the address in the configuration space.
     const MAC: u32 = 0;
     let mut mac = [0; 6];
     let told = backend.offer().features.contains(Features::NET_MAC) && backend.config(MAC, &mut mac)?;
-    // Not that of a group, nor none.
+    // Neither a group address nor zero.
     Ok((told && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac))
 }

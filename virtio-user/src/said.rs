@@ -1,12 +1,12 @@
-//! What was said about a backend, so that it is not said again and again.
+//! Limits repeated log lines about a backend.
 
 use std::time::{Duration, Instant};
 
-/// Lines in a row; then one for each [`PAUSE`].
+/// The log lines allowed in a row; afterwards one per [`PAUSE`].
 const LINES: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The last line of a port, and how many more it may have.
+/// The last line of a port, and the number of recent ones.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     last: String,
@@ -15,12 +15,12 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// There is a backend: what was said is news again when it goes.
+    /// Allows the last line again: a backend has connected, so the next loss is news.
     pub(crate) fn forget(&mut self) {
         self.last.clear();
     }
 
-    /// `text` if it is not what was said last and there were not too many lines lately, whatever a backend does.
+    /// Returns `text` unless it repeats the last line or there were too many lines recently.
     pub(crate) fn news(&mut self, text: String, now: Instant) -> Option<String> {
         if self.last == text {
             return None;

@@ -1,12 +1,14 @@
 //! The control thread of one port.
 //!
-//! Every port has a thread of its own, from the moment it is opened: whatever a backend makes its thread wait for (an
-//! answer, a descriptor that takes long to close, a lock of a file that both have open), nobody waits but that backend's
-//! port. A port's life (connect, handshake, watch, reconnect) so is plain text that reads in order. What it waits for
-//! knowingly goes through [`Waiter::wait`]: a descriptor, a deadline, or a [`Waiter::notify`] of another thread.
+//! Every port has its own thread, from the moment it is opened. A backend can make its port's thread wait
+//! (for an answer, a descriptor that closes slowly, a lock of a file that both have open), but it delays no
+//! other port. The sequence of a port (connect, handshake, watch, reconnect) is therefore straight-line code.
+//! Deliberate waits go through [`Waiter::wait`]: for a descriptor, a deadline, or a [`Waiter::notify`] of
+//! another thread.
 //!
-//! The application's threads wait for a control thread for a bounded time only. One that is still not done then is
-//! stuck for its backend: that is said, and it is left behind with all it holds, until its backend lets go.
+//! The application's threads wait for a control thread for a bounded time only. A thread that is not done by
+//! then is stuck on its backend. This is logged, and the thread is left running with all that it holds, until
+//! its backend releases it.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -22,12 +24,12 @@ use crate::backend::Ready;
 use crate::error::Error;
 use crate::sys;
 
-/// How long a thread may take beyond what its job allows itself, until it is left behind.
+/// The additional time that a thread has beyond its job's own limits before it is abandoned.
 pub(crate) const GRACE: Duration = Duration::from_millis(5000);
-/// Address space of a control thread's stack; pages that are not used cost nothing.
+/// The stack size of a control thread; unused pages cost nothing.
 const STACK: usize = 256 * 1024;
 
-/// What a port's control thread waits with, so that the port's stop ends it.
+/// The waiting primitive of a port's control thread, which the stop of the port interrupts.
 ///
 /// A [`Connect`](crate::backend::Connect) gets one; the [module](crate::backend) has an example.
 #[derive(Debug)]
@@ -46,19 +48,19 @@ impl Waiter {
         self.wake.signal();
     }
 
-    /// Has the present job come to its end soon.
+    /// Asks the present job to end soon.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.notify();
     }
 
-    /// Whether the port is to stop.
+    /// Returns whether the port is stopping.
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Sleeps until `fd` is ready, `deadline` is over, or somebody notifies; may return early.
+    /// Sleeps until `fd` is ready, `deadline` has passed, or the thread is notified. May return early.
     pub fn wait(&self, fd: Option<BorrowedFd<'_>>, ready: Ready, deadline: Option<Instant>) {
         let fd = fd.map(|fd| fd.as_raw_fd());
         let mut set = [sys::pollfd(Some(self.wake.as_fd().as_raw_fd()), Ready::Read), sys::pollfd(fd, ready)];
@@ -70,7 +72,7 @@ impl Waiter {
 }
 
 impl Waiter {
-    /// Sleeps until a moment, or until the port is to stop.
+    /// Sleeps until `until` has passed, or until the port is stopping.
     pub fn rest(&self, until: Instant) {
         while !self.stopped() && Instant::now() < until {
             self.wait(None, Ready::Read, Some(until));
@@ -80,22 +82,22 @@ impl Waiter {
 
 type Job = Box<dyn FnOnce(&Arc<Waiter>) + Send>;
 
-/// A port's thread; ends when this is dropped. Whoever found it stuck has said so.
+/// A port's thread, which ends when this is dropped. The function that finds it stuck reports that.
 pub(crate) struct ControlThread {
     port: String,
     waiter: Arc<Waiter>,
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    /// Nothing is ever sent: it disconnects when the thread has done its last job.
+    /// Carries no message: it disconnects when the thread has finished its last job.
     over: Pending<()>,
     stuck: Cell<bool>,
 }
 
-/// The result of a job, when it is there.
+/// The future result of a job.
 pub(crate) struct Pending<T>(mpsc::Receiver<T>);
 
 impl ControlThread {
-    /// A thread for the port of that name.
+    /// Starts the thread of the port named `port`.
     pub(crate) fn start(port: &str) -> std::io::Result<Self> {
         let waiter = Arc::new(Waiter::new()?);
         let (jobs, inbox) = mpsc::channel::<Job>();
@@ -123,24 +125,24 @@ impl ControlThread {
         &self.waiter
     }
 
-    /// Runs `job` on the thread, after those before it.
+    /// Runs `job` on the thread, after the earlier jobs.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Arc<Waiter>) -> T + Send + 'static,
     ) -> Pending<T> {
         let (done, result) = mpsc::channel();
         if !self.is_stuck() {
-            // What was to stop has stopped.
+            // The earlier stop has taken effect.
             self.waiter.stop.store(false, Ordering::Release);
         }
         if let Some(jobs) = &self.jobs {
-            // The thread takes jobs as long as this exists. Nobody may wait for the result any more.
+            // The thread takes jobs while this value exists. The receiver of the result may be gone.
             let _ = jobs.send(Box::new(move |waiter| drop(done.send(job(waiter)))));
         }
         Pending(result)
     }
 
-    /// What `pending` brings, if it comes in time; else the thread is stuck.
+    /// Waits for the result of `pending`; if it does not come in time, the thread is stuck.
     ///
     /// # Errors
     /// [`Error::Stuck`]; [`Error::NoThread`] when the job failed.
@@ -154,14 +156,14 @@ impl ControlThread {
         })
     }
 
-    /// Whether it was waited for in vain.
+    /// Returns whether an earlier wait for the thread timed out.
     pub(crate) fn is_stuck(&self) -> bool {
         self.stuck.get()
     }
 }
 
 impl<T> Pending<T> {
-    /// A result that comes over a channel of the caller's.
+    /// Wraps the receiving end of a caller's channel.
     pub(crate) const fn of(result: mpsc::Receiver<T>) -> Self {
         Self(result)
     }
@@ -178,27 +180,27 @@ impl Drop for ControlThread {
             Err(error @ Error::Stuck { .. }) => {
                 tracing::error!("{}: {error}; its thread is left behind with what it has", self.port);
             }
-            // It has nothing left to do, and reported a panic of its own when that happened.
+            // The thread has nothing left to do; a panic has already been reported.
             _ => drop(self.thread.take().map(JoinHandle::join)),
         }
     }
 }
 
-/// One job. A panic ends it, not the thread.
+/// Runs one job. A panic ends the job, not the thread.
 fn run(job: Job, waiter: &Arc<Waiter>) {
     if std::panic::catch_unwind(AssertUnwindSafe(|| job(waiter))).is_err() {
         tracing::error!("the control side of a port failed; the port stays down until it is restarted");
     }
 }
 
-/// The end of a port's name, which has its number: of a thread's name the kernel keeps 15 bytes.
+/// Returns the end of a port's name, which has its number: the kernel keeps 15 bytes of a thread's name.
 pub(crate) fn short_name(port: &str) -> String {
     const MOST: usize = 12;
     let plain: Vec<char> = port.chars().filter(char::is_ascii_graphic).collect();
     plain.get(plain.len().saturating_sub(MOST)..).unwrap_or_default().iter().collect()
 }
 
-/// A moment `wait` from now.
+/// Returns the instant `wait` from now.
 pub(crate) fn after(wait: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(wait).unwrap_or(now)
@@ -250,7 +252,7 @@ mod tests {
         assert_eq!(thread.await_within(PATIENCE, &two).expect("a result"), 2);
     }
 
-    /// Joining is bounded: a stuck control thread is left behind.
+    /// Joining is bounded: a stuck control thread is abandoned.
     #[test]
     fn a_stuck_thread_is_left_behind() {
         let (let_go, held) = mpsc::channel::<()>();
@@ -262,7 +264,7 @@ mod tests {
         });
         let soon = Duration::from_millis(1);
         assert!(matches!(thread.await_within(soon, &stuck), Err(Error::Stuck { waited }) if waited == soon));
-        // It returns, though the job cannot end before this test lets it.
+        // The drop returns, although the job cannot end before this test allows it.
         drop(thread);
         drop(let_go);
         assert_eq!(ended.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
