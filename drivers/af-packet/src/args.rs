@@ -1,4 +1,4 @@
-//! Device arguments, and the shapes of ring that the kernel accepts.
+//! The device arguments, and the ring sizes that the kernel accepts.
 
 use std::ops::RangeInclusive;
 
@@ -7,11 +7,11 @@ use linecard_netdev::Namespace;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// Most queue pairs, as in DPDK.
+/// The most queue pairs, as in DPDK.
 const MAX_QUEUES: u16 = 16;
-/// Most frames of a ring.
+/// The most frames of a ring.
 pub(super) const MAX_FRAMES: u16 = 1 << 15;
-/// Largest block: what the page allocator gives in one piece.
+/// The largest block: the most contiguous memory that the page allocator provides.
 const MAX_BLOCK: u32 = 1 << 22;
 /// `TPACKET_ALIGNMENT`.
 const ALIGN: u32 = 16;

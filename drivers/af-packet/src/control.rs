@@ -14,9 +14,9 @@ use linecard_pmd::stats::add_to;
 pub(super) struct Control {
     local: LocalControl<RxLoss, TxLoss>,
     interface: Arc<Interface>,
-    /// Of each receive queue.
+    /// The drop counters of each receive queue.
     drops: Vec<Arc<Drops>>,
-    /// The socket that holds promiscuous mode; it goes with its queue.
+    /// The socket that holds promiscuous mode. It is closed with its queue.
     first: Weak<Socket>,
 }
 
@@ -44,7 +44,7 @@ impl PortControl for Control {
         self.local.identity().change_mac(mac, || self.interface.set_mac(mac))
     }
 
-    /// Without promiscuous mode the interface passes the groups that somebody joined.
+    /// Without promiscuous mode, the interface accepts the groups that were joined.
     fn allmulticast(&self) -> bool {
         self.promiscuous()
     }
@@ -55,7 +55,7 @@ impl PortControl for Control {
         }
         let changed =
             self.first.upgrade().is_some_and(|socket| socket.promiscuous(self.interface.index(), on).is_ok());
-        // The membership of an interface that is gone is gone with it.
+        // When an interface is removed, its promiscuous membership ends with it.
         if changed || !self.interface.exists() {
             self.local.set_promiscuous(on);
         }

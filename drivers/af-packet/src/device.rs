@@ -1,4 +1,4 @@
-//! From arguments to a started port.
+//! The device, from its arguments to a started port.
 
 use std::sync::{Arc, Weak};
 
@@ -27,9 +27,9 @@ use linecard_pmd::stats::PortCounters;
 const DRIVER: &str = "net_af_packet";
 const RX: RxOffloads = RxOffloads::VIRTIO.union(RxOffloads::VLAN_STRIP);
 const TX: TxOffloads = TxOffloads::VIRTIO.union(TxOffloads::VLAN_INSERT);
-/// What the kernel accounts for a frame on its way out, beside its bytes (`SKB_TRUESIZE`), rounded up.
+/// The bytes that the kernel accounts for a transmitted frame besides its data (`SKB_TRUESIZE`), rounded up.
 const ON_ITS_WAY: usize = 1024;
-/// Bytes of frames too large for the ring that may wait; what TCP streams have on their way.
+/// The bytes of oversized frames that may wait in a socket: the amount that TCP streams have in flight.
 const KEPT: usize = 16 << 20;
 
 /// The driver of `net_af_packet` devices.
@@ -57,14 +57,14 @@ impl Driver for AfPacketDriver {
     }
 
     fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
-        // Whether the namespace is there is not a question of arguments.
+        // The arguments are valid whether or not the namespace exists.
         Options::read(&args.clone().without("netns")).map(drop)
     }
 
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let options = Options::read(args)?;
         let interface = Interface::find_framed(args.name(), &options.namespace, &options.iface)?;
-        // Whoever may not have such a socket is told now, not at start.
+        // A missing permission is reported at probe, not at start.
         let socket = options.namespace.enter(args.name(), Socket::open)?;
         socket.map_err(|error| refusal(args.name(), "opening a packet socket", error))?;
         let mac = interface.info()?.mac.unwrap_or_default();
@@ -72,7 +72,8 @@ impl Driver for AfPacketDriver {
     }
 }
 
-/// What an application that asks for these takes; `None` when it wants no virtio headers at all.
+/// Returns the offloads that an application with these receive offloads accepts; `None` if it wants no virtio
+/// headers.
 fn accepted(asked: RxOffloads) -> Option<AcceptedOffloads> {
     let large = asked.contains(RxOffloads::TCP_LRO);
     let csum = large || asked.intersects(RxOffloads::CHECKSUM);
@@ -92,7 +93,7 @@ type Counters = PortCounters<RxLoss, TxLoss>;
 type Opened = (Socket, MmapRaw);
 
 impl AfPacket {
-    /// What is wrong with an MTU, given what the interface has.
+    /// Checks the MTU against the interface's.
     fn check_mtu(&self, config: &PortConfig, info: &InterfaceInfo) -> Result<(), Error> {
         if u32::from(config.mtu) <= info.mtu {
             return Ok(());
@@ -105,8 +106,8 @@ impl AfPacket {
         })
     }
 
-    /// A frame that the application takes large, or of its MTU, must fit into the ring. `TPACKET_V2` has its socket's
-    /// queue beside it, but that is for the exception.
+    /// Checks that frames which the application accepts large fit into the ring. With `TPACKET_V2`, the
+    /// socket's queue also takes larger frames, but only as an exception.
     fn check_room(&self, config: &PortConfig) -> Result<(), Error> {
         let (room, three) = (self.options.room(), self.options.version == Version::Three);
         let large = three && config.offloads.rx.contains(RxOffloads::TCP_LRO);
@@ -120,7 +121,7 @@ impl AfPacket {
         })
     }
 
-    /// The kernel would rather end processes than refuse a large ring.
+    /// Limits the size of the rings: the kernel would rather kill processes than refuse a large ring.
     fn check_memory(&self, config: &PortConfig) -> Result<(), Error> {
         let (shape, queues) = (self.options.shape, config.rx_queues);
         let each = u64::from(shape.blocks(config.rx_depth)) * u64::from(shape.block);
@@ -143,7 +144,8 @@ impl AfPacket {
         outcome.map_err(|error| refusal(&self.name, what, error))
     }
 
-    /// Sockets with rings, in a fanout group when there are several; nothing gets in before all are ready.
+    /// Opens sockets with rings, in a fanout group if there are several. No frame is received before all are
+    /// ready.
     fn open_rx(&self, config: &PortConfig) -> Result<Vec<Opened>, Error> {
         let mut group = None;
         let mut opened = Vec::new();
@@ -195,7 +197,8 @@ impl AfPacket {
         Ok((socket, memory))
     }
 
-    /// Whether packets go past the queueing discipline. Who cuts large packets for an interface that cannot is before it.
+    /// Returns whether packets bypass the queueing discipline. The kernel's software segmentation comes
+    /// before it, so packets for segmentation do not bypass it.
     fn bypasses(&self, config: &PortConfig) -> bool {
         self.options.bypass && !config.offloads.tx.intersects(TxOffloads::SEGMENT)
     }
@@ -227,7 +230,7 @@ impl AfPacket {
         }
     }
 
-    /// The port, once everything that can fail has not.
+    /// Builds the port after every step that can fail has succeeded.
     fn assemble(self: Box<Self>, config: &PortConfig, pool: &Pool, rx: Vec<Opened>, tx: Vec<Socket>) -> Port {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
         let offload_work =
@@ -245,7 +248,7 @@ impl AfPacket {
         }
         let soft = config.offloads.tx.intersects(TxOffloads::WORK);
         let large = !self.bypasses(config);
-        // Cutting UDP the kernel learned late (Linux 6.2).
+        // The kernel segments UDP only since Linux 6.2.
         let taken =
             AcceptedOffloads { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
         let transmit = |(i, socket): (usize, Socket)| {
@@ -291,7 +294,7 @@ impl Device for AfPacket {
     }
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
-        // Also whether the interface is still there, or there again, and what its address is by now.
+        // Also checks whether the interface exists, or exists again, and reads its present address.
         let info = match self.interface.again() {
             Ok(info) => info,
             Err(error) => return Err(StartError { device: self, error }),

@@ -1,4 +1,4 @@
-//! What the kernel dropped because a ring was full.
+//! The frames that the kernel dropped because a ring was full.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,10 +10,10 @@ struct Seen {
     baseline: u64,
 }
 
-/// Drops of one socket, added up: the kernel starts from zero at every reading, whoever reads.
+/// The sum of one socket's drops. The kernel resets its counter at every read, by any reader.
 #[derive(Debug)]
 pub(super) struct Drops {
-    /// Weak: a control side that outlives its port must not keep the ring filling.
+    /// Weak, so that a control interface that outlives its port does not keep the socket open.
     socket: Weak<Socket>,
     seen: Mutex<Seen>,
 }
@@ -34,14 +34,14 @@ impl Drops {
         seen.baseline = seen.total;
     }
 
-    /// Reads the kernel's number before its 32 bits overflow, or before the socket goes.
+    /// Reads the kernel's counter before its 32 bits overflow, or before the socket is closed.
     #[cold]
     pub(super) fn collect(&self) {
         drop(self.read());
     }
 
     fn read(&self) -> MutexGuard<'_, Seen> {
-        // The lock is held over the reading: of two readers each adds what it took from the kernel.
+        // The lock is held during the read, so that each reader adds the value that it took from the kernel.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Ok((_, drops))) = self.socket.upgrade().map(|socket| socket.statistics()) {
             seen.total += u64::from(drops);

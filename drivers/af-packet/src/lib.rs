@@ -1,4 +1,4 @@
-//! `net_af_packet`: an interface of the kernel through packet sockets, with DPDK's device arguments.
+//! `net_af_packet`: a network interface of the kernel through packet sockets, with DPDK's device arguments.
 //!
 //! ```text
 //!              ┌ rx queue 0 ◄─ ring mapped from socket 0 ◄┐
@@ -20,19 +20,22 @@
 //! | `retire_blk_tov=` | milliseconds after which a block that is not full is handed over (`version=3`) | 1 |
 //! | `fanout_mode=` | how packets are dealt to queues: `hash`, `lb`, `cpu`, `rollover`, `rnd`, `qm` | `hash` |
 //!
-//! Several receive queues form a `PACKET_FANOUT` group of their own; with `hash` a full queue's packets go to
-//! another one, as with DPDK. Fragments are not put together, other than with DPDK: packets arrive as they were sent.
+//! Several receive queues form their own `PACKET_FANOUT` group. With `hash`, packets for a full queue go to
+//! another one, as with DPDK. Unlike with DPDK, fragments are not reassembled: packets arrive as they were
+//! sent.
 //!
-//! Packets are sent with `sendmmsg`, not through a transmit ring: the kernel then makes linear buffers, which the other
-//! end of a veth pair receives faster (C loops, 64-byte frames, a socket at that end: 0.34 to 0.40 against 0.24 to
-//! 0.35 Mpps, single runs on a busy machine, most pairs in favour).
+//! Packets are sent with `sendmmsg` instead of a transmit ring: the kernel then makes linear buffers, which
+//! the other end of a veth pair receives faster (C loops, 64-byte frames, a socket at that end: 0.34 to 0.40
+//! against 0.24 to 0.35 Mpps, single runs on a busy machine, most pairs in favour).
 //!
-//! A tag that the kernel took out of a frame is put back unless `VLAN_STRIP` is asked for. Checksums that a sender on
-//! this machine left to its hardware are finished unless receive checksum offload is asked for. Large packets, which it
-//! left to be cut, stay large where `TCP_LRO` is asked for; else they are cut here, segment by segment as there are
-//! buffers. With `version=2` what is longer than a frame of the ring comes by the socket's queue of 16 MiB (without
-//! `CAP_NET_ADMIN` what `net.core.rmem_max` allows); `truncated` counts what found that full. `bad_offload` counts what
-//! cannot be cut: segments inside a tunnel, and protocols other than TCP and UDP.
+//! A VLAN tag that the kernel removed from a frame is inserted again unless `VLAN_STRIP` is requested.
+//! Checksums that a local sender left to its hardware are computed unless receive checksum offload is
+//! requested. Large packets left for segmentation stay large if `TCP_LRO` is requested; otherwise they are
+//! segmented here, as buffers are available. With `version=2`, frames longer than a ring frame arrive through
+//! the socket's queue of 16 MiB (without `CAP_NET_ADMIN`, the size that `net.core.rmem_max` allows).
+//! `truncated` counts those that found this queue full. `bad_offload` counts packets that cannot be
+//! segmented: segments inside a tunnel, and protocols other than TCP and UDP.
+//!
 //! See `packet(7)` and the kernel's Documentation/networking/packet_mmap.rst.
 
 mod args;
@@ -47,9 +50,9 @@ mod tx;
 
 pub use self::device::AfPacketDriver;
 
-/// Bytes of the addresses of a frame, behind which a tag goes.
+/// The bytes of a frame's addresses, after which a tag is inserted.
 const ADDRESSES: usize = 12;
-/// Bytes of a tag (IEEE 802.1Q).
+/// The bytes of a tag (IEEE 802.1Q).
 const TAG: usize = 4;
 
 /// The README's program, compiled by `cargo test --doc`.

@@ -1,37 +1,37 @@
-//! Why packets are lost.
+//! The causes of packet loss.
 
 use linecard_pmd::stats::Total;
 
 linecard_pmd::causes! {
-    /// On receive; what the kernel dropped is counted apart.
+    /// Causes on receive. Drops of the kernel are counted separately.
     pub(super) enum RxLoss {
-        /// The pool was empty; frames wait in the ring.
+        /// The pool was empty; the frames wait in the ring.
         NoBuffer = ("no_buffer", Total::NoBuffer),
-        /// Longer than a frame of the ring: the kernel kept the front only.
+        /// The frame exceeds a ring frame, and the kernel kept only its front.
         Truncated = ("truncated", Total::Error),
-        /// A frame whose place is not inside its ring.
+        /// The header refers to bytes outside the ring.
         BadFrame = ("bad_frame", Total::Error),
-        /// Larger than the application takes without receive offload (`TCP_LRO`), or a header that does not fit it.
+        /// The frame is larger than accepted without `TCP_LRO`, or its header contradicts it.
         BadOffload = ("bad_offload", Total::Error),
     }
 }
 
 linecard_pmd::causes! {
-    /// On transmit.
+    /// Causes on transmit.
     pub(super) enum TxLoss {
-        /// Longer than the interface's MTU allows.
+        /// The packet exceeds the interface's MTU.
         TooLong = ("too_long", Total::Error),
-        /// Shorter than an Ethernet header.
+        /// The packet is shorter than an Ethernet header.
         TooShort = ("too_short", Total::Error),
-        /// The interface is down or gone.
+        /// The interface is down or was removed.
         LinkDown = ("link_down", Total::Error),
         /// The kernel refused the packet for another reason.
         Refused = ("refused", Total::Error),
-        /// What the metadata asks for cannot be done to such a packet.
+        /// The requested offload is not possible for the packet.
         BadOffload = ("bad_offload", Total::Error),
         /// The pool had no buffers for segments.
         NoBuffer = ("no_buffer", Total::Error),
-        /// Segments that were not sent when the queue ended.
+        /// Segments that were not sent before the queue ended.
         Stopped = ("stopped", Total::Error),
     }
 }

@@ -1,4 +1,4 @@
-//! Packets as messages for `sendmmsg`.
+//! Builds messages for `sendmmsg` from packets.
 
 use linecard_mempool::{BURST, Burst, Offload, Packet};
 use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
@@ -6,31 +6,31 @@ use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
 use super::{ADDRESSES, TAG};
 use linecard_pmd::offload::{TxRequest, asks};
 
-/// `msg_iovlen`: POSIX's int with musl, a size with glibc.
+/// The type of `msg_iovlen`: an int as in POSIX with musl, a size with glibc.
 #[cfg(target_env = "musl")]
 type PieceCount = libc::c_int;
 #[cfg(not(target_env = "musl"))]
 type PieceCount = usize;
 
-/// Pieces of all packets of one call; one packet has 255 segments at most.
+/// The iovecs for all packets of one call; a packet has 255 segments at most.
 const PIECES: usize = 512;
 
-/// Message headers and the pieces they point to; written anew for every call.
+/// Message headers and their iovecs, rewritten for every call.
 pub(super) struct Messages {
     headers: Box<[libc::mmsghdr]>,
     pieces: Box<[libc::iovec]>,
-    /// Addresses and tag of packets that get one.
+    /// The addresses and the tag of each packet with a tag to insert.
     fronts: Box<[[u8; ADDRESSES + TAG]]>,
-    /// The virtio header of each packet, where the socket wants one.
+    /// The virtio header of each packet, if the socket expects one.
     virtio: Option<Box<[[u8; HDR_LEN as usize]]>>,
 }
 
-// SAFETY: the pointers inside are written by `gather` before each use and are not used afterwards; until then they are
-// numbers.
+// SAFETY: `gather` writes the pointers before each use, and they are not used afterwards; until then they are
+// mere numbers.
 unsafe impl Send for Messages {}
 
 impl Messages {
-    /// With `headers` each message begins with a virtio header that says what the packet's metadata asks for.
+    /// With `headers`, each message begins with a virtio header for the packet's offload requests.
     pub(super) fn new(headers: bool) -> Self {
         let piece = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: all zeros is a valid message header: no name, no pieces, no control data.
@@ -43,8 +43,8 @@ impl Messages {
         }
     }
 
-    /// Messages for packets from the front of `packets`, as many as there are pieces for; at least one if there is a packet.
-    /// They point into the packets.
+    /// Builds messages for packets from the front of `packets`, as many as the iovecs suffice for; at least
+    /// one if there is a packet. The messages point into the packets.
     #[inline]
     pub(super) fn gather(&mut self, packets: &Burst) -> &mut [libc::mmsghdr] {
         let (mut used, mut count) = (0, 0);
@@ -63,18 +63,18 @@ impl Messages {
             }
             let header = &mut self.headers[count].msg_hdr;
             header.msg_iov = self.pieces[start..].as_mut_ptr();
-            // A few hundred at most.
+            // At most a few hundred.
             header.msg_iovlen = (used - start) as PieceCount;
             count += 1;
         }
         &mut self.headers[..count]
     }
 
-    /// The virtio header of a packet.
+    /// Adds the virtio header of a packet.
     fn add_header(&mut self, index: usize, packet: &Packet, used: &mut usize) -> bool {
         let Some(bytes) = self.virtio.as_mut().and_then(|all| all.get_mut(index)) else { return true };
         let flags = packet.offload();
-        // `SoftTx` has made sure that the metadata fits the packet.
+        // `SoftTx` has ensured that the metadata fits the packet.
         let asked = if asks(flags) { TxRequest::of(packet).ok().flatten() } else { None };
         let mut header = asked.map_or_else(NetHeader::default, |asked| NetHeader::asking(asked.request()));
         if flags.contains(Offload::TX_VLAN) && !header.is_plain() {
@@ -88,11 +88,11 @@ impl Messages {
         true
     }
 
-    /// A packet with its tag between the addresses and the rest; its data stays as it is.
+    /// Adds a packet with its tag inserted after the addresses; its data is not changed.
     #[cold]
     fn add_tagged(&mut self, index: usize, packet: &Packet, used: &mut usize) -> bool {
         if packet.len() < ADDRESSES {
-            // No frame: the kernel refuses it.
+            // Not a frame; the kernel refuses it.
             return add(&mut self.pieces, used, packet, 0);
         }
         let front = &mut self.fronts[index];
@@ -111,7 +111,7 @@ fn piece(start: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len }
 }
 
-/// The segments of a packet but its first `skip` bytes; false when there are not enough pieces.
+/// Adds the segments of a packet without its first `skip` bytes; false if there are too few iovecs.
 #[inline(always)]
 fn add(pieces: &mut [libc::iovec], used: &mut usize, packet: &Packet, skip: usize) -> bool {
     let mut skip = skip;

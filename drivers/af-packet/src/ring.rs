@@ -4,8 +4,8 @@
 //!  V2  frame │ header 32 │ address │ data │   one status word per frame: kernel's (0) or ours
 //!  V3  block │ header 48 │ frame ─next─► frame ─next─► … │   one status word per block
 //! ```
-//! The memory is the kernel's to write: it is read through cells and copied out, and every place that a header names is
-//! checked against the frame or block it lies in.
+//! The kernel may write the memory at any time. It is read through cells and copied out, and every offset in
+//! a header is checked against its frame or block.
 
 use std::io;
 use std::ptr::NonNull;
@@ -18,30 +18,30 @@ use memmap2::{MmapOptions, MmapRaw};
 use super::args::{Options, Version};
 use linecard_netdev::packet_socket::Socket;
 
-/// Bytes of the virtio header before a frame (`PACKET_VNET_HDR`).
+/// The bytes of the virtio header before a frame (`PACKET_VNET_HDR`).
 pub(super) const HEADER: usize = LEGACY_HDR_LEN as usize;
 
-/// What a frame's header says.
+/// A received frame, as its header describes it.
 pub(super) struct Frame {
-    /// The bytes that are there; `None` when their place is not inside the ring.
+    /// The bytes in the ring; `None` if the header refers to bytes outside the ring.
     pub(super) data: Option<SharedBytes>,
     /// The virtio header before them.
     header: Option<SharedBytes>,
-    /// Bytes of the frame as it was received.
+    /// The length of the frame as received.
     pub(super) len: usize,
-    /// The frame was longer than the bytes that are there.
+    /// Whether the frame is longer than the bytes in the ring.
     pub(super) cut: bool,
     /// `TP_STATUS_…`
     pub(super) status: u32,
-    /// Tag control information and protocol of a tag that was taken out.
+    /// The tag control information and protocol of a tag that the kernel removed.
     pub(super) vlan: Option<(u16, u16)>,
 }
 
 impl Frame {
-    /// Nothing that could be used.
+    /// A frame without usable content.
     const BAD: Self = Self { data: None, header: None, len: 0, cut: false, status: 0, vlan: None };
 
-    /// What lies `mac` bytes from the start of `frame`, and before.
+    /// Reads the data `mac` bytes from the start of `frame`, and the virtio header before it.
     #[inline(always)]
     fn new(frame: SharedBytes, mac: u16, len: [u32; 2], status: u32, vlan: Option<(u16, u16)>) -> Self {
         let ([len, snaplen], mac) = (len, usize::from(mac));
@@ -56,7 +56,7 @@ impl Frame {
         }
     }
 
-    /// The virtio header, read anew.
+    /// Reads the virtio header.
     pub(super) fn header(&self) -> Option<NetHeader> {
         let mut bytes = [0; HDR_LEN as usize];
         self.header?.copy_to(&mut bytes);
@@ -64,19 +64,19 @@ impl Frame {
     }
 }
 
-/// A ring: frames come in order, each is looked at and given back.
+/// A receive ring. Frames come in order; each is read and then released.
 pub(super) trait Ring: Send {
-    /// For people.
+    /// The readable name.
     const PATH: &'static str;
-    /// Frames that are there now, at most `most`.
+    /// Returns the number of available frames, at most `most`.
     fn ready(&mut self, most: usize) -> usize;
-    /// The first of them.
+    /// Returns the first available frame.
     fn front(&self) -> Frame;
-    /// Gives the first of them back to the kernel.
+    /// Returns the first available frame to the kernel.
     fn release(&mut self);
 }
 
-/// Asks the kernel for a ring of at least `frames` frames and maps it.
+/// Creates a ring of at least `frames` frames and maps it.
 pub(super) fn map(socket: &Socket, options: &Options, frames: u16) -> io::Result<MmapRaw> {
     let (shape, blocks) = (options.shape, options.shape.blocks(frames));
     let request = libc::tpacket_req {
@@ -104,11 +104,11 @@ pub(super) fn map(socket: &Socket, options: &Options, frames: u16) -> io::Result
     MmapOptions::new().len(len).populate().map_raw(std::os::fd::AsRawFd::as_raw_fd(socket))
 }
 
-/// The whole of a mapping, as cells. They must not outlive it.
+/// Returns the whole mapping as cells, which must not outlive it.
 fn bytes_of(memory: &MmapRaw) -> SharedBytes {
     let Some(start) = NonNull::new(memory.as_mut_ptr()) else { unreachable!("a mapping at address 0") };
-    // SAFETY: mapped readable and writable with this length; the rings below keep the mapping beside what is made of it
-    // and give out nothing that outlives a call, and there is no other access to it.
+    // SAFETY: mapped readable and writable with this length; the rings below keep the mapping together with
+    // the cells, return nothing that outlives a call, and no other access to it exists.
     unsafe { SharedBytes::new(start, memory.len()) }
 }
 
@@ -120,14 +120,14 @@ fn load_short(bytes: SharedBytes, at: usize) -> u16 {
     bytes.cell::<u16>(at).map_or(0, |cell| cell.load(Ordering::Relaxed))
 }
 
-/// A tag, as the status says; with the usual protocol where it names none.
+/// Returns the tag that the status announces, with the usual protocol if none is given.
 fn tag(status: u32, tci: u16, protocol: u16) -> Option<(u16, u16)> {
     const DOT1Q: u16 = 0x8100;
     let named = status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
     (status & libc::TP_STATUS_VLAN_VALID != 0).then_some((tci, if named { protocol } else { DOT1Q }))
 }
 
-/// Places in a `tpacket2_hdr`.
+/// Offsets in a `tpacket2_hdr`.
 mod v2 {
     pub(super) const STATUS: usize = 0;
     pub(super) const LEN: usize = 4;
@@ -141,7 +141,7 @@ mod v2 {
 pub(super) struct Frames {
     frames: Vec<SharedBytes>,
     next: usize,
-    /// Keeps what `frames` are cells of.
+    /// Keeps the memory of `frames` mapped.
     _memory: MmapRaw,
 }
 
@@ -150,14 +150,14 @@ impl Frames {
         let (block, frame) = (options.shape.block as usize, options.shape.frame as usize);
         let all = bytes_of(&memory);
         let blocks = (0..all.len() / block).map(|i| i * block);
-        // Blocks may end with a rest that is no frame.
+        // A block may end with a rest that is too short for a frame.
         let places = blocks.flat_map(|start| (0..block / frame).map(move |i| start + i * frame));
         let frames = places.filter_map(|place| all.slice(place, frame)).collect();
         Self { frames, next: 0, _memory: memory }
     }
 
     fn is_ours(&self, index: usize) -> bool {
-        // V1, pairs with the kernel's smp_wmb in __packet_set_status: what the frame holds was written before.
+        // V1, pairs with the kernel's smp_wmb in __packet_set_status: the frame's content was written before.
         let status = self.frames[index].cell::<u32>(v2::STATUS);
         status.is_some_and(|cell| cell.load(Ordering::Acquire) & libc::TP_STATUS_USER != 0)
     }
@@ -191,14 +191,14 @@ impl Ring for Frames {
     #[inline]
     fn release(&mut self) {
         if let Some(status) = self.frames[self.next].cell::<u32>(v2::STATUS) {
-            // V2, pairs with the kernel's smp_rmb in __packet_get_status: we have read what the frame holds.
+            // V2, pairs with the kernel's smp_rmb in __packet_get_status: we have read the frame's content.
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
         }
         self.next = self.after(self.next);
     }
 }
 
-/// Places in a `tpacket_block_desc`, then in a `tpacket3_hdr`.
+/// Offsets in a `tpacket_block_desc`, then in a `tpacket3_hdr`.
 mod v3 {
     pub(super) const BLOCK_STATUS: usize = 8;
     pub(super) const COUNT: usize = 12;
@@ -218,10 +218,10 @@ mod v3 {
 pub(super) struct Blocks {
     blocks: Vec<SharedBytes>,
     next: usize,
-    /// Frames of the current block that were not looked at, and where the first of them is; 0 when it is not ours.
+    /// The unread frames of the current block and the offset of the first; 0 while the kernel owns the block.
     left: usize,
     place: usize,
-    /// Keeps what `blocks` are cells of.
+    /// Keeps the memory of `blocks` mapped.
     _memory: MmapRaw,
 }
 
@@ -237,13 +237,13 @@ impl Blocks {
         self.blocks[self.next].cell::<u32>(v3::BLOCK_STATUS)
     }
 
-    /// Starts the next block if it is ours.
+    /// Starts the next block if the kernel has handed it over.
     fn open(&mut self) {
-        // V3, pairs with the kernel's smp_wmb in prb_close_block: what the block holds was written before.
+        // V3, pairs with the kernel's smp_wmb in prb_close_block: the block's content was written before.
         let ours = |status: u32| status & libc::TP_STATUS_USER != 0;
         while self.left == 0 && self.status().is_some_and(|cell| ours(cell.load(Ordering::Acquire))) {
             let block = self.blocks[self.next];
-            // No more than could lie there, whatever the header says.
+            // At most as many as fit, whatever the header contains.
             self.left = (load(block, v3::COUNT) as usize).min(block.len() / v3::HEADER);
             self.place = load(block, v3::FIRST) as usize;
             if self.left == 0 {
@@ -254,7 +254,8 @@ impl Blocks {
 
     fn close(&mut self) {
         if let Some(status) = self.status() {
-            // V4, pairs with the kernel's reading of the status (prb_curr_blk_in_use): we are done with the block.
+            // V4, pairs with the kernel's read of the status (prb_curr_blk_in_use): we are done with the
+            // block.
             status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
         }
         self.left = 0;

@@ -1,4 +1,4 @@
-//! Receive queues: from the kernel's ring into packets of the pool.
+//! Receive queues: copy frames from the kernel's ring into packets of the pool.
 
 mod large;
 
@@ -23,25 +23,25 @@ use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::wake::{Armed, arm_descriptor};
 
-/// The kernel counts drops in 32 bits: they are fetched every so many frames, whether or not anybody asks.
+/// The frames between two reads of the kernel's drop counter, which has only 32 bits.
 const COLLECT: usize = 1 << 24;
 
-/// What is done to received packets.
+/// The processing of received packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RxOffloadWork {
-    /// What the application asked for.
+    /// The offloads that the application requested.
     pub(super) asked: RxOffloads,
-    /// What is left to the application of checksums and segments; `None` when it wants to know nothing of them.
+    /// The offloads left to the application; `None` if it wants no information about checksums and segments.
     pub(super) accepted: Option<AcceptedOffloads>,
 }
 
-/// What a receive queue is made of, beside its ring.
+/// The parts of a receive queue besides its ring.
 pub(super) struct RxParts {
     pub(super) pool: Pool,
     pub(super) offload_work: RxOffloadWork,
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) drops: Arc<Drops>,
-    /// Open as long as the queue lives.
+    /// Open while the queue exists.
     pub(super) socket: Arc<Socket>,
 }
 
@@ -50,28 +50,28 @@ impl RxParts {
         self.offload_work.asked.contains(RxOffloads::VLAN_STRIP)
     }
 
-    /// The tag that goes into the data of a frame.
+    /// Returns the tag to insert into a frame's data.
     #[inline(always)]
     fn tag(&self, frame: &Frame) -> Option<(u16, u16)> {
         frame.vlan.filter(|_| !self.strips())
     }
 
-    /// What is told of a frame's tag.
+    /// Returns the information about a frame's tag for the metadata.
     fn vlan(&self, frame: &Frame) -> Option<Vlan> {
         frame.vlan.map(|(tci, _)| Vlan { tci, stripped: self.strips() })
     }
 
-    /// What the header before a frame asks, of which `len` bytes are there now.
+    /// Reads the offload request of a frame that has `len` bytes now.
     fn request(&self, frame: &Frame, len: usize) -> Result<Request, RxLoss> {
         let header = frame.header().ok_or(RxLoss::BadFrame)?;
-        // The header counts from where the frame begins without its tag.
+        // The header's offsets refer to the frame without its tag.
         let shift = if self.tag(frame).is_some() { TAG as u16 } else { 0 };
         let header = NetHeader { csum_start: header.csum_start.wrapping_add(shift), ..header };
         header.request(len).ok_or(RxLoss::BadOffload)
     }
 }
 
-/// A tag, as metadata tells it.
+/// A tag and its state, for the metadata.
 #[derive(Clone, Copy, Debug)]
 struct Vlan {
     tci: u16,
@@ -94,12 +94,12 @@ pub(super) struct Rx<R> {
 }
 
 impl<R: Ring> Rx<R> {
-    /// `longest`: bytes of the longest frame.
+    /// `longest` is the length of the longest frame in bytes.
     pub(super) fn new(ring: R, parts: RxParts, longest: usize) -> Self {
         Self { ring, parts, until_collect: COLLECT, large: Large::new(longest) }
     }
 
-    /// Packets for up to `wanted` frames, fewer when the pool has fewer; how many.
+    /// Adds packets for up to `wanted` frames, fewer if the pool has fewer; returns their number.
     fn buffers(&self, packets: &mut Burst, wanted: usize) -> usize {
         let mut count = wanted;
         while count > 0 && self.parts.pool.get_bulk(packets, count).is_err() {
@@ -111,7 +111,7 @@ impl<R: Ring> Rx<R> {
         count
     }
 
-    /// Makes `packet` what the frame says; false when segments are to be made of it.
+    /// Fills `packet` from the frame; returns false if the frame is to be segmented instead.
     #[inline]
     fn fill(&mut self, packet: &mut Packet, frame: &Frame) -> Result<bool, RxLoss> {
         let data = frame.data.ok_or(RxLoss::BadFrame)?;
@@ -135,7 +135,7 @@ impl<R: Ring> Rx<R> {
         Ok(true)
     }
 
-    /// A frame that is dropped; a capture sees what there is of it.
+    /// Counts a frame that is dropped, and shows its available bytes to captures.
     #[cold]
     fn lose(&self, loss: RxLoss, mut packet: Packet, frame: &Frame) {
         if let Some(data) = frame.data.filter(|_| packet.is_empty()) {
@@ -147,7 +147,7 @@ impl<R: Ring> Rx<R> {
         self.parts.stats.dropped(loss, &packet);
     }
 
-    /// Checksum, segments and tag, as the kernel tells them.
+    /// Records the checksum, segments and tag, as the kernel reports them.
     fn note(&self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
         match self.parts.offload_work.accepted {
             Some(accepted) => self.describe(packet, frame, accepted)?,
@@ -160,7 +160,7 @@ impl<R: Ring> Rx<R> {
         Ok(())
     }
 
-    /// What the header says, for an application that wants to know.
+    /// Applies the header for an application that accepts offloads.
     fn describe(&self, packet: &mut Packet, frame: &Frame, accepted: AcceptedOffloads) -> Result<(), RxLoss> {
         if frame.header().is_some_and(NetHeader::is_plain) {
             return Ok(());
@@ -169,11 +169,11 @@ impl<R: Ring> Rx<R> {
         describe(packet, request, accepted).map_err(|_| RxLoss::BadOffload)
     }
 
-    /// Adds what has come; how many packets, and how many bytes they have.
+    /// Adds the frames that have arrived; returns the number of packets and their bytes.
     #[inline]
     fn receive(&mut self, packets: &mut Burst) -> (usize, u64) {
         let (first, mut bytes) = (packets.len(), 0);
-        // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
+        // Bad frames count too, so that a sender of bad frames cannot keep the thread here.
         let mut left = packets.room();
         loop {
             if self.large.is_pending() {
@@ -196,7 +196,7 @@ impl<R: Ring> Rx<R> {
                         end += 1;
                     }
                     Ok(false) => {
-                        // Its segments come before the frames behind it.
+                        // Its segments precede the later frames.
                         while packets.len() > end {
                             packets.pop();
                         }
@@ -204,7 +204,7 @@ impl<R: Ring> Rx<R> {
                         break;
                     }
                     Err(loss) => {
-                        // Its half-filled packet is of no use to the next frame.
+                        // The half-filled packet cannot be reused for the next frame.
                         if let Some(packet) = packets.swap_remove(end) {
                             self.lose(loss, packet, &frame);
                         }
@@ -216,8 +216,8 @@ impl<R: Ring> Rx<R> {
     }
 }
 
-/// Finishes a checksum that a sender on this machine left to its hardware, which does not exist. What is neither TCP nor
-/// UDP stays as it is.
+/// Completes a checksum that a local sender left to hardware. Protocols other than TCP and UDP are left
+/// unchanged.
 #[cold]
 fn finish(packet: &mut Packet) {
     let partial = Partial::of(&parse(packet.data()));
@@ -227,7 +227,7 @@ fn finish(packet: &mut Packet) {
     }
 }
 
-/// The frame's bytes, with its tag back in place.
+/// Copies the frame's bytes, with the tag inserted.
 #[inline(always)]
 fn copy(data: SharedBytes, tag: Option<(u16, u16)>, to: &mut [u8]) {
     match tag {

@@ -1,4 +1,4 @@
-//! Transmit queues: a burst is one `sendmmsg`.
+//! Transmit queues: one `sendmmsg` for each burst.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use linecard_pmd::offload::SoftTx;
 use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::QueueStats;
 
-/// Bytes of an Ethernet header.
+/// The bytes of an Ethernet header.
 const ETHER: usize = 14;
 
-/// What is to be done with packets that the kernel did not take.
+/// The handling of packets that the kernel did not accept.
 enum Rejected {
-    /// They stay: there is no room now.
+    /// They stay in the burst: there is no room at the moment.
     Later,
     /// The first one can never be sent.
     First(TxLoss),
@@ -26,7 +26,7 @@ enum Rejected {
     All(TxLoss),
 }
 
-/// The socket's side: messages out, losses counted.
+/// The sending side: messages and loss counters.
 struct Wire {
     socket: Socket,
     stats: Arc<QueueStats<TxLoss>>,
@@ -35,12 +35,12 @@ struct Wire {
 
 pub(super) struct Tx {
     wire: Wire,
-    /// Prepares packets for what the kernel takes, and does the rest; absent when nothing may be asked for.
+    /// Performs offloads that the kernel does not accept; absent if no transmit offload is configured.
     soft: Option<(SoftTx, AcceptedOffloads)>,
 }
 
 impl Tx {
-    /// With `soft` the socket must have been told that a virtio header comes before each packet.
+    /// With `soft`, the socket must already expect a virtio header before each packet.
     pub(super) fn new(
         socket: Socket,
         stats: Arc<QueueStats<TxLoss>>,
@@ -52,14 +52,14 @@ impl Tx {
 }
 
 impl Wire {
-    /// Sends from the front of `packets`; returns how many are dealt with.
+    /// Sends from the front of `packets`; returns how many are sent or dropped.
     fn send(&mut self, packets: &mut Burst) -> usize {
         let before = packets.len();
         let (mut sent, mut bytes) = (0, 0);
         while !packets.is_empty() {
             let messages = self.messages.gather(packets);
-            // SAFETY: `gather` made them point into the packets and into `self.messages`, both borrowed or untouched
-            // until the call returns; the kernel has copied everything by then.
+            // SAFETY: `gather` made them point into the packets and into `self.messages`, both borrowed or
+            // untouched until the call returns; the kernel has copied everything by then.
             match unsafe { self.socket.send(messages) } {
                 Ok(count) => {
                     sent += count;

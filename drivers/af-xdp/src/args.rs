@@ -1,4 +1,4 @@
-//! The device arguments of `net_af_xdp`: DPDK's names and defaults, and ours for what DPDK does not have.
+//! The device arguments of `net_af_xdp`: DPDK's names and defaults, and additional arguments.
 
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -7,23 +7,23 @@ use super::bpf::Mode;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// Most queues of a port.
+/// The most queues of a port.
 const MAX_QUEUES: u32 = 256;
-/// Packets per busy-polling call; DPDK's number.
+/// The packets per busy-polling call; DPDK's default.
 const BUSY_BUDGET: u32 = 64;
 
-/// Where the frames' way into our sockets comes from.
+/// The XDP program and map that redirect frames to the sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RedirectSource {
-    /// Our own program, put onto the interface in one of these modes, the first that works.
+    /// The driver's own program, attached in the first of these modes that works.
     Own(&'static [Mode]),
-    /// A program that somebody pinned, put onto the interface likewise.
+    /// A pinned program, attached in the same way.
     Pinned(PathBuf, &'static [Mode]),
-    /// A program that is there already, and its pinned map.
+    /// A pinned map, whose program is already attached.
     Map(PathBuf),
 }
 
-/// What was asked for.
+/// The requested options.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) iface: String,
@@ -31,15 +31,15 @@ pub(super) struct Options {
     pub(super) queue_count: u32,
     pub(super) shared_umem: bool,
     pub(super) force_copy: bool,
-    /// Packets per call when busy polling; 0 for interrupts.
+    /// The packets per call when busy polling; 0 for interrupts.
     pub(super) busy_budget: u32,
     pub(super) way: RedirectSource,
-    /// Sockets that somebody opened for us, one for each queue.
+    /// Sockets that another process opened, one for each queue.
     pub(super) passed: Vec<RawFd>,
 }
 
 impl Options {
-    /// Reads everything but `netns`, which is asked for so that it is known.
+    /// Reads all arguments except `netns`, which is queried only to mark it as known.
     pub(super) fn read(args: &DevArgs) -> Result<Self, Error> {
         let options = Self {
             iface: args.required("iface")?.to_owned(),
@@ -69,7 +69,7 @@ fn way(args: &DevArgs) -> Result<RedirectSource, Error> {
         Some("skb") => &[Mode::Generic],
         _ => &[Mode::Native, Mode::Generic],
     };
-    // DPDK's pair of names for the same thing.
+    // DPDK's two arguments for the same setting.
     let pinned = args.flag("use_pinned_map")?.unwrap_or(false);
     let dp_path = args.value("dp_path").map(str::to_owned);
     let map = args.value("map").map(str::to_owned);

@@ -1,5 +1,5 @@
-//! `bpf(2)`: the few commands this driver needs. Structures are prefixes of `union bpf_attr` (`linux/bpf.h`); the kernel
-//! takes shorter ones.
+//! The commands of `bpf(2)` that this driver needs. Structures are prefixes of `union bpf_attr`
+//! (`linux/bpf.h`), which the kernel accepts.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -23,22 +23,22 @@ const LINK_DETACH: libc::c_long = 34;
 const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
-/// The program takes packets of several buffers (Linux 5.18).
+/// Marks a program that supports packets in several buffers (Linux 5.18).
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 /// `linux/if_link.h`.
 const FLAG_GENERIC: u32 = 1 << 1;
 const FLAG_NATIVE: u32 = 1 << 2;
 
-/// Where the kernel runs the program.
+/// The place where the kernel runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// In the interface's driver, before there is an sk_buff.
+    /// In the interface's driver, before an sk_buff exists.
     Native,
-    /// In the stack, on sk_buffs: works on every interface.
+    /// In the network stack, on sk_buffs; works on every interface.
     Generic,
 }
 
-/// Plain old data that the kernel reads and writes: integers and nothing else, so that any bytes are a value.
+/// Plain data that the kernel reads and writes: integers only, valid for any bytes.
 trait Attributes: Copy {}
 
 macro_rules! attributes {
@@ -65,7 +65,7 @@ attributes! {
     struct ById { id: u32, next: u32, flags: u32 }
     /// Start of `struct bpf_map_info`.
     struct MapInfo { kind: u32, id: u32, key_size: u32, value_size: u32, max_entries: u32 }
-    /// Start of `struct bpf_prog_info`, up to the numbers of its maps.
+    /// Start of `struct bpf_prog_info`, up to the identifiers of its maps.
     struct ProgramInfo {
         kind: u32, id: u32, tag: [u8; 8], jited_len: u32, xlated_len: u32, jited: u64, xlated: u64, load_time: u64,
         uid: u32, maps_len: u32, maps: u64,
@@ -73,9 +73,10 @@ attributes! {
 }
 
 /// # Safety
-/// What `attributes` points to is valid for what `command` does with it, until the call returns.
+/// Pointers in `attributes` are valid for the accesses of `command`, until the call returns.
 unsafe fn call<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
-    // SAFETY: `attributes` is exclusively borrowed and as long as said; pointers in it are the caller's promise.
+    // SAFETY: `attributes` is exclusively borrowed and has the given size; its pointers are valid, as the
+    // caller promises.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     match i32::try_from(result) {
         Ok(result) if result >= 0 => Ok(result),
@@ -86,9 +87,9 @@ unsafe fn call<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::
 /// # Safety
 /// As for [`call`]; `command` returns a new descriptor.
 unsafe fn open<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: the caller's promise. The kernel makes all of them close-on-exec.
+    // SAFETY: as the caller promises. The kernel opens all of them close-on-exec.
     let fd = unsafe { call(command, attributes) }?;
-    // SAFETY: new, and nobody else knows it.
+    // SAFETY: a new descriptor without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -96,17 +97,17 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-/// A name for `bpftool`, which shows 15 bytes.
+/// The name shown by `bpftool`, at most 15 bytes.
 fn named() -> [u8; 16] {
     *b"linecard_xsk\0\0\0\0"
 }
 
-/// Sockets by receive queue (`BPF_MAP_TYPE_XSKMAP`).
+/// A map of sockets by receive queue (`BPF_MAP_TYPE_XSKMAP`).
 #[derive(Debug)]
 pub(super) struct Sockets(OwnedFd);
 
 impl Sockets {
-    /// A map for queues below `entries`.
+    /// Creates a map for queues below `entries`.
     pub(super) fn new(entries: u32) -> io::Result<Self> {
         let mut attributes = CreateMap {
             kind: MAP_TYPE_XSKMAP,
@@ -116,11 +117,12 @@ impl Sockets {
             name: named(),
             ..CreateMap::default()
         };
-        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
+        // SAFETY: the attributes of this command contain no address, so the kernel accesses only them; they
+        // outlive the call.
         unsafe { open(MAP_CREATE, &mut attributes) }.map(Self)
     }
 
-    /// The map that somebody pinned at `path`; `InvalidInput` when it is something else.
+    /// Opens the map that is pinned at `path`; `InvalidInput` if it is something else.
     pub(super) fn pinned(path: &Path) -> io::Result<Self> {
         let fd = get(path)?;
         match map_info(fd.as_fd()) {
@@ -129,12 +131,12 @@ impl Sockets {
         }
     }
 
-    /// How many queues it has places for.
+    /// Returns the number of queues that the map has room for.
     pub(super) fn entries(&self) -> io::Result<u32> {
         Ok(map_info(self.0.as_fd())?.max_entries)
     }
 
-    /// Sends the frames of `queue` to `socket`.
+    /// Redirects the frames of `queue` to `socket`.
     pub(super) fn set(&self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         let socket = number(socket);
         let (key, value) = (&raw const queue, &raw const socket);
@@ -144,32 +146,32 @@ impl Sockets {
             value: value as u64,
             ..Element::default()
         };
-        // SAFETY: key and value are four bytes each, as the map was made, and live across the call.
+        // SAFETY: key and value have four bytes each, as the map defines, and outlive the call.
         unsafe { call(MAP_UPDATE, &mut attributes) }.map(drop)
     }
 
-    /// Sends the frames of `queue` to the kernel's stack again.
+    /// Lets the frames of `queue` go to the kernel's stack again.
     pub(super) fn clear(&self, queue: u32) -> io::Result<()> {
         let key = &raw const queue;
         let mut attributes = Element { map: number(self.0.as_fd()), key: key as u64, ..Element::default() };
-        // SAFETY: the key is four bytes, as the map was made, and lives across the call.
+        // SAFETY: the key has four bytes, as the map defines, and outlives the call.
         unsafe { call(MAP_DELETE, &mut attributes) }.map(drop)
     }
 
-    /// Gives the map a name in a bpf file system.
+    /// Pins the map in a bpf file system.
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
         pin(self.0.as_fd(), path)
     }
 }
 
-/// An XDP program, loaded.
+/// A loaded XDP program.
 #[derive(Debug)]
 pub(super) struct Program(OwnedFd);
 
 impl Program {
-    /// Our own, over `sockets`.
+    /// Loads the driver's own program over `sockets`.
     pub(super) fn redirect(sockets: &Sockets) -> io::Result<Self> {
-        // A kernel before 5.18 does not know the flag.
+        // Kernels before 5.18 do not support the flag.
         Self::load(sockets, XDP_HAS_FRAGS).or_else(|_| Self::load(sockets, 0))
     }
 
@@ -185,17 +187,18 @@ impl Program {
             name: named(),
             ..LoadProgram::default()
         };
-        // SAFETY: instructions and licence live across the call, which only reads them.
+        // SAFETY: instructions and licence outlive the call, which only reads them.
         unsafe { open(PROG_LOAD, &mut attributes) }.map(Self)
     }
 
-    /// Gives the program a name in a bpf file system.
+    /// Pins the program in a bpf file system.
     #[cfg(test)]
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
         pin(self.0.as_fd(), path)
     }
 
-    /// One that somebody pinned at `path`, and its map of sockets; `InvalidInput` when it is no XDP program with one.
+    /// Opens the program that is pinned at `path`, and its map of sockets; `InvalidInput` if it is no XDP
+    /// program with one.
     pub(super) fn pinned(path: &Path) -> io::Result<(Self, Sockets)> {
         let fd = get(path)?;
         let mut maps = [0_u32; 16];
@@ -205,13 +208,14 @@ impl Program {
             ..ProgramInfo::default()
         };
         let refused = io::Error::from(io::ErrorKind::InvalidInput);
-        // SAFETY: `maps` has place for as many numbers as said and outlives the call.
+        // SAFETY: `maps` has room for `maps_len` identifiers and outlives the call.
         let Ok(info) = (unsafe { describe(fd.as_fd(), info) }) else { return Err(refused) };
         if info.kind != PROG_TYPE_XDP {
             return Err(refused);
         }
         for id in maps.into_iter().take(info.maps_len as usize) {
-            // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
+            // SAFETY: the attributes of this command contain no address, so the kernel accesses only them;
+            // they outlive the call.
             let map = unsafe { open(MAP_GET_FD_BY_ID, &mut ById { id, ..ById::default() }) }?;
             if map_info(map.as_fd())?.kind == MAP_TYPE_XSKMAP {
                 return Ok((Self(fd), Sockets(map)));
@@ -221,8 +225,8 @@ impl Program {
     }
 }
 
-/// A program on an interface, for as long as this is kept: the kernel takes it off when the last descriptor closes, so
-/// also after SIGKILL.
+/// A program attached to an interface. The kernel detaches it when the last descriptor is closed, so also
+/// after SIGKILL.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) link: OwnedFd,
@@ -230,7 +234,7 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    /// Puts `program` onto interface `index` of this thread's network namespace.
+    /// Attaches `program` to interface `index` of this thread's network namespace.
     pub(super) fn new(program: &Program, index: u32, mode: Mode) -> io::Result<Self> {
         let flags = match mode {
             Mode::Native => FLAG_NATIVE,
@@ -238,17 +242,20 @@ impl Attached {
         };
         let program = number(program.0.as_fd());
         let mut attributes = CreateLink { program, target: index, attach: ATTACH_XDP, flags };
-        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
+        // SAFETY: the attributes of this command contain no address, so the kernel accesses only them; they
+        // outlive the call.
         unsafe { open(LINK_CREATE, &mut attributes) }.map(|link| Self { link, mode })
     }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // A process that this one is just starting holds copies of all descriptors till it becomes another program; the
-        // interface must be free before that. Kernels before 5.9 do not know the command, and the close does it.
+        // A child process that this process is starting holds copies of all descriptors until it executes its
+        // program; the interface must be free before that. Kernels before 5.9 lack the command, and the close
+        // detaches the program.
         let mut attributes = DetachLink { link: number(self.link.as_fd()) };
-        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
+        // SAFETY: the attributes of this command contain no address, so the kernel accesses only them; they
+        // outlive the call.
         let _ = unsafe { call(LINK_DETACH, &mut attributes) };
     }
 }
@@ -256,21 +263,21 @@ impl Drop for Attached {
 fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     let mut attributes = Object { path: path.as_ptr() as u64, fd: number(object), flags: 0 };
-    // SAFETY: the path ends with a zero byte and lives across the call.
+    // SAFETY: the path ends with a zero byte and outlives the call.
     unsafe { call(OBJ_PIN, &mut attributes) }.map(drop)
 }
 
-/// What is pinned at `path`.
+/// Opens the object that is pinned at `path`.
 fn get(path: &Path) -> io::Result<OwnedFd> {
     let text = c_path(path)?;
     let mut attributes = Object { path: text.as_ptr() as u64, ..Object::default() };
-    // SAFETY: the path ends with a zero byte and lives across the call.
+    // SAFETY: the path ends with a zero byte and outlives the call.
     let got = unsafe { open(OBJ_GET, &mut attributes) };
-    // Of what is nothing pinned the kernel says that it is not permitted.
+    // For a path outside of a bpf file system, the kernel returns EPERM.
     got.map_err(|error| if lies_elsewhere(path) { io::ErrorKind::InvalidInput.into() } else { error })
 }
 
-/// Whether something is there, and not in a bpf file system.
+/// Returns whether `path` exists outside of a bpf file system.
 fn lies_elsewhere(path: &Path) -> bool {
     /// `BPF_FS_MAGIC` of `linux/magic.h`.
     const BPF: u32 = 0xcafe_4a11;
@@ -282,16 +289,17 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    // SAFETY: a map's description contains no address, so the kernel writes nothing but it.
+    // SAFETY: a map's description contains no address, so the kernel writes only the description.
     unsafe { describe(map, MapInfo::default()) }
 }
 
 /// # Safety
-/// Pointers in `info` are valid for what the kernel writes there.
+/// Pointers in `info` are valid for the data that the kernel writes there.
 unsafe fn describe<T: Attributes>(object: BorrowedFd<'_>, mut info: T) -> io::Result<T> {
     let mut attributes =
         Info { fd: number(object), len: size_of::<T>() as u32, info: (&raw mut info) as u64 };
-    // SAFETY: `info` is as long as said and lives across the call; what it points to is the caller's promise.
+    // SAFETY: `info` has the given size and outlives the call; its pointers are valid, as the caller
+    // promises.
     unsafe { call(OBJ_GET_INFO, &mut attributes) }?;
     Ok(info)
 }

@@ -1,4 +1,5 @@
-//! One queue of a started port: its socket, and what the kernel may still touch until that is closed.
+//! One queue of a started port: its socket, and the buffers that the kernel may access until the socket is
+//! closed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,33 +13,34 @@ use super::fill::Fill;
 use super::socket::{Drops, Socket, Which};
 use super::umem::{Tag, Umem};
 
-/// How long a queue may still belong to a socket that was closed: the kernel cleans up from a work queue.
+/// The time for which a queue may still belong to a closed socket: the kernel cleans up in a work queue.
 const RELEASE: Duration = Duration::from_secs(1);
-/// How long a device may go on writing into lent buffers after its socket was closed (zero-copy only).
+/// The time for which a device may still write into its buffers after the socket was closed (zero-copy only).
 const DEVICE_STOP: Duration = Duration::from_millis(200);
-/// Entries of rings that are there because the kernel wants them to be.
+/// The entries of rings that exist only because the kernel requires them.
 const IDLE: u32 = 64;
-/// `ENOTSUPP` of the kernel, which has no name outside: what a device says that cannot do zero-copy.
+/// The kernel's internal `ENOTSUPP`, returned by devices without zero-copy.
 const ENOTSUPP: i32 = 524;
 
-/// How the sockets of a port are to be.
+/// The options of a port's sockets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SocketOptions {
     pub(super) force_copy: bool,
-    /// Packets per call when busy polling; 0 for interrupts.
+    /// The packets per call when busy polling; 0 for interrupts.
     pub(super) busy_budget: u32,
-    /// Frames may be longer than a buffer.
+    /// Whether frames may be longer than a buffer.
     pub(super) chains: bool,
 }
 
 impl SocketOptions {
-    /// Whether a device may reach the memory itself, if it can.
+    /// Returns whether a device may access the memory directly, if it can.
     fn may_skip_copying(self, umem: &Umem) -> bool {
         !self.force_copy && umem.is_contiguous()
     }
 
-    /// How to bind, best first. Each way is asked for by name: left to choose, the kernel quietly copies where a device
-    /// could do without, if only for packets of one buffer. A kernel before 6.6 does not know packets of several.
+    /// Returns the flags for binding, best first. Each mode is requested explicitly: by default, the kernel
+    /// silently copies even on a device with zero-copy, if that supports only packets of one buffer. Kernels
+    /// before 6.6 do not support packets of several buffers.
     fn ways(self, umem: &Umem) -> impl Iterator<Item = u16> + use<> {
         const ZERO_COPY: u16 = libc::XDP_ZEROCOPY;
         const COPY: u16 = libc::XDP_COPY;
@@ -51,9 +53,9 @@ impl SocketOptions {
     }
 }
 
-/// A socket, bound to a queue.
+/// A socket that is bound to a queue.
 pub(super) struct Channel {
-    /// `None` while it is dropped.
+    /// `None` while the channel is dropped.
     socket: Option<Socket>,
     pub(super) umem: Arc<Umem>,
     pub(super) rx_tag: Tag,
@@ -62,9 +64,9 @@ pub(super) struct Channel {
     pub(super) zero_copy: bool,
     pub(super) multi_buffer: bool,
     pub(super) busy_poll: bool,
-    /// The queue is ours.
+    /// Whether the queue is bound to this socket.
     bound: bool,
-    /// Packets were published and the kernel has not sent them all; whoever polls the port asks again.
+    /// Whether published packets are not sent yet; the next poll of the port calls the kernel again.
     pub(super) owed: AtomicBool,
     sockets: Arc<Sockets>,
 }
@@ -76,7 +78,7 @@ pub(super) struct Opened {
     pub(super) channel: Arc<Channel>,
 }
 
-/// What went wrong with a socket, and at which step.
+/// The step at which a socket failed, and the error.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Register(io::Error),
@@ -85,8 +87,8 @@ pub(super) enum Refusal {
 }
 
 impl Channel {
-    /// Binds `socket` to `queue` of interface `index`; `rx` and `tx` are ring sizes of the directions that are wanted.
-    /// Frames arrive from here on.
+    /// Binds `socket` to `queue` of interface `index`. `rx` and `tx` are the ring sizes of the requested
+    /// directions. Frames arrive from here on.
     pub(super) fn open(
         socket: Socket,
         (index, queue): (u32, u32),
@@ -117,7 +119,7 @@ impl Channel {
         let mut members = umem.members();
         members.retain(|member| member.strong_count() > 0);
         if let Err(refusal) = channel.join(&members, (index, queue), options) {
-            // The mappings, which hold the socket, go before it.
+            // The mappings, which keep the socket open, are dropped before it.
             drop((rx, rings.tx));
             return Err(refusal);
         }
@@ -130,7 +132,7 @@ impl Channel {
         Ok(Opened { rx, tx: rings.tx, channel })
     }
 
-    /// Binds, with the memory of a socket that has it, else registered anew.
+    /// Binds the socket, with the memory of a socket that has registered it, or with a new registration.
     fn join(
         &mut self,
         members: &[Weak<Self>],
@@ -144,7 +146,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Lets frames of the queue come to this socket.
+    /// Redirects the frames of the queue to this socket.
     pub(super) fn connect(&self) -> io::Result<()> {
         match self.fd() {
             Some(fd) => self.sockets.set(self.queue, fd),
@@ -156,13 +158,13 @@ impl Channel {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    /// Has the kernel send what is in the tx ring.
+    /// Makes the kernel send the packets in the tx ring.
     pub(super) fn send(&self) -> io::Result<()> {
         self.socket.as_ref().map_or(Ok(()), Socket::send)
     }
 
-    /// Has a device look at the tx ring that busy polling leaves alone: the kernel then drives nothing but the queue's
-    /// receive side, and some devices (virtio-net) send elsewhere. False where there is no such device.
+    /// Wakes a device for the tx ring. With busy polling, the kernel drives only the receive side of the
+    /// queue, and some devices (virtio-net) send elsewhere. Returns false if the device needs no such call.
     #[cold]
     pub(super) fn wake(&self) -> bool {
         let Some(socket) = self.socket.as_ref().filter(|_| self.zero_copy && self.busy_poll) else {
@@ -172,19 +174,19 @@ impl Channel {
         true
     }
 
-    /// Has the kernel fetch buffers, and packets.
+    /// Makes the kernel fetch buffers and packets.
     pub(super) fn receive(&self) {
         if let Some(socket) = &self.socket {
             socket.receive();
         }
     }
 
-    /// What the kernel dropped here.
+    /// Returns the kernel's drop counters for this socket.
     pub(super) fn drops(&self) -> Drops {
         self.socket.as_ref().map_or(Drops::default(), Socket::drops)
     }
 
-    /// One more call for packets that an earlier one left, from whichever thread polls.
+    /// Calls the kernel again for packets that an earlier call left, from any polling thread.
     #[inline(always)]
     pub(super) fn settle(&self) {
         if self.owed.load(Ordering::Relaxed) {
@@ -199,15 +201,17 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        // The queues, with their mappings, are gone: they hold the channel. A map that outlives us must not name a
-        // socket that somebody else may still hold open, and goes on naming the one whose queue we did not get.
+        // The queues and their mappings hold the channel, so they no longer exist. A map that outlives this
+        // channel must not name a socket that another process may hold open. If our bind failed, its entry
+        // belongs to another socket and stays.
         if self.bound {
             let _ = self.sockets.clear(self.queue);
         }
-        // On return the kernel receives nothing any more into what we lent (`xsk_release` waits for that).
+        // On return the kernel no longer receives into our buffers (`xsk_release` waits for that).
         drop(self.socket.take());
         if self.zero_copy {
-            // A device that reaches the memory itself is told to stop from a work queue, and no call says when it has.
+            // A device with direct access is stopped from a work queue, and no call reports when it has
+            // stopped.
             std::thread::sleep(DEVICE_STOP);
         }
         self.umem.recover(self.rx_tag);
@@ -215,7 +219,7 @@ impl Drop for Channel {
     }
 }
 
-/// The rings of one socket, mapped.
+/// The mapped rings of one socket.
 struct Rings {
     rx: Option<(Ring<2>, Ring<1>)>,
     tx: Option<(Ring<2>, Ring<1>)>,
@@ -223,7 +227,7 @@ struct Rings {
 
 impl Rings {
     fn make(socket: &Socket, rx: Option<u32>, tx: Option<u32>) -> io::Result<Self> {
-        // Each socket with a queue of its own has both, whether used or not.
+        // Every socket with its own queue needs both rings, used or not.
         socket.make_ring(Which::Fill, rx.unwrap_or(IDLE))?;
         socket.make_ring(Which::Done, tx.unwrap_or(IDLE))?;
         for (which, size) in [(Which::Rx, rx), (Which::Tx, tx)] {
@@ -239,7 +243,8 @@ impl Rings {
     }
 }
 
-/// Binds, with the memory of a socket that has it, else registered anew; whether packets may span buffers.
+/// Binds with the memory of a socket that has registered it, or with a new registration. Returns whether
+/// packets may span buffers.
 fn bind(
     socket: &Socket,
     members: &[Weak<Channel>],
@@ -251,19 +256,19 @@ fn bind(
         let fd = first.fd();
         match retried(|| socket.bind(place.0, place.1, libc::XDP_SHARED_UMEM, fd)) {
             Ok(()) => return Ok(first.multi_buffer),
-            // Another device, which cannot do what the first can: registered a second time.
+            // Another device lacks the abilities of the first: register a second time.
             Err(error) if is_unsupported(&error) => {}
             Err(error) => return Err(Refusal::Bind(error)),
         }
     }
-    // SAFETY: the umem, which the channel keeps until its socket is closed, keeps the pool; the kernel writes only into
-    // buffers that were lent to it.
+    // SAFETY: the umem, which the channel keeps until its socket is closed, keeps the pool; the kernel writes
+    // only into buffers that were passed to it.
     unsafe { socket.register(umem.registration()) }.map_err(Refusal::Register)?;
     let mut refused = None;
     for flags in options.ways(umem) {
         match retried(|| socket.bind(place.0, place.1, libc::XDP_USE_NEED_WAKEUP | flags, None)) {
             Ok(()) => return Ok(flags & libc::XDP_USE_SG != 0),
-            // Somebody else's queue, whichever way.
+            // The queue belongs to another socket in every mode.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(Refusal::Bind(error)),
             Err(error) => refused = Some(error),
         }
@@ -275,7 +280,7 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | ENOTSUPP))
 }
 
-/// Tries for as long as the queue may still belong to a socket that is closed already.
+/// Retries while the queue may still belong to a closed socket.
 fn retried(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let start = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! The control side of a started port: what the interface says, and what was counted, by us and by the kernel.
+//! The control interface of a started port: the state of the interface, and the counters of the driver and
+//! the kernel.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,14 +17,14 @@ use linecard_pmd::stats::{PortCounters, add_to};
 
 pub(super) type Counters = PortCounters<RxLoss, TxLoss>;
 
-/// Keeps no socket open: a port that was stopped is gone although somebody still asks it.
+/// The control state. It keeps no socket open, so that it can outlive a stopped port.
 pub(super) struct Control {
     local: LocalControl<RxLoss, TxLoss>,
     interface: Arc<Interface>,
     channels: Vec<Weak<Channel>>,
     /// The kernel's counters at the last reset, by queue.
     baseline: Mutex<Vec<Drops>>,
-    /// `None` without the right to change it, and when the port has stopped.
+    /// `None` without the permission for it, and after the port has stopped.
     promiscuous: Mutex<Option<Promiscuous>>,
     is_promiscuous: AtomicBool,
 }
@@ -43,18 +44,18 @@ impl Control {
             promiscuous: Mutex::new(promiscuous),
             is_promiscuous: AtomicBool::new(false),
         };
-        // As other software ports: every frame, until somebody says otherwise.
+        // Like other software ports: all frames are received unless configured otherwise.
         control.set_promiscuous(true);
         control
     }
 
-    /// The port has stopped: the interface is as it was, whoever still asks here.
+    /// Restores the interface when the port stops, even if this value is still in use.
     pub(super) fn end(&self) {
         self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.is_promiscuous.store(false, Ordering::Relaxed);
     }
 
-    /// What the kernel dropped since the last reset, by queue.
+    /// Returns the kernel's drops since the last reset, by queue.
     fn drops(&self) -> Vec<Drops> {
         let baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
         self.raw().iter().zip(&*baseline).map(|(now, then)| now.since(then)).collect()
@@ -67,7 +68,7 @@ impl Control {
     }
 }
 
-/// DPDK's total: no room in the ring, or no buffer.
+/// Returns DPDK's total: no room in the ring, or no buffer.
 fn missed(drops: &Drops) -> u64 {
     drops.rx_dropped + drops.rx_ring_full
 }
@@ -93,7 +94,7 @@ impl PortControl for Control {
         self.is_promiscuous.load(Ordering::Relaxed)
     }
 
-    /// Without promiscuous mode the interface passes the groups that somebody joined.
+    /// Without promiscuous mode, the interface accepts the groups that were joined.
     fn allmulticast(&self) -> bool {
         self.promiscuous()
     }

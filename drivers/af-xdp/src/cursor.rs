@@ -1,12 +1,14 @@
-//! The four rings of an XDP socket, from our side: `reserve · write · publish` where we produce, `peek · read · release`
-//! where we consume. The only place of this driver that makes handles out of raw pointers.
+//! The four rings of an XDP socket, from the application's side: `reserve · write · publish` on rings that it
+//! produces, `peek · read · release` on rings that it consumes. The only module of this driver that makes
+//! handles from raw pointers.
 //!
 //! ```text
 //!   fill, tx     we produce:  entries ──► producer (ours) ········ consumer (the kernel's)
 //!   rx, done     we consume:  entries ◄── producer (the kernel's)  consumer (ours)
 //! ```
-//! Both indices run freely through 32 bits (`linux/if_xdp.h`, `struct xdp_ring_offset`). Each half keeps its own index
-//! and the last it saw of the kernel's, so that a burst costs at most one load and one store of shared indices.
+//! Both indices run freely through 32 bits (`linux/if_xdp.h`, `struct xdp_ring_offset`). Each half keeps its
+//! own index and the last known value of the kernel's, so that a burst costs at most one load and one store
+//! of shared indices.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -15,20 +17,20 @@ use std::sync::atomic::Ordering;
 use linecard_eal::shared::{Shared, SharedBytes, SharedSlice};
 use memmap2::MmapRaw;
 
-/// Entries ready for a consumer. Never more than the ring has, whatever the other side wrote.
+/// Returns the entries ready for a consumer; never more than the ring has, whatever the other side wrote.
 #[must_use]
 pub(super) const fn ready(producer: u32, consumer: u32, size: u32) -> u32 {
     let count = producer.wrapping_sub(consumer);
     if count > size { size } else { count }
 }
 
-/// Entries a producer may write.
+/// Returns the entries that a producer may write.
 #[must_use]
 pub(super) const fn free(producer: u32, consumer: u32, size: u32) -> u32 {
     size - ready(producer, consumer, size)
 }
 
-/// Where the kernel put the parts of one ring, in bytes from the start of its mapping.
+/// The offsets of the parts of one ring, in bytes from the start of its mapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Offsets {
     pub(super) producer: usize,
@@ -38,13 +40,13 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    /// Bytes to map for `size` entries of `words` words.
+    /// Returns the bytes to map for `size` entries of `words` words.
     pub(super) const fn bytes(&self, size: u32, words: usize) -> usize {
         self.entries + size as usize * words * 8
     }
 }
 
-/// A ring's memory, unmapped when the last half that uses it is gone.
+/// A ring's memory, unmapped when the last half that uses it is dropped.
 pub(super) enum RingMapping {
     /// A mapping of the socket.
     Map(MmapRaw),
@@ -63,7 +65,7 @@ impl RingMapping {
     }
 }
 
-/// One ring: its cells, and what keeps them mapped.
+/// The cells of one ring, and the mapping that they need.
 pub(super) struct Ring<const WORDS: usize> {
     producer: Shared<u32>,
     consumer: Shared<u32>,
@@ -74,11 +76,11 @@ pub(super) struct Ring<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Ring<WORDS> {
-    /// The ring of `size` entries (a power of two) at `offsets`; `None` when they are not inside the memory.
+    /// Returns the ring of `size` entries (a power of two) at `offsets`; `None` if they exceed the memory.
     pub(super) fn new(memory: Arc<RingMapping>, offsets: Offsets, size: u32) -> Option<Self> {
         let (start, len) = memory.bytes();
-        // SAFETY: the mapping is readable and writable for `len` bytes, only reached through these cells, and kept by
-        // `_memory` as long as they are.
+        // SAFETY: the mapping is readable and writable for `len` bytes, only accessed through these cells,
+        // and kept by `_memory` as long as they exist.
         let bytes = unsafe { SharedBytes::new(NonNull::new(start)?, len) };
         size.is_power_of_two().then_some(())?;
         Some(Self {
@@ -91,7 +93,8 @@ impl<const WORDS: usize> Ring<WORDS> {
         })
     }
 
-    /// Whether the kernel sleeps until it is called. A stale answer costs one poll: it is asked again at the next.
+    /// Returns whether the kernel sleeps until it is called. A stale answer costs one poll, since each poll
+    /// checks again.
     #[inline(always)]
     fn needs_wakeup(&self) -> bool {
         self.flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
@@ -106,20 +109,20 @@ impl<const WORDS: usize> Ring<WORDS> {
 /// The half that writes entries: fill and tx.
 pub(super) struct Producer<const WORDS: usize> {
     ring: Ring<WORDS>,
-    /// Where the next entry goes; what was published last.
+    /// The index of the next entry, as last published.
     next: u32,
-    /// The kernel's index, as last seen.
+    /// The last known index of the kernel.
     seen: u32,
 }
 
 impl<const WORDS: usize> Producer<WORDS> {
-    /// Goes on where the ring stands.
+    /// Continues at the ring's present index.
     pub(super) fn new(ring: Ring<WORDS>) -> Self {
         let (next, seen) = (ring.producer.load(Ordering::Relaxed), ring.consumer.load(Ordering::Acquire));
         Self { ring, next, seen }
     }
 
-    /// Room for at least `want` entries, or for as many as there is.
+    /// Returns room for at least `want` entries, or for as many as there are.
     #[inline(always)]
     pub(super) fn reserve(&mut self, want: u32) -> Slots<'_, WORDS> {
         if free(self.next, self.seen, self.ring.size) < want {
@@ -131,7 +134,7 @@ impl<const WORDS: usize> Producer<WORDS> {
         Slots { at: self.next, end: self.next.wrapping_add(room), producer: self }
     }
 
-    /// Entries the kernel has not taken yet.
+    /// Returns the number of entries that the kernel has not taken yet.
     #[inline(always)]
     pub(super) fn pending(&mut self) -> u32 {
         self.seen = self.ring.consumer.load(Ordering::Acquire);
@@ -145,7 +148,7 @@ impl<const WORDS: usize> Producer<WORDS> {
     }
 }
 
-/// Places to write, shown to the kernel by [`publish`](Self::publish) all at once.
+/// Free entries, which [`publish`](Self::publish) passes to the kernel all at once.
 #[must_use = "what is not published is not sent"]
 pub(super) struct Slots<'a, const WORDS: usize> {
     producer: &'a mut Producer<WORDS>,
@@ -154,13 +157,13 @@ pub(super) struct Slots<'a, const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Slots<'_, WORDS> {
-    /// Places that are left.
+    /// Returns the number of entries left.
     #[inline(always)]
     pub(super) fn room(&self) -> u32 {
         self.end.wrapping_sub(self.at)
     }
 
-    /// Writes the next entry; false when there is no place left.
+    /// Writes the next entry; false if none is left.
     #[inline(always)]
     pub(super) fn write(&mut self, entry: [u64; WORDS]) -> bool {
         if self.at == self.end {
@@ -175,13 +178,14 @@ impl<const WORDS: usize> Slots<'_, WORDS> {
         true
     }
 
-    /// Hands over what was written; returns how many entries.
+    /// Publishes the written entries; returns their number.
     #[inline(always)]
     pub(super) fn publish(self) -> u32 {
         let count = self.at.wrapping_sub(self.producer.next);
         if count > 0 {
             self.producer.next = self.at;
-            // X2, pairs with the kernel's acquire of our producer index (`__xskq_cons_peek`): the entries are written.
+            // X2, pairs with the kernel's acquire of our producer index (`__xskq_cons_peek`): the entries are
+            // written.
             self.producer.ring.producer.store(self.at, Ordering::Release);
         }
         count
@@ -196,33 +200,33 @@ pub(super) struct Consumer<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Consumer<WORDS> {
-    /// Goes on where the ring stands.
+    /// Continues at the ring's present index.
     pub(super) fn new(ring: Ring<WORDS>) -> Self {
         let (next, seen) = (ring.consumer.load(Ordering::Relaxed), ring.producer.load(Ordering::Acquire));
         Self { ring, next, seen }
     }
 
-    /// Up to `want` entries, to be read.
+    /// Returns up to `want` entries for reading.
     #[inline(always)]
     pub(super) fn peek(&mut self, want: u32) -> Entries<'_, WORDS> {
         let mut count = ready(self.seen, self.next, self.ring.size);
         if count < want {
-            // X3, pairs with the kernel's release of its producer index (`__xskq_prod_submit`): entries, and the
-            // packets they stand for, are written.
+            // X3, pairs with the kernel's release of its producer index (`__xskq_prod_submit`): the entries,
+            // and the packets that they describe, are written.
             self.seen = self.ring.producer.load(Ordering::Acquire);
             count = ready(self.seen, self.next, self.ring.size);
         }
         Entries { at: self.next, end: self.next.wrapping_add(count.min(want)), consumer: self }
     }
 
-    /// Whether there is nothing to read.
+    /// Returns whether there is nothing to read.
     pub(super) fn is_empty(&mut self) -> bool {
         let entries = self.peek(1);
         entries.at == entries.end
     }
 }
 
-/// Entries to read, given back by [`release`](Self::release) all at once.
+/// Entries to read, which [`release`](Self::release) returns to the kernel all at once.
 #[must_use = "what is not released is seen again"]
 pub(super) struct Entries<'a, const WORDS: usize> {
     consumer: &'a mut Consumer<WORDS>,
@@ -231,13 +235,13 @@ pub(super) struct Entries<'a, const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Entries<'_, WORDS> {
-    /// Entries that are left.
+    /// Returns the number of entries left.
     #[cfg(test)]
     pub(super) fn len(&self) -> u32 {
         self.end.wrapping_sub(self.at)
     }
 
-    /// The next entry, read once.
+    /// Reads the next entry, once.
     #[inline(always)]
     pub(super) fn read(&mut self) -> Option<[u64; WORDS]> {
         if self.at == self.end {
@@ -251,7 +255,7 @@ impl<const WORDS: usize> Entries<'_, WORDS> {
         Some(entry)
     }
 
-    /// Gives back what was read.
+    /// Returns the entries that were read to the kernel.
     #[inline(always)]
     pub(super) fn release(self) {
         if self.at != self.consumer.next {

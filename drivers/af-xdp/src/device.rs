@@ -1,4 +1,4 @@
-//! From an interface to a started port, and back.
+//! The device, from an interface to a started port and back.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -22,13 +22,13 @@ use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Port, Running, RxQueue, TxQueue};
 
-/// An Ethernet header and a VLAN tag: what a frame has beside the MTU.
+/// The bytes of an Ethernet header and of a VLAN tag, which a frame has besides the MTU.
 const ETHERNET: usize = 14;
 const TAG: usize = 4;
-/// Largest MTU offered; an interface may take less.
+/// The largest MTU offered; an interface may support less.
 const MAX_MTU: u32 = 9600;
 
-/// Pools whose memory several ports share (`shared_umem=1`).
+/// The pools whose memory is shared by several ports (`shared_umem=1`).
 pub(super) type SharedUmems = Mutex<Vec<(usize, Weak<Umem>)>>;
 
 /// An opened interface.
@@ -38,17 +38,17 @@ pub(super) struct AfXdp {
     namespace: Namespace,
     interface: Arc<Interface>,
     redirect: Redirect,
-    /// Index of the interface that the program is on.
+    /// The index of the interface that the program is attached to.
     index: u32,
     mac: [u8; 6],
     mtu_limit: u32,
-    /// Sockets that were passed, each for one start.
+    /// Passed sockets, each for one start.
     passed: Vec<Socket>,
     shared: &'static SharedUmems,
 }
 
 impl AfXdp {
-    /// Finds the interface and puts the program onto it; frames still go to the kernel.
+    /// Finds the interface and attaches the program; frames still go to the kernel.
     pub(super) fn open(
         name: &str,
         options: Options,
@@ -58,7 +58,7 @@ impl AfXdp {
         let interface = Interface::find_framed(name, &namespace, &options.iface)?;
         let info = interface.info()?;
         check_queues(name, &options, &info)?;
-        // Without the right to open sockets nothing is left to be done; better known before the interface is touched.
+        // Without the permission to open sockets, fail before the interface is changed.
         if options.passed.is_empty() {
             let context = Context { port: name, iface: &options.iface };
             namespace.enter(name, Socket::open)?.map_err(|error| context.open(error))?;
@@ -90,7 +90,7 @@ impl AfXdp {
         Context { port: &self.name, iface: &self.options.iface }
     }
 
-    /// The pool's memory, shared with other ports where that was asked for.
+    /// Returns the umem of the pool, shared with other ports if requested.
     fn umem(&self, pool: &Pool) -> Result<Arc<Umem>, Error> {
         if !self.options.shared_umem {
             return Umem::new(&self.name, pool).map(Arc::new);
@@ -107,7 +107,7 @@ impl AfXdp {
         Ok(umem)
     }
 
-    /// Sockets on all queues that the configuration asks for.
+    /// Opens sockets on all queues of the configuration.
     fn channels(
         &mut self,
         config: &PortConfig,
@@ -142,7 +142,7 @@ impl AfXdp {
         self.namespace.enter(&self.name, || all.map(open).collect())?
     }
 
-    /// Makes the interface take frames of the MTU that was asked for; what it was before where it had to be changed.
+    /// Raises the interface's MTU to the requested one, if needed. Returns the earlier MTU if it was changed.
     fn widen(&self, config: &PortConfig, info: &InterfaceInfo) -> Result<Option<u32>, Error> {
         if info.mtu >= u32::from(config.mtu) {
             return Ok(None);
@@ -151,7 +151,7 @@ impl AfXdp {
         Ok(Some(info.mtu))
     }
 
-    /// Goes to the interface that has the name by now, where the one before was removed.
+    /// Switches to the present interface of that name, if the earlier one was removed.
     fn follow(&mut self) -> Result<InterfaceInfo, Error> {
         let info = self.interface.again()?;
         if info.index != self.index {
@@ -164,7 +164,8 @@ impl AfXdp {
         Ok(info)
     }
 
-    /// Tells about receive queues of the interface that no socket of ours is on: frames on them go to the kernel.
+    /// Warns about receive queues of the interface without a socket of this port: their frames go to the
+    /// kernel.
     fn warn_of_others(&self, config: &PortConfig, info: &InterfaceInfo) {
         let ours = u32::from(config.rx_queues);
         let asked = self.namespace.run(|| channels::receive(&info.name)).ok().flatten();
@@ -178,7 +179,7 @@ impl AfXdp {
         );
     }
 
-    /// Everything of a start that can fail, undone when it does.
+    /// Performs all steps of a start that can fail, and undoes them on failure.
     fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<StartedQueues, Error> {
         let info = self.follow()?;
         let umem = self.umem(pool)?;
@@ -187,7 +188,8 @@ impl AfXdp {
         let mut longest = widest as usize + ETHERNET + TAG;
         let opened = self.channels(config, &umem, longest > one)?;
         if info.is_loopback() && opened.iter().any(|opened| !opened.channel.multi_buffer) {
-            // Nobody sends frames of its 64 KiB there but a local stack; DPDK starts, and those frames are lost.
+            // Only a local stack sends frames of the loopback's 64 KiB. As with DPDK, the port starts, and
+            // those frames are lost.
             longest = one;
         }
         if longest > one && opened.iter().any(|opened| !opened.channel.multi_buffer) {
@@ -205,7 +207,7 @@ impl AfXdp {
         Ok(StartedQueues { before, ..parts })
     }
 
-    /// Queues over sockets, receive queues with buffers lent.
+    /// Creates queues over the sockets; the receive queues provide buffers.
     fn queues(&self, config: &PortConfig, opened: Vec<Opened>, longest: usize) -> StartedQueues {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
         let channels: Vec<_> = opened.iter().map(|opened| opened.channel.clone()).collect();
@@ -227,7 +229,7 @@ impl AfXdp {
         StartedQueues { rx, tx, counters, paths, channels, before: None }
     }
 
-    /// Lets frames come.
+    /// Redirects frames to the sockets.
     fn connect(&self, channels: &[Arc<Channel>]) -> Result<(), Error> {
         channels.iter().try_for_each(|channel| {
             channel.connect().map_err(|error| {
@@ -245,7 +247,7 @@ impl AfXdp {
         }
     }
 
-    /// The data path, for people.
+    /// Returns the readable name of the data path.
     fn path(&self, channel: &Channel) -> &'static str {
         match (channel.zero_copy, self.redirect.attached_mode()) {
             (true, Some(Mode::Native)) => "zero-copy native",
@@ -258,18 +260,18 @@ impl AfXdp {
     }
 }
 
-/// What a start made.
+/// The result of a start.
 struct StartedQueues {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     counters: Counters,
     paths: String,
     channels: Vec<Arc<Channel>>,
-    /// The interface's MTU, where it was changed.
+    /// The interface's earlier MTU, if it was changed.
     before: Option<u32>,
 }
 
-/// The program on the interface, and its map.
+/// Attaches the program to the interface, or opens its map.
 fn redirect(
     name: &str,
     namespace: &Namespace,
@@ -279,7 +281,7 @@ fn redirect(
     Redirect::by(name, namespace, interface, options.start_queue + options.queue_count, &options.way)
 }
 
-/// Whether the interface has the queues that were asked for, as far as it says.
+/// Checks that the interface has the requested queues, as far as it reports them.
 fn check_queues(name: &str, options: &Options, info: &InterfaceInfo) -> Result<(), Error> {
     let has = info.queues.0.max(info.queues.1);
     let (start, count) = (options.start_queue, options.queue_count);
@@ -334,7 +336,7 @@ impl Device for AfXdp {
     }
 }
 
-/// What else the kernel does for these queues.
+/// Describes further features that the kernel uses for these queues.
 fn extras(channel: &Channel) -> String {
     let words = [(channel.multi_buffer, ", multi-buffer"), (channel.busy_poll, ", busy poll")];
     words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect()

@@ -1,4 +1,4 @@
-//! The fill ring of a receive queue: buffers of the pool, lent to the kernel that puts frames into them.
+//! The fill ring of a receive queue: provides buffers of the pool for the kernel to write frames into.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -9,26 +9,26 @@ use linecard_mempool::{Meta, Pool};
 use super::cursor::{Producer, Ring};
 use super::umem::{Tag, Umem};
 
-/// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
+/// The buffers taken from the pool at a time, and the free entries at which a ring is refilled.
 const REFILL: usize = 32;
 
-/// Buffers of one receive queue that are with the kernel.
+/// The buffers of one receive queue that the kernel holds.
 pub(super) struct Fill {
     ring: Producer<1>,
     pool: Pool,
     umem: Arc<Umem>,
     tag: Tag,
-    /// Buffers that may be lent at most, and are.
+    /// The maximum number of buffers with the kernel, and the present one.
     depth: u32,
     lent: u32,
     batch: usize,
-    /// Only buffers that lie in one page: a device reaches the memory itself.
+    /// Whether to use only buffers within one page, because a device accesses the memory directly.
     whole: bool,
 }
 
 impl Fill {
-    /// A full ring of `depth` entries. Devices that reach the memory themselves look into it when the socket is bound,
-    /// and not all look again before they are called: it is to be full by then.
+    /// Creates a full ring of `depth` entries. Devices with direct access read it when the socket is bound,
+    /// and not all read it again before they are called. It must therefore be full by then.
     pub(super) fn new(ring: Ring<1>, depth: u32, umem: &Arc<Umem>, tag: Tag, whole: bool) -> Self {
         let mut fill = Self {
             ring: Producer::new(ring),
@@ -44,7 +44,7 @@ impl Fill {
         fill
     }
 
-    /// Whether from now on a device reaches the memory itself.
+    /// Sets whether a device accesses the memory directly from now on.
     pub(super) fn set_whole(&mut self, whole: bool) {
         self.whole = whole;
     }
@@ -55,13 +55,13 @@ impl Fill {
         self.ring.needs_wakeup()
     }
 
-    /// Notes that the kernel gave one back.
+    /// Records that the kernel returned a buffer.
     #[inline(always)]
     pub(super) fn came_back(&mut self) {
         self.lent -= 1;
     }
 
-    /// Lends buffers while there is room for a batch; false when the pool had too few.
+    /// Adds buffers while there is room for a batch; false if the pool had too few.
     #[inline(always)]
     pub(super) fn refill(&mut self) -> bool {
         let mut want = self.batch;
@@ -72,7 +72,7 @@ impl Fill {
                 self.lent += want as u32;
                 self.lend(&fresh[..want]);
             } else if want > 1 {
-                // A nearly empty pool still gives what it has.
+                // A nearly empty pool still provides its remaining buffers.
                 want /= 2;
             } else {
                 return false;
@@ -88,9 +88,9 @@ impl Fill {
         }
         let mut slots = self.ring.reserve(fresh.len() as u32);
         for packet in fresh {
-            // SAFETY: the pool filled every place.
+            // SAFETY: the pool filled every element.
             let packet = unsafe { packet.assume_init() };
-            // `lent <= depth`, so there is a place for each.
+            // `lent <= depth`, so there is an entry for each.
             if let Some(start) = self.umem.lend(self.tag, packet) {
                 slots.write([start]);
             }
@@ -98,13 +98,13 @@ impl Fill {
         slots.publish();
     }
 
-    /// For devices that reach the memory themselves. A buffer that crosses pages is lent to nobody and comes home with
-    /// the others when the queue ends; there is at most one for each hugepage of the pool.
+    /// For devices with direct access. A buffer that crosses pages is withheld, and returns to the pool with
+    /// the others when the queue ends. There is at most one for each hugepage of the pool.
     #[inline(never)]
     fn lend_whole(&mut self, fresh: &[MaybeUninit<NonNull<Meta>>]) {
         let mut slots = self.ring.reserve(fresh.len() as u32);
         for packet in fresh {
-            // SAFETY: the pool filled every place.
+            // SAFETY: the pool filled every element.
             let packet = unsafe { packet.assume_init() };
             let Some(start) = self.umem.lend(self.tag, packet) else { continue };
             if self.umem.is_whole(packet) {

@@ -1,21 +1,22 @@
-//! Our XDP program, as instructions (`linux/bpf.h`, kernel `Documentation/bpf/standardization/instruction-set.rst`).
+//! The driver's own XDP program, as instructions (`linux/bpf.h`, kernel
+//! `Documentation/bpf/standardization/instruction-set.rst`).
 //!
 //! ```c
 //! return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 //! ```
-//! A frame of a queue that has a socket goes there, every other one to the kernel's stack. The lowest bits of the last
-//! argument are what is returned for an empty slot since Linux 5.3.
+//! Frames of a queue with a socket go to the socket, all others to the kernel's stack. Since Linux 5.3, the
+//! lowest bits of the last argument are the return value for an empty slot.
 
 use std::os::fd::RawFd;
 
-/// The licence the kernel is told, this project's; no helper that we call asks for the GPL.
+/// The licence that the kernel is given, this project's; no helper that the program calls requires the GPL.
 pub(super) const LICENCE: &std::ffi::CStr = c"MIT OR Apache-2.0";
 
 /// Offset of `rx_queue_index` in `struct xdp_md`.
 const RX_QUEUE_INDEX: i16 = 16;
 const HELPER_REDIRECT_MAP: i32 = 51;
 const XDP_PASS: i32 = 2;
-/// `BPF_PSEUDO_MAP_FD`: the number in a wide load is a map's descriptor.
+/// `BPF_PSEUDO_MAP_FD`: the value of a wide load is the descriptor of a map.
 const MAP_FD: u8 = 1;
 
 /// `BPF_LDX | BPF_MEM | BPF_W`.
@@ -32,12 +33,12 @@ const EXIT: u8 = 0x95;
 /// One instruction: opcode, destination and source register, offset, immediate.
 const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
     let (offset, value) = (offset.to_ne_bytes(), value.to_ne_bytes());
-    // The registers are bit fields, so their order follows the machine's.
+    // The registers are bit fields, so their order depends on the byte order.
     let registers = if cfg!(target_endian = "little") { from << 4 | to } else { to << 4 | from };
     u64::from_ne_bytes([code, registers, offset[0], offset[1], value[0], value[1], value[2], value[3]])
 }
 
-/// The program over the map behind `sockets`.
+/// Returns the program over the map `sockets`.
 pub(super) const fn redirect(sockets: RawFd) -> [u64; 6] {
     [
         instruction(LOAD_WORD, 2, 1, RX_QUEUE_INDEX, 0),

@@ -1,4 +1,4 @@
-//! How frames find our sockets: a program on the interface, ours or somebody's, and its map.
+//! The XDP program on an interface, ours or another one, and its map of sockets.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,10 +9,12 @@ use super::refusal::Context;
 use linecard_netdev::{Interface, Namespace};
 use linecard_pmd::error::Error;
 
-/// A map of sockets that an XDP program on an interface asks, for hosts that do it for somebody without privileges.
+/// An XDP program on an interface and its map of sockets, for a privileged process that sets them up for an
+/// unprivileged one.
 ///
-/// The program goes when this is dropped or the process ends, however it does. With the map pinned and an XDP socket
-/// passed along, `net_af_xdp0,iface=…,map=PATH,fd=N` needs no rights but to open the map.
+/// The kernel detaches the program when this is dropped or the process ends in any way. With the map pinned
+/// and an XDP socket passed along, `net_af_xdp0,iface=…,map=PATH,fd=N` needs no rights except to open the
+/// map.
 ///
 /// ```no_run
 /// use linecard_net_af_xdp::Redirect;
@@ -31,10 +33,11 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Puts our program onto `interface`, for queues below `queues`, in the driver if that can, else in the stack.
+    /// Attaches the driver's own program to `interface`, for queues below `queues`: in the interface's driver
+    /// if possible, else in the network stack.
     ///
     /// # Errors
-    /// No permission, another program is there, or the interface takes none.
+    /// A missing permission, another program on the interface, or an interface without XDP.
     pub fn attach(
         port: &str,
         namespace: &Namespace,
@@ -73,10 +76,10 @@ impl Redirect {
         Ok(Self { sockets: Arc::new(sockets), attached: Some(attached) })
     }
 
-    /// Gives the map a name in a bpf file system, which outlives this process: whoever pins removes the file.
+    /// Pins the map in a bpf file system. The file outlives this process and is removed by whoever pinned it.
     ///
     /// # Errors
-    /// There is something of that name, or no bpf file system.
+    /// The name exists already, or there is no bpf file system.
     pub fn pin(&self, port: &str, path: &Path) -> Result<(), Error> {
         self.sockets.pin(path).map_err(|error| Error::System {
             port: port.into(),
@@ -86,25 +89,25 @@ impl Redirect {
         })
     }
 
-    /// Where the program runs, for people: `native`, `generic`, or `pinned map`.
+    /// Returns the readable mode of the program: `native`, `generic`, or `pinned map`.
     #[must_use]
     pub fn mode(&self) -> &'static str {
         self.attached_mode().map_or("pinned map", word)
     }
 
-    /// Where the kernel runs the program that we put onto the interface; `None` where somebody else did.
+    /// Returns the mode of the program that this value attached; `None` if another process attached it.
     pub(super) fn attached_mode(&self) -> Option<Mode> {
         self.attached.as_ref().map(|attached| attached.mode)
     }
 }
 
-/// Puts `program` onto the interface in the first of `modes` that works.
+/// Attaches `program` to the interface in the first of `modes` that works.
 fn put_on(context: Context<'_>, program: &Program, index: u32, modes: &[Mode]) -> Result<Attached, Error> {
     let mut refused = None;
     for mode in modes {
         match Attached::new(program, index, *mode) {
             Ok(attached) => return Ok(attached),
-            // Somebody else's program, or no rights: other modes do not help.
+            // Another program is attached, or a permission is missing: other modes do not help.
             Err(error)
                 if matches!(
                     error.raw_os_error(),

@@ -1,4 +1,4 @@
-//! What the system refuses, as one sentence with a remedy.
+//! Errors of the system, each as one sentence with a remedy.
 
 use std::io;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 use super::channel::Refusal;
 use linecard_pmd::error::Error;
 
-/// What a process needs that is not root.
+/// The rights of a process that is not root.
 const RIGHTS: &str = "run as root, or give the program its rights once: sudo setcap \
                       cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep PROGRAM; a process without rights can be handed \
                       sockets and a pinned map (fd=, map=)";
 
-/// Names a port and its interface.
+/// A port and its interface, for messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context<'a> {
     pub(super) port: &'a str,
@@ -19,7 +19,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// `action` failed; what to do is told by the error, and by `remedy` where that is empty-handed.
+    /// Reports that `action` failed. The error determines the remedy; `remedy` is the fallback.
     fn failed(&self, action: String, source: io::Error, remedy: String) -> Error {
         if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
             return Error::System { port: self.port.into(), action, source, remedy: RIGHTS.into() };
@@ -30,19 +30,19 @@ impl Context<'_> {
         Error::System { port: self.port.into(), action, source, remedy }
     }
 
-    /// Opening a socket.
+    /// Reports a failure to open a socket.
     pub(super) fn open(&self, source: io::Error) -> Error {
         let remedy = "use a kernel with CONFIG_XDP_SOCKETS, or net_af_packet";
         self.failed("opening an XDP socket".into(), source, remedy.into())
     }
 
-    /// Loading our program.
+    /// Reports a failure to load the driver's own program.
     pub(super) fn load(&self, source: io::Error) -> Error {
         let remedy = "use a kernel with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS, 5.4 or later";
         self.failed("loading the XDP program".into(), source, remedy.into())
     }
 
-    /// Putting a program onto the interface: `refused` by driver and stack.
+    /// Reports a failure to attach a program to the interface in `mode`.
     pub(super) fn attach(&self, mode: &str, source: io::Error) -> Error {
         let iface = self.iface;
         match source.raw_os_error() {
@@ -62,7 +62,7 @@ impl Context<'_> {
         }
     }
 
-    /// Opening what is pinned at `path`.
+    /// Reports a failure to open an object pinned at `path`.
     pub(super) fn pinned(&self, what: &str, path: &Path, source: io::Error) -> Error {
         let shown = path.display();
         let problem = match source.kind() {
@@ -83,7 +83,7 @@ impl Context<'_> {
         Error::Argument { device: self.port.into(), problem, remedy }
     }
 
-    /// Putting a socket into a map of `entries`.
+    /// Reports a failure to add a socket to a map of `entries`.
     pub(super) fn connect(&self, queue: u32, entries: u32, source: io::Error) -> Error {
         if queue >= entries {
             return Error::Argument {
@@ -99,7 +99,7 @@ impl Context<'_> {
         )
     }
 
-    /// Setting up a socket for `queue`, with a umem of `bytes`.
+    /// Reports a failure to set up a socket for `queue`, with a umem of `bytes`.
     pub(super) fn socket(&self, queue: u32, bytes: usize, refusal: Refusal) -> Error {
         let mib = bytes >> 20;
         match refusal {

@@ -1,4 +1,5 @@
-//! The receive path: buffers that the kernel filled where they lie, handed to the application as packets.
+//! The receive path: the kernel fills the pool's buffers, and the application gets them as packets without a
+//! copy.
 
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -15,13 +16,13 @@ use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::{Armed, arm_descriptor};
 
 linecard_pmd::causes! {
-    /// Why a receive queue loses packets.
+    /// The reasons for which a receive queue loses packets.
     pub(super) enum RxLoss {
-        /// The pool had no packets to lend.
+        /// The pool had no packets to provide.
         NoBuffer = ("no_buffer", Total::NoBuffer),
-        /// The kernel named a buffer that was not lent, or a place outside it.
+        /// The kernel returned a buffer that it did not hold, or an offset outside of it.
         BadDescriptor = ("bad_descriptor", Total::Error),
-        /// A packet of more buffers than a packet can have.
+        /// The packet spans more buffers than a packet can have segments.
         TooLong = ("too_long", Total::Error),
     }
 }
@@ -32,24 +33,24 @@ pub(super) struct Rx {
     fill: Fill,
     pool: Pool,
     buf_len: u16,
-    /// The start of a packet whose other buffers have not come yet, or whose end is awaited to be dropped.
+    /// The start of a packet whose other buffers are outstanding, or the state of dropping one up to its end.
     started: Started,
     path: &'static str,
     stats: Arc<QueueStats<RxLoss>>,
-    /// Last, so that the mappings are gone before the socket is.
+    /// Last, so that the mappings are dropped before the socket.
     channel: Arc<Channel>,
 }
 
-/// A packet that spans buffers, on its way.
+/// The state of a packet that spans buffers.
 enum Started {
     No,
     Good(Packet),
-    /// The rest is dropped up to its end.
+    /// The remaining buffers are dropped, up to the end of the packet.
     Bad,
 }
 
 impl Rx {
-    /// A queue of frames that `fill` asked for.
+    /// Creates a queue for frames in the buffers of `fill`.
     pub(super) fn new(
         (rx, fill): (Ring<2>, Fill),
         channel: &Arc<Channel>,
@@ -69,7 +70,7 @@ impl Rx {
         }
     }
 
-    /// Nothing came: calls the kernel where it waits for that, and does what was put off.
+    /// Calls the kernel if it waits for that, and does deferred work: the poll found no frames.
     #[inline(always)]
     fn idle(&mut self) {
         self.fill.refill();
@@ -79,7 +80,7 @@ impl Rx {
         }
     }
 
-    /// The packet in a buffer of ours again.
+    /// Returns the packet in a buffer that the kernel returned.
     #[inline(always)]
     fn packet(&self, meta: NonNull<Meta>, offset: usize, len: usize) -> Option<Packet> {
         if offset + len > usize::from(self.buf_len) {
@@ -88,19 +89,20 @@ impl Rx {
         }
         // Both are less than `buf_len` now, so 16 bits long.
         let (rearm, len) = (Meta::rearm(offset as u16, Meta::NO_PORT, self.buf_len), len as u16);
-        // SAFETY: the packet is ours alone; data of `len` bytes from `offset` ends inside the buffer.
+        // SAFETY: the packet is exclusively ours; data of `len` bytes from `offset` ends inside the buffer.
         unsafe { Meta::write_plain(meta, rearm, len) };
-        // SAFETY: from `get_raw`, lent once and back; its fields were just written and stay inside the buffer.
+        // SAFETY: from `get_raw`, passed to the kernel once and returned; its fields were just written and
+        // stay inside the buffer.
         Some(unsafe { Packet::from_raw(meta) })
     }
 
     #[cold]
     fn put_back(&self, meta: NonNull<Meta>) {
-        // SAFETY: of this pool, plain since the pool gave it, ours, and not used after.
+        // SAFETY: of this pool, plain since the pool provided it, ours, and not used after.
         unsafe { self.pool.put_raw(&[meta]) };
     }
 
-    /// A buffer of a packet that spans several; the packet when it is whole.
+    /// Adds a buffer to a packet that spans several; returns the packet when it is complete.
     #[cold]
     #[inline(never)]
     fn piece(&mut self, piece: Option<Packet>, more: bool) -> Option<Packet> {
@@ -127,7 +129,7 @@ impl Rx {
         }
     }
 
-    /// What one descriptor gives.
+    /// Processes one descriptor.
     #[inline(always)]
     fn received(&mut self, [address, word]: [u64; 2]) -> Option<Packet> {
         let (len, options) = halves(word);
@@ -149,7 +151,7 @@ impl Rx {
     }
 }
 
-/// Length and options of a descriptor (`struct xdp_desc`), from its second word.
+/// Splits the second word of a descriptor (`struct xdp_desc`) into length and options.
 #[inline(always)]
 const fn halves(word: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
@@ -200,7 +202,7 @@ impl RxQueue for Rx {
         if !self.rx.is_empty() {
             return Armed::Ready;
         }
-        // A socket that prefers to be polled has its interrupts put off, and one that has no buffers gets no packets.
+        // Busy polling defers interrupts, and a socket without buffers receives no packets.
         if self.channel.busy_poll || !enough {
             return Armed::Unable;
         }

@@ -11,12 +11,12 @@ use super::cursor::{Offsets, Ring, RingMapping};
 /// `asm-generic/socket.h`; not in libc.
 const SO_PREFER_BUSY_POLL: libc::c_int = 69;
 const SO_BUSY_POLL_BUDGET: libc::c_int = 70;
-/// Microseconds to poll; DPDK's number.
+/// The microseconds to poll; DPDK's default.
 const BUSY_POLL_US: u32 = 20;
-/// `linux/if_xdp.h` since 6.17: packets that one call sends in copy mode.
+/// `linux/if_xdp.h` since 6.17: the packets that one call sends in copy mode.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// Which of a socket's rings.
+/// One of a socket's rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     Rx,
@@ -45,68 +45,69 @@ impl Which {
     }
 }
 
-/// An open socket; closed, with everything the kernel keeps for it, on drop.
+/// An open socket, closed on drop with everything that the kernel keeps for it.
 #[derive(Debug)]
 pub(super) struct Socket(OwnedFd);
 
 impl Socket {
-    /// A new one, in this thread's network namespace.
+    /// Opens a socket in this thread's network namespace.
     pub(super) fn open() -> io::Result<Self> {
-        // SAFETY: takes integers.
+        // SAFETY: the call takes integers only.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: new, and nobody else knows it.
+        // SAFETY: a new descriptor without another owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Takes over the XDP socket that this process was started with, or was sent, as `fd`; `InvalidInput` when it is
-    /// no such socket.
+    /// Takes over the XDP socket that was passed to this process as `fd`; `InvalidInput` if it is no such
+    /// socket.
     pub(super) fn passed(fd: RawFd) -> io::Result<Self> {
-        /// New numbers come after those that a parent hands down.
+        /// The lowest new number, above those that a parent usually passes.
         const FROM: libc::c_int = 64;
         let mut domain = 0_i32;
         let mut len = size_of::<i32>() as libc::socklen_t;
-        // SAFETY: writes at most `len` bytes to `domain`, and `len`; both live across the call.
+        // SAFETY: writes at most `len` bytes to `domain`, and `len`; both outlive the call.
         let result = unsafe {
             libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_DOMAIN, (&raw mut domain).cast(), &raw mut len)
         };
         if result < 0 || domain != libc::AF_XDP {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // The number belongs to whoever named it; what we own is a copy, and the original is closed so that the socket
-        // goes when we do.
-        // SAFETY: takes integers.
+        // The socket is moved to a copy with a number of our own, and the original is closed, so that the
+        // socket is closed when we drop it.
+        // SAFETY: the call takes integers only.
         let own = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FROM) };
         if own < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: an XDP socket that the user gave to this port by its number; nothing in this process owns it.
+        // SAFETY: an XDP socket that the user passed to this port by its number; nothing in this process owns
+        // it.
         unsafe { libc::close(fd) };
-        // SAFETY: new, and nobody else knows it.
+        // SAFETY: a new descriptor without another owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(own) }))
     }
 
     fn set<T: Copy>(&self, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
         let len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: reads `len` bytes of `value`, which lives across the call.
+        // SAFETY: reads `len` bytes of `value`, which outlives the call.
         let result =
             unsafe { libc::setsockopt(self.0.as_raw_fd(), level, option, (&raw const value).cast(), len) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Fills in `value`, as much of it as this kernel has.
+    /// Reads an option into `value`, as much of it as this kernel has.
     fn get<T: Integers>(&self, option: libc::c_int, mut value: T) -> io::Result<T> {
         let mut len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: writes at most `len` bytes to `value`, integers only, and `len`; both live across the call.
+        // SAFETY: writes at most `len` bytes to `value`, integers only, and `len`; both outlive the call.
         let result = unsafe {
             libc::getsockopt(self.0.as_raw_fd(), libc::SOL_XDP, option, (&raw mut value).cast(), &raw mut len)
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
     }
 
-    /// Makes one of the rings, with `size` entries.
+    /// Creates one of the rings, with `size` entries.
     pub(super) fn make_ring(&self, which: Which, size: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, which.option(), size)
     }
@@ -140,16 +141,16 @@ impl Socket {
         })
     }
 
-    /// Tells the kernel which memory packets lie in.
+    /// Registers the memory of the packets with the kernel.
     ///
     /// # Safety
-    /// The memory stays mapped, and nothing but packets lent to this socket is written there by the kernel, until the
+    /// The memory stays mapped, and the kernel may write only into packets passed to this socket, until the
     /// socket is closed.
     pub(super) unsafe fn register(&self, memory: libc::xdp_umem_reg) -> io::Result<()> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, memory)
     }
 
-    /// Binds to a queue of an interface, with memory of its own or that of another socket.
+    /// Binds to a queue of an interface, with the socket's own memory or that of another socket.
     pub(super) fn bind(
         &self,
         index: u32,
@@ -165,35 +166,35 @@ impl Socket {
             sxdp_shared_umem_fd: of.map_or(0, |fd| fd.as_raw_fd().cast_unsigned()),
         };
         let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
-        // SAFETY: reads `len` bytes of `address`, which lives across the call.
+        // SAFETY: reads `len` bytes of `address`, which outlives the call.
         let result = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), len) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Whether the kernel lets the device reach the memory itself.
+    /// Returns whether the device accesses the memory directly.
     pub(super) fn is_zero_copy(&self) -> bool {
         self.get(libc::XDP_OPTIONS, Word::default())
             .is_ok_and(|flags| flags.0 & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// What the kernel dropped on the way to or from this socket.
+    /// Returns the kernel's counters of packets dropped on the way to or from this socket.
     pub(super) fn drops(&self) -> Drops {
         self.get(libc::XDP_STATISTICS, Drops::default()).unwrap_or_default()
     }
 
-    /// Lets calls on this socket drive the interface's queue instead of interrupts, `budget` packets at a time. What
-    /// the system does not allow is left out; returns whether it did.
+    /// Lets calls on this socket drive the interface's queue instead of interrupts, `budget` packets at a
+    /// time. Returns whether the system allowed all settings.
     pub(super) fn prefer_busy_poll(&self, budget: u32) -> bool {
         self.set(libc::SOL_SOCKET, SO_PREFER_BUSY_POLL, 1_u32).is_ok()
             && self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL, BUSY_POLL_US).is_ok()
             && self.set(libc::SOL_SOCKET, SO_BUSY_POLL_BUDGET, budget).is_ok()
     }
 
-    /// Room for `depth` packets under way and a whole burst per call, where the system allows it; else its defaults.
+    /// Makes room for `depth` packets in flight and a whole burst per call, if the system allows it.
     pub(super) fn widen(&self, depth: u32) {
-        /// What the kernel charges for a short packet, and some.
+        /// The bytes that the kernel charges for a short packet, with a margin.
         const CHARGE: u32 = 4096;
-        /// Least and most that one call sends.
+        /// The least and the most packets that one call sends.
         const CALL: std::ops::RangeInclusive<u32> = 32..=256;
         let bytes = depth.saturating_mul(CHARGE);
         let _ = self.set(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes);
@@ -201,7 +202,7 @@ impl Socket {
         let _ = self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, call);
     }
 
-    /// Has the kernel send what is in the tx ring.
+    /// Makes the kernel send the packets in the tx ring.
     pub(super) fn send(&self) -> io::Result<()> {
         // SAFETY: no memory is passed.
         let result = unsafe {
@@ -210,14 +211,14 @@ impl Socket {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Wakes the device without sleeping: `poll` does, also where `sendto` leaves that to busy polling.
+    /// Wakes the device without sleeping: `poll` does so even where `sendto` leaves it to busy polling.
     pub(super) fn wake(&self) {
         let mut ask = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: reads and writes one `pollfd`, which lives across the call.
+        // SAFETY: reads and writes one `pollfd`, which outlives the call.
         unsafe { libc::poll(&raw mut ask, 1, 0) };
     }
 
-    /// Has the kernel look at the fill ring, and poll the queue where it is asked to.
+    /// Makes the kernel read the fill ring, and poll the queue if busy polling is on.
     pub(super) fn receive(&self) {
         // SAFETY: no memory is passed.
         unsafe {
@@ -239,7 +240,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Structures of integers, of which any bytes are a value.
+/// Structures of integers, valid for any bytes.
 trait Integers: Copy {}
 
 /// `struct xdp_mmap_offsets`: producer, consumer, descriptors, flags of the rx, tx, fill and completion rings.
@@ -267,7 +268,7 @@ pub(super) struct Drops {
 impl Integers for Drops {}
 
 impl Drops {
-    /// What was added after `then`.
+    /// Returns the increase since `then`.
     pub(super) fn since(&self, then: &Self) -> Self {
         Self {
             rx_dropped: self.rx_dropped.saturating_sub(then.rx_dropped),

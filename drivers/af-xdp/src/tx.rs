@@ -1,4 +1,4 @@
-//! The transmit path: packets of the port's pool lent where they lie, all others copied into one that is.
+//! The transmit path: sends packets of the port's pool without a copy, and copies all others into that pool.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -15,47 +15,48 @@ use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
 linecard_pmd::causes! {
-    /// Why a transmit queue drops packets.
+    /// The reasons for which a transmit queue drops packets, and other events.
     pub(super) enum TxLoss {
-        /// Shorter than an Ethernet header.
+        /// The packet is shorter than an Ethernet header.
         Runt = ("runt", Total::Error),
-        /// Longer than the interface takes.
+        /// The packet exceeds the interface's longest frame.
         TooLong = ("too_long", Total::Error),
-        /// A packet that has to be copied, and no packet to copy it into.
+        /// The packet had to be copied, and the pool had no packet for the copy.
         NoBuffer = ("no_buffer", Total::Error),
-        /// The kernel named a buffer that was not lent.
+        /// The kernel returned a buffer that it did not hold.
         BadDescriptor = ("bad_descriptor", Total::None),
-        /// Calls after which the kernel had not taken all that was there; it is called again.
+        /// Calls after which the kernel had not taken all packets; it is called again.
         Busy = ("busy", Total::None),
-        /// Packets copied because they were not of this port's pool, shared, or in pieces that could not be sent so.
+        /// Packets that were copied: not of this port's pool, shared, or in pieces that could not be sent
+        /// directly.
         Copied = ("copied", Total::None),
     }
 }
 
-/// An Ethernet header.
+/// The bytes of an Ethernet header.
 const SHORTEST: usize = 14;
-/// Most descriptors of a packet; the kernel takes one more than an sk_buff has fragments (17).
+/// The most descriptors of a packet; the kernel accepts one more than an sk_buff has fragments (17).
 const PIECES: u32 = 16;
 /// `state` 0 (unique, direct, of its home pool) and one segment, as bytes 2 and 3 of the first word.
 const PLAIN: [u8; 2] = [0, 1];
-/// How long a queue that ends waits for what the kernel still has: a device may be reading it.
+/// The time that a queue waits at its end for packets that the kernel holds: a device may be reading them.
 const LINGER: Duration = Duration::from_millis(50);
-/// Calls to send one burst at most; what is left then goes with the next poll.
+/// The most calls to send one burst; the rest is sent by the next poll.
 const CALLS: usize = 4;
 
 /// A transmit queue.
 pub(super) struct Tx {
     tx: Producer<2>,
     done: Consumer<1>,
-    /// Descriptors the kernel has not given back, never more than the completion ring takes.
+    /// The descriptors that the kernel holds, never more than the completion ring has entries.
     lent: u32,
     writer: DescriptorWriter,
     path: &'static str,
-    /// Last, so that the mappings are gone before the socket is.
+    /// Last, so that the mappings are dropped before the socket.
     channel: Arc<Channel>,
 }
 
-/// What turns packets into descriptors.
+/// Turns packets into descriptors.
 struct DescriptorWriter {
     pool: Pool,
     pool_id: usize,
@@ -65,25 +66,25 @@ struct DescriptorWriter {
     longest: usize,
     chunk: usize,
     multi_buffer: bool,
-    /// The device reaches the memory itself.
+    /// Whether the device accesses the memory directly.
     zero_copy: bool,
     stats: Arc<QueueStats<TxLoss>>,
 }
 
-/// What became of a packet.
+/// The result for one packet.
 enum TxOutcome {
-    /// Lent in so many descriptors.
+    /// Sent with `count` descriptors.
     Sent {
         bytes: usize,
         count: u32,
     },
     Dropped,
-    /// No room; still the caller's.
+    /// The ring has no room; the packet is returned.
     Full(Packet),
 }
 
 impl Tx {
-    /// An empty queue; `longest` is the longest frame that the interface takes.
+    /// Creates an empty queue; `longest` is the longest frame that the interface accepts.
     pub(super) fn new(
         (tx, done): (Ring<2>, Ring<1>),
         (depth, longest): (u32, usize),
@@ -115,10 +116,11 @@ impl Tx {
         }
     }
 
-    /// Reclaims frames that the kernel has finished with.
+    /// Reclaims frames that the kernel has sent.
     #[inline(always)]
     fn complete(&mut self) {
-        // No more than were lent can be done. Whoever kept a copy of a passed socket may claim more, for ever.
+        // Bounded by the number in flight: another process with a copy of a passed socket could claim more
+        // without end.
         for _ in 0..=self.lent as usize / BURST {
             let mut home = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; BURST];
             let (mut count, mut seen) = (0, 0);
@@ -138,7 +140,8 @@ impl Tx {
             self.lent = self.lent.saturating_sub(seen);
             // SAFETY: the first `count` were written.
             let home = unsafe { home[..count].assume_init_ref() };
-            // SAFETY: packets of this pool, plain when they were lent, back once each, and not used after.
+            // SAFETY: packets of this pool, plain when they were passed, returned once each, and not used
+            // after.
             unsafe { self.writer.pool.put_raw(home) };
             if (seen as usize) < BURST {
                 return;
@@ -146,7 +149,7 @@ impl Tx {
         }
     }
 
-    /// Has the kernel send what is there.
+    /// Makes the kernel send the packets in the ring.
     #[inline(always)]
     fn kick(&mut self) {
         if !self.tx.needs_wakeup() {
@@ -176,7 +179,7 @@ impl Tx {
 }
 
 impl DescriptorWriter {
-    /// Lends one packet.
+    /// Adds one packet to the ring.
     #[inline(always)]
     fn send(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, lent: u32) -> TxOutcome {
         let len = packet.len();
@@ -194,18 +197,18 @@ impl DescriptorWriter {
         self.send_cold(packet, slots, self.depth.saturating_sub(lent))
     }
 
-    /// Whether the packet is one buffer of the port's pool that nobody else sees.
+    /// Returns whether the packet is one buffer of the port's pool without other references.
     #[inline(always)]
     fn is_plain(&self, packet: &Packet) -> bool {
-        // SAFETY: the packet is owned, so its metadata may be read; its first word is integers.
+        // SAFETY: the packet is owned, so its metadata may be read; its first word consists of integers.
         let first = unsafe { packet.as_raw().cast::<[u8; 8]>().read() };
-        // SAFETY: the packet is owned, so its metadata may be borrowed; which pool it belongs to never changes.
+        // SAFETY: the packet is owned, so its metadata may be borrowed; its pool never changes.
         let pool = unsafe { packet.as_raw().as_ref() }.pool_id();
         let whole = !self.zero_copy || self.umem.is_whole(packet.as_raw());
         first[2..4] == PLAIN && pool == self.pool_id && whole
     }
 
-    /// The long way: chains, shared or foreign packets, more than a chunk, impossible lengths.
+    /// The slow path: chains, shared or foreign packets, more than a chunk, invalid lengths.
     #[cold]
     #[inline(never)]
     fn send_cold(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, free: u32) -> TxOutcome {
@@ -224,7 +227,7 @@ impl DescriptorWriter {
             self.lend_pieces(packet, slots);
             return TxOutcome::Sent { bytes: len, count };
         }
-        // Before anything is copied, so that what stays with the caller is what it gave.
+        // Checked before anything is copied, so that the caller gets back the original packet.
         if room < PIECES.min(self.depth) {
             return TxOutcome::Full(packet);
         }
@@ -240,7 +243,8 @@ impl DescriptorWriter {
         TxOutcome::Dropped
     }
 
-    /// How many descriptors the packet takes where it lies; `None` when it cannot be sent from there.
+    /// Returns the number of descriptors that the packet needs without a copy; `None` if that is not
+    /// possible.
     fn pieces(&self, packet: &Packet) -> Option<u32> {
         let mut count = 0;
         let mut one = Some(packet.as_raw());
@@ -251,7 +255,7 @@ impl DescriptorWriter {
             if !whole || meta.pool_id() != self.pool_id || meta.state & !Meta::CHAINED != 0 {
                 return None;
             }
-            // An empty segment cannot be sent; it is rare enough to be copied away.
+            // An empty segment cannot be sent, and is rare enough for a copy.
             count += usize::from(meta.data_len).div_ceil(self.chunk);
             if meta.data_len == 0 {
                 return None;
@@ -262,7 +266,7 @@ impl DescriptorWriter {
         u32::try_from(count).ok().filter(|count| *count <= most)
     }
 
-    /// Lends every segment of a packet, for which there is room.
+    /// Adds every segment of a packet to the ring, which has room for them.
     fn lend_pieces(&self, packet: Packet, slots: &mut Slots<'_, 2>) {
         let mut one = Some(packet);
         while let Some(mut packet) = one {

@@ -1,13 +1,14 @@
-//! The umem: a pool's own buffers, registered with the kernel where they lie, and who has lent which.
+//! The umem: a pool's buffers, registered with the kernel, and a record of which queue has passed which
+//! buffer to it.
 //!
 //! ```text
 //!   base (page)  first buffer                                          end (page)
 //!   ├────────────┼─ chunk ──┤pad├─ chunk ──┤pad├─ chunk ──┤ …  ────────┤
 //!                 address = distance from base; no power of two ("unaligned chunks", Linux 5.4)
-//!   chunk:       ├ the kernel's 256 bytes and ours, headroom ─┼─ frame, at most frame_len ─┤
+//!   chunk:       ├ headroom: the kernel's 256 bytes and ours ─┼─ frame, at most frame_len ─┤
 //! ```
-//! The kernel names a buffer by its address. What it says is looked up in a table of our own: only a buffer that this
-//! very queue lent, and has not got back, is taken.
+//! The kernel names a buffer by its address, which is looked up in our own table. A buffer is accepted only
+//! if the same queue passed it to the kernel and has not got it back.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,32 +19,33 @@ use linecard_mempool::{Buffers, Meta, Pool};
 use super::channel::Channel;
 use linecard_pmd::error::Error;
 
-/// Smallest and largest chunk the kernel takes (`XDP_UMEM_MIN_CHUNK_SIZE`, the page size).
+/// The smallest and the largest chunk that the kernel accepts (`XDP_UMEM_MIN_CHUNK_SIZE`, the page size).
 const CHUNK: std::ops::RangeInclusive<usize> = 2048..=PAGE;
-/// Bytes before a frame that the kernel keeps for XDP programs (`XDP_PACKET_HEADROOM`).
+/// The bytes before a frame that the kernel reserves for XDP programs (`XDP_PACKET_HEADROOM`).
 const KERNEL_HEADROOM: usize = 256;
 const PAGE: usize = 4096;
-/// Addresses have 48 bits; the upper 16 are the distance of the data from there (`XSK_UNALIGNED_BUF_OFFSET_SHIFT`).
+/// The bits of an address; the upper 16 bits are the offset of the data from there
+/// (`XSK_UNALIGNED_BUF_OFFSET_SHIFT`).
 const OFFSET_SHIFT: u32 = 48;
-/// Lowest bits of an entry of the table: descriptors under way. The others say whose they are.
+/// The lowest bits of a table entry: the descriptors in flight. The others identify the queue and direction.
 const COUNT: u32 = 0xff;
 
-/// Who lent a buffer: one direction of one queue.
+/// Identifies the owner of a passed buffer: one direction of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(u32);
 
-/// What a descriptor from the kernel stands for.
+/// The meaning of a descriptor that the kernel returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returned {
-    /// A buffer is ours again: its packet, and where in the buffer the address points to.
+    /// A buffer was returned: its packet, and the offset of the address in the buffer.
     Whole(NonNull<Meta>, usize),
-    /// Others of its descriptors are still under way.
+    /// Other descriptors of the buffer are still in flight.
     Part,
-    /// Nothing that was lent.
+    /// A buffer that the queue had not passed.
     Foreign,
 }
 
-/// Memory for the sockets of one port, or of several that share it.
+/// The memory of the sockets of one port, or of several ports that share it.
 pub(super) struct Umem {
     pool: Pool,
     buffers: Buffers,
@@ -53,15 +55,15 @@ pub(super) struct Umem {
     headroom: usize,
     lent: Box<[AtomicU32]>,
     tags: AtomicU32,
-    /// Sockets that use it; any of them stands for the kernel's half of it.
+    /// The sockets that use it; any of them stands for the registration.
     members: Mutex<Vec<Weak<Channel>>>,
 }
 
 impl Umem {
-    /// The buffers of `pool`; not registered yet.
+    /// Creates the umem of `pool`, without registering it.
     ///
     /// # Errors
-    /// They are too small.
+    /// The buffers are too small.
     pub(super) fn new(port: &str, pool: &Pool) -> Result<Self, Error> {
         let buffers = pool.buffers();
         let headroom = usize::from(pool.headroom()).saturating_sub(KERNEL_HEADROOM);
@@ -94,29 +96,30 @@ impl Umem {
         &self.pool
     }
 
-    /// Longest frame that one buffer receives.
+    /// Returns the longest frame that one buffer can receive.
     pub(super) fn frame_len(&self) -> usize {
         self.chunk - self.headroom - KERNEL_HEADROOM
     }
 
-    /// Most bytes of one descriptor to send.
+    /// Returns the most bytes of one transmit descriptor.
     pub(super) fn chunk(&self) -> usize {
         self.chunk
     }
 
-    /// Whether a device may be given these addresses: buffers cross pages, so those must be neighbours.
+    /// Returns whether a device may access the memory directly: buffers cross pages, so the pages must be
+    /// contiguous.
     pub(super) fn is_contiguous(&self) -> bool {
         self.pool.segment().page().is_hugetlb()
     }
 
-    /// Whether a packet's chunk lies in one page of the segment: a device cannot be given others (the kernel skips
-    /// them, and they would be gone).
+    /// Returns whether a packet's chunk lies in one page of the segment. A device cannot use others: the
+    /// kernel skips them, and never returns them.
     pub(super) fn is_whole(&self, packet: NonNull<Meta>) -> bool {
         let start = self.pool.index_of(packet).and_then(|index| self.buffers.address(index));
         start.is_some_and(|start| in_one_page(start, self.chunk, self.pool.segment().page().bytes()))
     }
 
-    /// How the kernel is told of it.
+    /// Returns the registration for the kernel.
     pub(super) fn registration(&self) -> libc::xdp_umem_reg {
         libc::xdp_umem_reg {
             addr: self.base as u64,
@@ -128,30 +131,31 @@ impl Umem {
         }
     }
 
-    /// Bytes that are locked in memory while it is registered.
+    /// Returns the bytes that are locked in memory while registered.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Sockets that use it, for as long as the list is locked: one thread at a time registers or joins.
+    /// Locks the list of sockets that use the umem: only one thread at a time registers or joins.
     pub(super) fn members(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Channel>>> {
-        // A list of weak references is whole whenever its holder panics.
+        // A list of weak references is consistent even if its holder panicked.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A tag nobody else lends with.
+    /// Returns an unused tag.
     pub(super) fn tag(&self) -> Tag {
-        // After 2^24 queues numbers come again, and those of long ago have ended.
+        // After 2^24 queues, numbers repeat; the old queues have ended by then.
         Tag((self.tags.fetch_add(1, Ordering::Relaxed) % (u32::MAX >> 8) + 1) << 8)
     }
 
-    /// Notes that `packet`, owned by the caller, is with the kernel in one descriptor; where its buffer starts.
+    /// Records that the kernel holds `packet`, owned by the caller, in one descriptor. Returns the address of
+    /// its buffer.
     #[inline(always)]
     pub(super) fn lend(&self, tag: Tag, packet: NonNull<Meta>) -> Option<u64> {
         self.lend_at(tag, packet, 1).map(|start| (start - self.base) as u64)
     }
 
-    /// Notes that `packet` is with the kernel in `count` descriptors, which give `at` as an address in its buffer.
+    /// Records that the kernel holds `packet` in `count` descriptors, with `at` an address in its buffer.
     #[inline(always)]
     pub(super) fn lend_data(&self, tag: Tag, packet: NonNull<Meta>, at: usize, count: u32) -> Option<u64> {
         self.lend_at(tag, packet, count)?;
@@ -162,12 +166,12 @@ impl Umem {
     fn lend_at(&self, tag: Tag, packet: NonNull<Meta>, count: u32) -> Option<usize> {
         let index = self.pool.index_of(packet)?;
         let start = self.buffers.address(index)?;
-        // Relaxed: whoever owns the buffer owns its entry; the ring's index orders the two owners.
+        // Relaxed: the owner of the buffer owns its entry, and the ring's index orders the two owners.
         self.lent.get(index as usize)?.store(tag.0 | count, Ordering::Relaxed);
         Some(start)
     }
 
-    /// Takes back what a descriptor's `address` stands for, if `tag` lent it.
+    /// Takes back the buffer at a descriptor's `address`, if it was passed with `tag`.
     #[inline(always)]
     pub(super) fn take(&self, tag: Tag, address: u64) -> Returned {
         let (base, offset) = (address & ((1 << OFFSET_SHIFT) - 1), address >> OFFSET_SHIFT);
@@ -186,13 +190,13 @@ impl Umem {
         if under_way == 0 { Returned::Whole(packet, at - start) } else { Returned::Part }
     }
 
-    /// Whether `tag` has anything under way.
+    /// Returns whether buffers with `tag` are in flight.
     #[cfg(test)]
     pub(super) fn is_lending(&self, tag: Tag) -> bool {
         self.lent.iter().any(|entry| entry.load(Ordering::Relaxed) & !COUNT == tag.0)
     }
 
-    /// Gives everything that `tag` lent back to the pool. The kernel no longer touches it: its socket is closed.
+    /// Returns all buffers with `tag` to the pool. The kernel no longer uses them: their socket is closed.
     pub(super) fn recover(&self, tag: Tag) {
         let first = Meta::rearm(
             self.pool.headroom(),
@@ -205,15 +209,15 @@ impl Umem {
             }
             entry.store(0, Ordering::Relaxed);
             let Some(packet) = self.pool.packet_at(index) else { continue };
-            // SAFETY: lent by a queue that owned it and is gone, so ours.
+            // SAFETY: passed by a queue that owned it and no longer exists, so it is ours.
             unsafe { Meta::write_rearm(packet, first) };
-            // SAFETY: of this pool, plain (only such are lent), ours, and not used after.
+            // SAFETY: of this pool, plain (only such are passed), ours, and not used after.
             unsafe { self.pool.put_raw(&[packet]) };
         }
     }
 }
 
-/// Whether `len` bytes from `start` on cross no multiple of `page`, a power of two.
+/// Returns whether `len` bytes from `start` on lie within one page; `page` is a power of two.
 const fn in_one_page(start: usize, len: usize, page: usize) -> bool {
     start / page == (start + len - 1) / page
 }
@@ -229,7 +233,7 @@ mod tests {
 
     fn umem(data_room: u16) -> Umem {
         let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("umem").expect("a domain");
-        // Something before the pool, so that its first buffer starts inside a page.
+        // Memory before the pool, so that its first buffer starts inside a page.
         let zone = domain.zone("before", 100, 64).expect("a zone");
         let config = PoolConfig::default().packets(8).data_room(data_room).cache(0);
         let pool = Pool::new(&domain, config).expect("a pool");

@@ -1,9 +1,10 @@
-//! Frames that are too large: for their place in the ring, whole from the socket's queue; for the application, cut.
+//! Oversized frames. A frame too large for a ring frame is read whole from the socket's queue. A frame too
+//! large for the application is segmented.
 //!
 //! ```text
-//!  ring   │ frame │ front of a large one, "copied" │ frame │       V2: the kernel queues the whole one too
-//!  queue              └──► read whole ─► one piece ─┬─► chain                       the application takes it large
-//!                                                   └─► segment, segment, …         or not: made as they are asked for
+//!  ring   │ frame │ front of a large one, "copied" │ frame │       V2: the kernel also queues the whole frame
+//!  queue              └──► read whole ─► one piece ─┬─► chain                       if large packets are accepted
+//!                                                   └─► segment, segment, …         if not: made on demand
 //! ```
 
 use std::io::IoSliceMut;
@@ -18,13 +19,13 @@ use crate::loss::RxLoss;
 use crate::ring::{Frame, HEADER};
 use linecard_pmd::offload::{RxOffloads, segmenter};
 
-/// What is done about large frames, and with them.
+/// The state and buffers for oversized frames.
 pub(super) struct Large {
     /// A frame in one piece, its tag in place.
     bytes: Vec<u8>,
-    /// One segment of it that takes several buffers.
+    /// One of its segments, if that takes several buffers.
     segment: Vec<u8>,
-    /// How the frame in `bytes` is being cut.
+    /// The progress of segmenting the frame in `bytes`.
     cut: Option<Segmentation>,
 }
 
@@ -35,24 +36,24 @@ struct Segmentation {
 }
 
 impl Large {
-    /// `longest`: bytes of the longest frame.
+    /// `longest` is the length of the longest frame in bytes.
     pub(super) fn new(longest: usize) -> Self {
         Self { bytes: vec![0; longest.max(ADDRESSES) + TAG], segment: Vec::new(), cut: None }
     }
 
-    /// Whether segments of a frame are still to be made.
+    /// Returns whether segments of a frame are still to be made.
     #[inline(always)]
     pub(super) fn is_pending(&self) -> bool {
         self.cut.is_some()
     }
 
-    /// Whether a frame of the ring with an unfinished checksum is one that the application does not take as it is.
+    /// Returns whether a frame with an unfinished checksum is too large for the application.
     #[cold]
     pub(super) fn concerns(parts: &RxParts, frame: &Frame) -> bool {
         !takes_large(parts) && frame.header().is_some_and(|header| header.gso_type != GSO_NONE)
     }
 
-    /// Takes a large frame: into `packet`, or (false) to be cut by [`pieces`](Self::pieces).
+    /// Reads a large frame into `packet`, or returns false and leaves it for [`pieces`](Self::pieces).
     #[cold]
     pub(super) fn take(
         &mut self,
@@ -76,7 +77,7 @@ impl Large {
         Ok(false)
     }
 
-    /// A frame that is longer than a buffer, into a chain of them.
+    /// Copies a frame that is longer than a buffer into a chain of buffers.
     #[cold]
     pub(super) fn chain(
         &mut self,
@@ -89,7 +90,7 @@ impl Large {
         self.scatter(&parts.pool, packet, len)
     }
 
-    /// The frame that lies in the ring, in one piece; its length.
+    /// Copies a frame of the ring into one piece; returns its length.
     fn place(&mut self, parts: &RxParts, frame: &Frame, data: SharedBytes) -> Result<usize, RxLoss> {
         let tag = parts.tag(frame);
         let len = data.len() + if tag.is_some() { TAG } else { 0 };
@@ -97,7 +98,7 @@ impl Large {
         Ok(len)
     }
 
-    /// The frame whose front lies in the ring, from the socket's queue, which has the same order.
+    /// Reads a frame from the socket's queue, whose order is that of the ring, where its front is.
     fn fetch(&mut self, parts: &RxParts, frame: &Frame) -> Result<usize, RxLoss> {
         if frame.status & libc::TP_STATUS_COPY == 0 {
             return Err(RxLoss::Truncated);
@@ -121,7 +122,7 @@ impl Large {
         scatter(pool, packet, self.bytes.get(..len).ok_or(RxLoss::Truncated)?)
     }
 
-    /// Adds segments of the frame that is being cut, as many as there is room for; how many bytes they have.
+    /// Adds segments of the pending frame while there is room; returns their bytes.
     #[cold]
     pub(super) fn pieces(&mut self, parts: &RxParts, packets: &mut Burst) -> u64 {
         let mut bytes = 0;
@@ -131,15 +132,15 @@ impl Large {
             match segment(&self.bytes, cut, &mut self.segment, parts) {
                 Ok(packet) => {
                     bytes += packet.len() as u64;
-                    // There is room.
+                    // The loop has checked the room.
                     let _ = packets.push(packet);
                 }
                 Err(RxLoss::NoBuffer) => {
-                    // The rest waits, as frames of the ring do.
+                    // The other segments wait, as frames in the ring do.
                     parts.stats.lost(RxLoss::NoBuffer, 1);
                     break;
                 }
-                // Its sizes were checked when cutting began.
+                // The sizes were checked when segmenting began.
                 Err(loss) => parts.stats.lost(loss, 1),
             }
             self.cut = self.cut.take().and_then(Segmentation::after);
@@ -155,7 +156,7 @@ impl Segmentation {
     }
 }
 
-/// The next segment: an ordinary packet, its checksums finished.
+/// Makes the next segment, an ordinary packet with complete checksums.
 fn segment(whole: &[u8], cut: &Segmentation, piece: &mut Vec<u8>, parts: &RxParts) -> Result<Packet, RxLoss> {
     let mut packet = parts.pool.get().ok_or(RxLoss::NoBuffer)?;
     let len = cut.segmenter.header_len() + cut.segmenter.payload(cut.next).len();
@@ -175,7 +176,7 @@ fn segment(whole: &[u8], cut: &Segmentation, piece: &mut Vec<u8>, parts: &RxPart
     Ok(packet)
 }
 
-/// Whether the application takes packets that are to be cut.
+/// Returns whether the application accepts packets that exceed the MTU.
 fn takes_large(parts: &RxParts) -> bool {
     parts.offload_work.asked.contains(RxOffloads::TCP_LRO)
 }
