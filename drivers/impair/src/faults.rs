@@ -1,19 +1,19 @@
-//! Which faults a direction has, read from arguments.
+//! The faults of a direction, read from arguments.
 
 use std::time::Duration;
 
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// How often something happens, as parts of 2^53.
+/// A probability, in units of 2^-53.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chance(pub(super) u64);
 
-/// The whole of a [`Chance`].
+/// The [`Chance`] of a certain event.
 pub(super) const ALWAYS: u64 = 1 << 53;
 
 impl Chance {
-    /// `0.25`, `25%`; from 0 to 1.
+    /// Parses `0.25` or `25%`; from 0 to 1.
     fn parse(text: &str) -> Option<Self> {
         let (digits, unit) = match text.strip_suffix('%') {
             Some(digits) => (digits, 100.0),
@@ -24,17 +24,17 @@ impl Chance {
     }
 }
 
-/// How fast a direction is.
+/// The rate limit of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rate {
     /// Packets per second.
     Packets(u64),
-    /// Bits of frames per second.
+    /// Bits of frame data per second.
     Bits(u64),
 }
 
 impl Rate {
-    /// `1000`, `1000pps`, `10kpps`, `1mpps`, `64kbit`, `10mbit`, `1gbit`.
+    /// Parses `1000`, `1000pps`, `10kpps`, `1mpps`, `64kbit`, `10mbit` or `1gbit`.
     fn parse(text: &str) -> Option<Self> {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let (unit, make): (f64, fn(u64) -> Self) = match &text[digits.len()..] {
@@ -51,7 +51,7 @@ impl Rate {
         (1.0..=1e12).contains(&rate).then(|| make(rate as u64))
     }
 
-    /// How long a frame of `len` bytes takes, in nanoseconds.
+    /// Returns the time that a frame of `len` bytes takes, in nanoseconds.
     pub(super) const fn takes(self, len: usize) -> u64 {
         match self {
             Self::Packets(rate) => 1_000_000_000 / rate,
@@ -60,7 +60,7 @@ impl Rate {
     }
 }
 
-/// `10ms`, `250us`, `1s`, `100ns`; microseconds without a unit, as in netem. At most a minute.
+/// Parses `10ms`, `250us`, `1s` or `100ns`; microseconds without a unit, as in netem. At most a minute.
 fn span(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
@@ -74,13 +74,13 @@ fn span(text: &str) -> Option<Duration> {
     (0.0..=60e9).contains(&ns).then(|| Duration::from_nanos(ns as u64))
 }
 
-/// Digits with or without a point; no sign, no exponent.
+/// Parses digits with or without a point; no sign, no exponent.
 fn number(text: &str) -> Option<f64> {
     let plain = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit() || c == b'.');
     plain.then(|| text.parse().ok()).flatten()
 }
 
-/// What happens to packets of one direction.
+/// The faults of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     pub(super) loss: Chance,
@@ -88,21 +88,21 @@ pub(super) struct Faults {
     pub(super) reorder: Chance,
     pub(super) corrupt: Chance,
     pub(super) delay: Duration,
-    /// Up to so much is added to the delay, evenly spread.
+    /// The maximum addition to the delay, evenly distributed.
     pub(super) jitter: Duration,
     pub(super) rate: Option<Rate>,
-    /// Packets that may wait.
+    /// The number of packets that may wait.
     pub(super) limit: usize,
 }
 
-/// Both directions.
+/// The faults of both directions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Both {
     pub(super) rx: Faults,
     pub(super) tx: Faults,
 }
 
-/// A fault's keys: for both directions, for receive, for transmit.
+/// The keys of a fault: for both directions, for receive, for transmit.
 type Keys = [&'static str; 3];
 
 const LOSS: Keys = ["loss", "rx_loss", "tx_loss"];
@@ -114,7 +114,7 @@ const JITTER: Keys = ["jitter", "rx_jitter", "tx_jitter"];
 const RATE: Keys = ["rate", "rx_rate", "tx_rate"];
 const LIMIT: Keys = ["limit", "rx_limit", "tx_limit"];
 
-/// Packets that may wait, unless asked otherwise; netem's number.
+/// The default number of packets that may wait; netem's number.
 const DEFAULT_LIMIT: usize = 1000;
 
 impl Both {
@@ -148,7 +148,7 @@ impl Both {
     }
 }
 
-/// The value of a fault for receive and for transmit; the key of one direction counts more.
+/// Reads a fault's values for receive and for transmit. The key of one direction takes precedence.
 fn read<T: Copy>(
     args: &DevArgs,
     [all, rx, tx]: Keys,
@@ -169,7 +169,7 @@ fn read<T: Copy>(
 }
 
 impl Faults {
-    /// Whether packets pass as they are.
+    /// Returns whether packets pass unchanged.
     pub(super) fn is_clean(&self) -> bool {
         Self { limit: 0, ..*self } == Self::default()
     }

@@ -1,4 +1,5 @@
-//! The impairment of one direction: what goes in comes out faulty, late, or never. Knows no port and no clock.
+//! The impairment of one direction, independent of ports and clocks: packets leave it changed, late, or
+//! never.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,38 +11,38 @@ use super::faults::{Chance, Faults, Rate};
 use linecard_pmd::stats::{QueueStats, Total};
 
 linecard_pmd::causes! {
-    /// What was done to packets; all but the missing buffer are the impairment's doing and no loss of the port.
+    /// The faults that packets met. All but the missing buffer are intended, and no loss of the port.
     pub enum Fault {
         /// Dropped.
         Lost = ("lost", Total::None),
-        /// Sent on twice.
+        /// Duplicated.
         Duplicated = ("duplicated", Total::None),
-        /// Overtaken by packets that came later.
+        /// Overtaken by later packets.
         Reordered = ("reordered", Total::None),
-        /// One bit is another.
+        /// Changed in one bit.
         Corrupted = ("corrupted", Total::None),
-        /// Had to wait.
+        /// Delayed.
         Delayed = ("delayed", Total::None),
         /// Still waiting when the port stopped, and returned to its pool.
         Stopped = ("returned_at_stop", Total::None),
-        /// To be duplicated, but the pool had no packet.
+        /// Selected for duplication, but the pool had no packet.
         NoBuffer = ("no_buffer", Total::NoBuffer),
     }
 }
 
-/// Packets that wait to be overtaken, at most.
+/// The most packets that wait to be overtaken.
 const HELD: usize = 16;
-/// Packets that overtake one, at most.
+/// The most packets that overtake one.
 const OVERTAKERS: u64 = 8;
-/// When nobody comes to overtake it, a packet goes on after this many nanoseconds.
+/// The nanoseconds after which a packet proceeds without having been overtaken.
 const HOLD_NS: u64 = 1_000_000;
 
-/// Draws only where something can happen, so that a fault that is off changes no other.
+/// Draws a number only for a fault that is on, so that a fault that is off does not change the others.
 fn hits(random: &mut SplitMix64, chance: Chance) -> bool {
     chance.0 > 0 && random.draw() >> 11 < chance.0
 }
 
-/// A packet that may leave at a time, after those before it.
+/// A packet with the time at which it may leave, after the earlier ones.
 struct DelayedPacket {
     due: u64,
     order: u64,
@@ -70,20 +71,20 @@ impl Ord for DelayedPacket {
 
 /// A packet that waits to be overtaken.
 struct HeldPacket {
-    /// Arrivals after which it goes on.
+    /// The arrival count at which it proceeds.
     until: u64,
     deadline: u64,
     packet: Packet,
 }
 
-/// See the module.
+/// The impairment of one direction.
 pub(super) struct Impairment {
     faults: Faults,
     random: SplitMix64,
     pool: Pool,
     arrivals: u64,
     order: u64,
-    /// When the packet before was, or will be, through (rate).
+    /// The time at which the earlier packets have passed the rate limit.
     free_at: u64,
     held: Vec<HeldPacket>,
     late: BinaryHeap<Reverse<DelayedPacket>>,
@@ -103,17 +104,17 @@ impl Impairment {
         }
     }
 
-    /// Packets that can be pushed; each may become two.
+    /// Returns how many packets can be pushed; each may become two.
     pub(super) fn room(&self) -> usize {
         self.faults.limit.saturating_sub(self.waiting()) / 2
     }
 
-    /// Packets inside.
+    /// Returns the number of packets inside.
     pub(super) fn waiting(&self) -> usize {
         self.late.len() + self.held.len()
     }
 
-    /// Lets a packet in. There must be [`room`](Self::room).
+    /// Adds a packet. There must be [`room`](Self::room).
     pub(super) fn push(&mut self, mut packet: Packet, now: u64, stats: &QueueStats<Fault>) {
         self.arrivals += 1;
         if hits(&mut self.random, self.faults.loss) {
@@ -139,7 +140,7 @@ impl Impairment {
         self.let_go(now, stats);
     }
 
-    /// The next packet that is due.
+    /// Returns the next packet that is due.
     pub(super) fn pop(&mut self, now: u64, stats: &QueueStats<Fault>) -> Option<Packet> {
         if !self.held.is_empty() {
             self.let_go(now, stats);
@@ -150,14 +151,14 @@ impl Impairment {
         self.late.pop().map(|late| late.0.packet)
     }
 
-    /// When the first of the packets inside may leave, if there is one.
+    /// Returns the time at which the first packet inside may leave, if there is one.
     pub(super) fn next_due(&self) -> Option<u64> {
         let late = self.late.peek().map(|late| late.0.due);
         let held = self.held.iter().map(|held| held.deadline).min();
         late.into_iter().chain(held).min()
     }
 
-    /// Moves on what has been overtaken, or has waited long enough for it.
+    /// Queues the packets that have been overtaken, or have waited long enough for that.
     fn let_go(&mut self, now: u64, stats: &QueueStats<Fault>) {
         while let Some(at) =
             self.held.iter().position(|held| held.until <= self.arrivals || held.deadline <= now)
@@ -189,12 +190,12 @@ impl Impairment {
         twin
     }
 
-    /// Changes one bit, of the first segment where a packet has several that fit into no one buffer.
+    /// Flips one bit; in the first segment of a packet that cannot be put into one buffer.
     fn flip(&mut self, packet: &mut Packet) -> bool {
         _ = packet.linearize();
         let Some(data) = packet.data_mut().filter(|data| !data.is_empty()) else { return false };
         let bit = self.random.below(data.len() as u64 * 8);
-        // Below the length, which is a `usize`.
+        // Less than the length, which is a `usize`.
         data[(bit / 8) as usize] ^= 1 << (bit % 8);
         true
     }

@@ -1,26 +1,26 @@
-//! `net_impair`: another port behind a bad line, the same bad line for the same seed.
+//! `net_impair`: fault injection for another port, reproducible by a seed.
 //!
-//! `net_impair0,on=[net_tap1,iface=x],loss=1%,rx_delay=10ms,seed=7`: the port in brackets is opened by this
-//! one, brackets and all other characters of its arguments as they are. Each fault has three keys, for both
-//! directions (`loss`), for receive (`rx_loss`) and for transmit (`tx_loss`):
+//! `net_impair0,on=[net_tap1,iface=x],loss=1%,rx_delay=10ms,seed=7`: this port opens the port in brackets.
+//! Brackets and all other characters of its arguments are passed unchanged. Each fault has three keys, for
+//! both directions (`loss`), for receive (`rx_loss`) and for transmit (`tx_loss`):
 //!
 //! | key | what happens | value |
 //! |---|---|---|
-//! | `loss` | a packet is dropped | `0.01` or `1%` |
-//! | `duplicate` | comes twice | as above |
-//! | `reorder` | is overtaken by the next 1 to 8 packets, or waits 1 ms for them | as above |
-//! | `corrupt` | one bit, anywhere, is another | as above |
-//! | `delay` | comes later | `100us`, `10ms`; microseconds without a unit |
-//! | `jitter` | comes later still, by up to this | as above |
-//! | `rate` | packets follow each other no faster | `1000pps`, `10mbit` (of frames) |
-//! | `limit` | packets that may wait; then nothing is received, or taken to be sent | 1000 |
+//! | `loss` | drops a packet | `0.01` or `1%` |
+//! | `duplicate` | duplicates a packet | as above |
+//! | `reorder` | lets the next 1 to 8 packets overtake, waits at most 1 ms for them | as above |
+//! | `corrupt` | flips one bit, anywhere | as above |
+//! | `delay` | delays every packet | `100us`, `10ms`; microseconds without a unit |
+//! | `jitter` | adds up to this to the delay | as above |
+//! | `rate` | limits the rate | `1000pps`, `10mbit` (of frames) |
+//! | `limit` | packets that may wait; beyond that, none are received or accepted for sending | 1000 |
 //!
 //! ```text
-//!   application ◄── rx_burst ── line ◄── inner rx           each queue has a line of its own,
+//!   application ◄── rx_burst ── line ◄── inner rx           each queue has its own line,
 //!   application ── tx_burst ──► line ──► inner tx           seeded by seed=, direction and queue
 //! ```
-//! What waits to be sent leaves when the queue is polled (`tx_burst` or `reclaim`). What still waits when the
-//! port stops returns to its pool and is counted.
+//! Packets that wait to be sent leave when the queue is polled (`tx_burst` or `reclaim`). Packets that still
+//! wait when the port stops return to their pool and are counted.
 
 mod faults;
 mod impairment;
@@ -44,7 +44,7 @@ use linecard_pmd::stats::PortCounters;
 
 const DRIVER: &str = "net_impair";
 
-/// The driver of `net_impair` devices; it opens the port behind the line with the drivers of a program.
+/// The driver of `net_impair` devices. It opens the inner port with the drivers of the program.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -77,7 +77,7 @@ pub struct ImpairDriver {
 }
 
 impl ImpairDriver {
-    /// `drivers` are those that may stand behind a line.
+    /// Creates the driver; `drivers` are those that an inner port may use.
     #[must_use]
     pub const fn new(drivers: fn() -> Registry) -> Self {
         Self { drivers }
@@ -106,7 +106,7 @@ impl Driver for ImpairDriver {
     }
 }
 
-/// What stays through all starts and stops.
+/// The settings, which persist across starts and stops.
 struct Settings {
     name: String,
     faults: Both,
@@ -114,7 +114,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// What the arguments ask for, and the port that is behind the line.
+    /// Reads the settings, and the arguments of the inner port.
     fn read(args: &DevArgs) -> Result<(Self, &str), Error> {
         let on = args.value("on").filter(|on| !on.is_empty()).ok_or_else(|| {
             let remedy = format!("write {},on=[net_tap1,iface=x],loss=1%", args.name());
@@ -123,7 +123,7 @@ impl Settings {
         let faults = Both::read(args)?;
         let seed = args.number("seed", 0..=u64::MAX)?.unwrap_or(1);
         args.finish()?;
-        // The same name twice would be a port that nobody can tell from this one.
+        // Two ports of the same name could not be told apart.
         if DevArgs::parse(on)?.name() == args.name() {
             return Err(args.problem("'on' names this port itself", "give the port behind it another number"));
         }
@@ -137,14 +137,14 @@ struct Impaired {
 }
 
 impl Settings {
-    /// The line of a queue, if it has any fault.
+    /// Creates the line of a queue, if it has any fault.
     fn line(&self, faults: Faults, direction: u64, queue: usize, pool: &Pool) -> Option<Impairment> {
-        // Far apart, so that no two queues see the same faults.
+        // The seeds are far apart, so that no two queues have the same faults.
         let own = (direction << 32 | queue as u64).wrapping_mul(0xd134_2543_de82_ef95);
         (!faults.is_clean()).then(|| Impairment::new(faults, self.seed.wrapping_add(own), pool))
     }
 
-    /// The started port behind its lines.
+    /// Wraps the queues of the started inner port.
     fn wrap(self, port: Port, config: &PortConfig, pool: &Pool) -> Port {
         let Port { rx, tx, control, running } = port;
         let counters = PortCounters::new(config.rx_queues, config.tx_queues);
@@ -205,7 +205,7 @@ impl Running for Started {
     }
 }
 
-/// The inner port's control side under another name, with the line's own counters.
+/// The inner port's control interface under another name, with the counters of the lines.
 struct Control {
     name: String,
     inner: Arc<dyn PortControl>,
@@ -213,7 +213,7 @@ struct Control {
 }
 
 impl Control {
-    /// Packets are counted on the application's side of the line; errors are the inner port's.
+    /// Combines the counters: packets on the application's side of the line, errors of the inner port.
     fn merge(mut outer: PortStats, inner: PortStats) -> PortStats {
         outer.imissed += inner.imissed;
         outer.ierrors += inner.ierrors;

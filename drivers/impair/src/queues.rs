@@ -1,4 +1,4 @@
-//! The queues of an impaired port: another port's, with a line in front.
+//! The queues of an impaired port: the inner port's queues behind a line.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    /// Without a line, packets pass untouched.
+    /// Creates the line; `None` passes packets unchanged.
     pub(super) fn new(line: Option<Impairment>, stats: Arc<QueueStats<Fault>>) -> Self {
         Self { line, start: Instant::now(), stats }
     }
@@ -37,7 +37,7 @@ impl Drop for Timed {
     }
 }
 
-/// Receives from another port's queue.
+/// Receives from the inner port's queue.
 pub(super) struct Rx {
     pub(super) inner: Box<dyn RxQueue>,
     pub(super) timed: Timed,
@@ -71,7 +71,7 @@ impl RxQueue for Rx {
         if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
     }
 
-    /// What waits in the line becomes due by time alone, for which nothing wakes: such a queue has to be polled.
+    /// The timers of waiting packets wake no thread, so such a queue must be polled.
     fn arm(&mut self) -> Armed {
         let now = self.timed.now();
         match self.timed.line.as_ref().and_then(Impairment::next_due) {
@@ -90,16 +90,16 @@ impl RxQueue for Rx {
     }
 }
 
-/// Sends to another port's queue.
+/// Sends to the inner port's queue.
 pub(super) struct Tx {
     pub(super) inner: Box<dyn TxQueue>,
     pub(super) timed: Timed,
-    /// Due, and not taken by the other port yet.
+    /// Packets that are due, but not accepted by the inner port yet.
     pub(super) ready: Burst,
 }
 
 impl Tx {
-    /// Sends what is due, as far as the other port takes it.
+    /// Sends the packets that are due, as far as the inner port accepts them.
     fn release(&mut self, now: u64) {
         let Timed { line: Some(line), stats, .. } = &mut self.timed else { return };
         loop {

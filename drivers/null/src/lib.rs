@@ -1,9 +1,10 @@
-//! `net_null`: receives packets from nowhere and sends them there; measures everything but a device.
+//! `net_null`: a port without a device, which generates and discards packets. Measures everything but a
+//! device.
 //!
-//! `net_null0,size=64,copy=0|1,no-rx=0|1` — as DPDK's driver of that name: receive gives as many
-//! packets of `size` bytes as asked for (of whatever was in the buffer), transmit frees. With `copy=1` the
-//! bytes are moved through a buffer of the queue, and received ones are zeros; with `no-rx=1` nothing is ever
-//! received, and as in DPDK that excludes `copy=1`. A `size` beyond a buffer of the pool comes as a chain.
+//! `net_null0,size=64,copy=0|1,no-rx=0|1` — as DPDK's driver of that name. Receive returns as many packets of
+//! `size` bytes as requested, with whatever content the buffers have. Transmit frees packets. With `copy=1`,
+//! the bytes are copied through a buffer of the queue, and received ones are zeros. With `no-rx=1`, nothing
+//! is received; as in DPDK, that excludes `copy=1`. A `size` beyond a buffer of the pool results in a chain.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ const DRIVER: &str = "net_null";
 const MAX_QUEUES: u16 = 256;
 
 linecard_pmd::causes! {
-    /// Why a null port loses receive packets.
+    /// The causes for which a null port loses receive packets.
     pub enum RxLoss {
         /// The pool had no packets for the burst.
         NoBuffer = ("no_buffer", Total::NoBuffer),
@@ -189,7 +190,7 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
             return 0;
         }
         for packet in &mut packets[before..] {
-            // `size` fits: start compared it with the pool's buffers.
+            // `size` fits: `start` compared it with the pool's buffers.
             let Some(data) = packet.append(self.size.into()) else { continue };
             if COPY {
                 data.copy_from_slice(&self.template);
@@ -208,7 +209,7 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
     }
 }
 
-/// Packets larger than a buffer; one by one, as nothing here is about speed.
+/// Generates packets larger than a buffer, one by one, as speed does not matter here.
 struct RxChain {
     template: Vec<u8>,
     copy: bool,
@@ -242,7 +243,7 @@ impl RxQueue for RxChain {
                 self.stats.lost(RxLoss::NoBuffer, 1);
                 break;
             };
-            // There is room.
+            // The loop has checked the room.
             let _ = packets.push(packet);
         }
         let count = packets.len() - before;

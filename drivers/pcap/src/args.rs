@@ -1,4 +1,4 @@
-//! The arguments of a file port, and what is said about files that will not do.
+//! The arguments of a file port, and the errors about unusable files.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -11,12 +11,12 @@ use super::rx::{LOOP_BYTES, Timing};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// Bytes of a file that are checked before a port opens.
+/// The bytes of a file that are checked before a port opens.
 const CHECKED: u64 = 64 << 20;
-/// Most queues, DPDK's `RTE_PMD_PCAP_MAX_QUEUES`.
+/// The most queues, DPDK's `RTE_PMD_PCAP_MAX_QUEUES`.
 const MAX_QUEUES: usize = 16;
 
-/// What was asked for.
+/// The requested settings.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) rx: Vec<PathBuf>,
@@ -85,12 +85,12 @@ impl Settings {
         Ok(settings)
     }
 
-    /// No file is written twice, or read and written.
+    /// Checks that no file is written twice, or read and written.
     fn different(&self, args: &DevArgs) -> Result<(), Error> {
         let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         for (i, path) in self.tx.iter().enumerate() {
             let others = self.rx.iter().chain(&self.tx[..i]);
-            // What is no file (/dev/null) may be written by many.
+            // Anything but a regular file (/dev/null) may have several writers.
             if !path.metadata().is_ok_and(|data| !data.is_file())
                 && others.into_iter().any(|other| real(other) == real(path))
             {
@@ -102,7 +102,7 @@ impl Settings {
     }
 }
 
-/// Reads how `path` begins, so that most damage is found before anything starts.
+/// Reads the beginning of `path`, so that most damage is found before the port starts.
 pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), Error> {
     let refused = |problem: &str| unreadable(args.name(), path, problem);
     let data = path.metadata().map_err(|error| refused(&Damage::Open(error).to_string()))?;
@@ -143,7 +143,7 @@ pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), 
     }
 }
 
-/// A file that cannot be read.
+/// Returns an error about a file that cannot be read.
 pub(super) fn unreadable(port: &str, path: &Path, problem: &str) -> Error {
     Error::Argument {
         device: port.into(),
@@ -152,7 +152,7 @@ pub(super) fn unreadable(port: &str, path: &Path, problem: &str) -> Error {
     }
 }
 
-/// A file without a frame, to be played for ever.
+/// Returns an error about a file without a frame to repeat.
 pub(super) fn empty(port: &str, path: &Path) -> Error {
     Error::Argument {
         device: port.into(),
@@ -161,7 +161,7 @@ pub(super) fn empty(port: &str, path: &Path) -> Error {
     }
 }
 
-/// A file that is too large to be kept in memory.
+/// Returns an error about a file that is too large to be kept in memory.
 pub(super) fn too_large(port: &str, path: &Path) -> Error {
     Error::Argument {
         device: port.into(),
@@ -174,24 +174,24 @@ pub(super) fn too_large(port: &str, path: &Path) -> Error {
     }
 }
 
-/// Another port, of this process or another, or this one by another name, reads or writes the file.
+/// Returns an error about a file that a port, of this process or another, already reads or writes.
 fn in_use(args: &DevArgs, path: &Path) -> Error {
     let problem = format!("{} is read or written by a port already", path.display());
     args.problem(problem, "give each tx_pcap a file of its own")
 }
 
-/// Keeps everybody from emptying a file that is read, whatever its name, until the result is dropped.
+/// Locks a file that is read against writing ports, under any name, until the result is dropped.
 pub(super) fn hold(args: &DevArgs, path: &Path) -> Result<Option<File>, Error> {
-    // What is gone by now is told when it is read.
+    // A file that has been removed is reported when it is read.
     let Ok(file) = File::open(path) else { return Ok(None) };
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(args, path)),
-        // Where there are no locks nobody is kept from anything.
+        // A file system without locks cannot prevent it.
         _ => Ok(Some(file)),
     }
 }
 
-/// A file that cannot be written.
+/// Returns an error about a file that cannot be written.
 pub(super) fn not_writable(args: &DevArgs, path: &Path, error: io::Error) -> Error {
     let shown = path.display();
     match error.kind() {

@@ -1,20 +1,20 @@
-//! `net_pcap`: receives the frames of capture files, and writes what is sent to it into others.
+//! `net_pcap`: receives the frames of capture files, and writes sent packets to others.
 //!
 //! `net_pcap0,rx_pcap=FILE,tx_pcap=FILE,infinite_rx=0|1,rate=PPS,timing=original,snaplen=BYTES` — as DPDK's
-//! driver of that name: several `rx_pcap` (or `tx_pcap`) are as many queues; without one of them nothing is
-//! received, or what is sent is dropped. Read are pcap and pcapng of either byte order and any resolution of
-//! times; written is pcap with nanoseconds, or pcapng where the name ends in `.pcapng`.
+//! driver of that name: each `rx_pcap` (or `tx_pcap`) is a queue. Without `rx_pcap` nothing is received;
+//! without `tx_pcap` sent packets are dropped. It reads pcap and pcapng in either byte order and with any
+//! time resolution. It writes pcap with nanoseconds, or pcapng if the name ends in `.pcapng`.
 //!
 //! ```text
-//!   probe   rx: the first 64 MiB of each file are read and checked      tx: each file is made and locked
-//!   start   rx: from the first frame on (again)                         tx: emptied once, then gone on with
-//!   burst   rx: what is due                                             tx: written out whole, then counted
+//!   probe   rx: the first 64 MiB of each file are read and checked      tx: each file is created and locked
+//!   start   rx: from the first frame on, at every start                 tx: emptied once, then continued
+//!   burst   rx: the frames that are due                                 tx: written completely, then counted
 //! ```
-//! A write that fails (disk full) loses the packets of that burst, which are counted by cause; the file keeps
-//! its whole records and nothing else. A signal that ends the process can only fall between two bursts, or
-//! between two pages of one `write`.
+//! If a write fails (disk full), the packets of that burst are lost and counted by cause; the file keeps only
+//! its complete records. A signal that ends the process can only take effect between two bursts, or between
+//! two pages of one `write`.
 //!
-//! The parser of pcapng keeps a block's options in a vector: receiving from such a file allocates.
+//! The pcapng parser keeps a block's options in a vector, so receiving from such a file allocates.
 
 mod args;
 mod rx;
@@ -88,7 +88,7 @@ struct Pcap {
     infinite: bool,
     timing: Timing,
     outputs: Vec<SharedOutput>,
-    /// The files that are read, so that no port writes over them.
+    /// The files that are read, locked so that no port overwrites them.
     _held: Vec<Option<File>>,
 }
 

@@ -1,4 +1,4 @@
-//! Receive queues: frames of a file, or the same frames again and again.
+//! Receive queues: the frames of a file, once or in a loop.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::Armed;
 
 linecard_pmd::causes! {
-    /// Why a file's frames are not received.
+    /// The causes for which frames of a file are not received.
     pub enum RxLoss {
-        /// The pool had no packets; the frame comes with a later burst.
+        /// The pool had no packets; the frame is received by a later burst.
         NoBuffer = ("no_buffer", Total::NoBuffer),
-        /// The file could not be read on, and the queue stopped.
+        /// The rest of the file could not be read, and the queue stopped.
         Damaged = ("damaged_file", Total::Error),
-        /// A record without a byte of its frame.
+        /// The record has no bytes of its frame.
         Empty = ("empty_frame", Total::Error),
-        /// More segments than a packet can have.
+        /// The frame needs more segments than a packet can have.
         TooLong = ("too_long", Total::Error),
     }
 }
 
-/// How fast frames are to come.
+/// The timing of received frames.
 ///
 /// ```
 /// use linecard_net_pcap::Timing;
@@ -33,20 +33,20 @@ linecard_pmd::causes! {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
-    /// Whenever asked for.
+    /// As fast as the queue is polled.
     Fast,
-    /// So many packets per second.
+    /// This number of packets per second.
     Rate(u64),
-    /// As far apart as they were captured.
+    /// With the intervals of the capture.
     Original,
 }
 
-/// Where frames come from.
+/// A source of frames.
 pub(super) trait Source: Send {
-    /// Whether a frame is there.
+    /// Returns whether a frame is available.
     fn ready(&mut self) -> Result<bool, Damage>;
     fn frame(&self) -> &[u8];
-    /// Nanoseconds, to be compared with other times of this source.
+    /// Returns the frame's time in nanoseconds, comparable with other times of this source.
     fn time(&self) -> u64;
     fn advance(&mut self);
 }
@@ -69,21 +69,21 @@ impl Source for Reader {
     }
 }
 
-/// A file in memory, without end.
+/// A file in memory that repeats without end.
 pub(super) struct Loop {
     bytes: Vec<u8>,
-    /// End of each frame in `bytes`, and its time since the first.
+    /// The end of each frame in `bytes`, and its time since the first.
     frames: Vec<(usize, u64)>,
     next: usize,
     start: usize,
-    /// Added to the times of this round.
+    /// The offset to the times of this round.
     base: u64,
 }
 
-/// Most memory for the frames of one file.
+/// The most memory for the frames of one file.
 pub(super) const LOOP_BYTES: usize = 256 << 20;
 
-/// Why a file cannot be played in a loop.
+/// The reasons why a file cannot be repeated.
 pub(super) enum NoLoop {
     Damage(Damage),
     TooLarge,
@@ -128,26 +128,26 @@ impl Source for Loop {
         self.start = self.frames[self.next].0;
         self.next += 1;
         if self.next == self.frames.len() {
-            // The first frame follows the last as if they had been captured at the same time.
+            // The first frame follows the last without an interval.
             self.base = self.base.saturating_add(self.frames[self.next - 1].1);
             (self.next, self.start) = (0, 0);
         }
     }
 }
 
-/// When the next frame is due.
+/// Decides when the next frame is due.
 struct Pace {
     timing: Timing,
     started: Option<Instant>,
-    /// Time of the first frame (original timing).
+    /// The time of the first frame (original timing).
     first: u64,
-    /// Frames that were due so far (rate).
+    /// The number of frames that were due so far (rate).
     given: u64,
-    /// Nanoseconds since the start, as of this burst.
+    /// The nanoseconds since the start, as of this burst.
     elapsed: u64,
 }
 
-/// How far a rate may catch up after nobody asked for a while, in packets.
+/// The most packets that a rate may catch up after a pause of polling.
 const CATCH_UP: u64 = linecard_mempool::BURST as u64;
 
 impl Pace {
@@ -155,7 +155,7 @@ impl Pace {
         Self { timing, started: None, first: 0, given: 0, elapsed: 0 }
     }
 
-    /// Looks at the clock, if it matters.
+    /// Reads the clock, unless the timing is `Fast`.
     fn begin(&mut self, first: u64) {
         if self.timing == Timing::Fast {
             return;
@@ -170,7 +170,7 @@ impl Pace {
         }
     }
 
-    /// Whether a frame of `time` may come.
+    /// Returns whether a frame of `time` is due.
     const fn allows(&self, time: u64) -> bool {
         match self.timing {
             Timing::Fast => true,
@@ -180,19 +180,19 @@ impl Pace {
     }
 }
 
-/// Frames that are due `elapsed` nanoseconds after the first, itself included.
+/// Returns the number of frames due `elapsed` nanoseconds after the first, including it.
 const fn due(elapsed: u64, rate: u64) -> u64 {
-    // Fits: a rate is at most 2^40 (`args`), and what is divided here has 128 bits.
+    // Cannot overflow: a rate is at most 2^40 (`args`), and the dividend has 128 bits.
     (elapsed as u128 * rate as u128 / 1_000_000_000) as u64 + 1
 }
 
-/// See the module.
+/// A receive queue over a source of frames.
 pub(super) struct Rx<S> {
     source: S,
     pace: Pace,
     pool: Pool,
     stats: Arc<QueueStats<RxLoss>>,
-    /// For the message when the file cannot be read on.
+    /// Names the file in messages.
     what: String,
     stopped: bool,
 }
@@ -208,7 +208,7 @@ impl<S: Source> Rx<S> {
         Self { source, pace: Pace::new(timing), pool: pool.clone(), stats, what, stopped: false }
     }
 
-    /// Whether a frame is there; the first time it cannot be known is also the last.
+    /// Returns whether a frame is available. After the end of the file, or an error, it never is again.
     fn ready(&mut self) -> bool {
         if self.stopped {
             return false;
@@ -240,7 +240,7 @@ impl<S: Source> RxQueue for Rx<S> {
             match copy_in(&self.pool, self.source.frame()) {
                 Ok(packet) => {
                     bytes += packet.len() as u64;
-                    // There is room.
+                    // The loop has checked the room.
                     let _ = packets.push(packet);
                 }
                 Err(RxLoss::NoBuffer) => {
@@ -265,14 +265,14 @@ impl<S: Source> RxQueue for Rx<S> {
         }
     }
 
-    /// Frames of a file are there when they are due, and nothing wakes for that.
+    /// Frames with a timing become due without waking a thread.
     fn arm(&mut self) -> Armed {
         let now = self.ready() && matches!(self.pace.timing, Timing::Fast);
         if now { Armed::Ready } else { Armed::Unable }
     }
 }
 
-/// Nothing is received: a port that only writes.
+/// The receive queue of a port that only writes.
 pub(super) struct NoRx;
 
 impl RxQueue for NoRx {
@@ -285,7 +285,7 @@ impl RxQueue for NoRx {
     }
 }
 
-/// A packet with the bytes of `frame`, in as many segments as it takes.
+/// Copies `frame` into a packet, in as many segments as needed.
 fn copy_in(pool: &Pool, frame: &[u8]) -> Result<Packet, RxLoss> {
     let room = usize::from(pool.data_room());
     if frame.is_empty() {

@@ -1,4 +1,4 @@
-//! Transmit queues: every burst is written out before it counts, as whole records.
+//! Transmit queues: every burst is written as complete records before it is counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -13,40 +13,40 @@ use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
 linecard_pmd::causes! {
-    /// Why a file lacks packets that were sent to it.
+    /// The causes for which sent packets are missing in a file.
     pub enum TxLoss {
-        /// The file system is full, or the file as large as it may be.
+        /// The file system is full, or the file has reached its maximum size.
         NoSpace = ("no_space", Total::Error),
-        /// The system refused to write for another reason.
+        /// The write failed for another reason.
         Write = ("write_error", Total::Error),
     }
 }
 
-/// Records collected before they are written out within a burst.
+/// The bytes of records collected before a write within a burst.
 const BUFFER: usize = 512 << 10;
-/// Most segments of a packet.
+/// The most segments of a packet.
 const SEGMENTS: usize = Packet::MAX_SEGS as usize;
 
-/// A capture file that is written to; the same through all starts of a port.
+/// An open capture file; it persists across the starts of a port.
 pub(super) struct Output {
     pub(super) path: PathBuf,
     file: File,
     format: Format,
     snaplen: u32,
-    /// Whole bytes in the file; behind them is nothing. `None` for what is no regular file.
+    /// The bytes of complete records in the file, which ends there. `None` for anything but a regular file.
     good: Option<u64>,
-    /// The file's head is written.
+    /// Whether the file header is written.
     begun: bool,
-    /// This port made the file.
+    /// Whether this port created the file.
     fresh: bool,
-    /// A failed write was reported, and none has succeeded since.
+    /// Whether a failed write was reported and none has succeeded since.
     failing: bool,
     buffer: Vec<u8>,
-    /// End of each record in `buffer`.
+    /// The end of each record in `buffer`.
     ends: Vec<usize>,
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Default)]
 pub(super) struct WriteOutcome {
     packets: usize,
@@ -54,13 +54,14 @@ pub(super) struct WriteOutcome {
 }
 
 impl Output {
-    /// Opens `path` for writing, without changing a file that is there yet.
+    /// Opens `path` for writing, without changing an existing file yet.
     ///
     /// # Errors
-    /// What the system says; `InvalidInput` for what is no file, `WouldBlock` when another port writes there.
+    /// An error of the system; `InvalidInput` for anything but a file, `WouldBlock` if another port writes to
+    /// it.
     pub(super) fn open(path: &Path, snaplen: u32) -> io::Result<Self> {
         let fresh = !path.exists();
-        // A pipe without a reader is refused at once instead of waited for.
+        // Fails at once for a pipe without a reader, instead of waiting for one.
         let now = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().create(true).append(true).custom_flags(now).open(path)?;
         let mut output = Self {
@@ -83,7 +84,7 @@ impl Output {
         } else {
             let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
             if let Err(error) = rustix::fs::flock(&output.file, lock) {
-                // Somebody else's file is not ours to remove.
+                // A file of another port must not be removed.
                 output.fresh = false;
                 return Err(error.into());
             }
@@ -91,10 +92,10 @@ impl Output {
         Ok(output)
     }
 
-    /// Empties the file and writes its head, the first time; later the port goes on behind what is there.
+    /// Empties the file and writes its header, the first time. Later starts append.
     ///
     /// # Errors
-    /// What the system says; the file is then empty.
+    /// An error of the system; the file is then empty.
     pub(super) fn begin(&mut self, interface: &str) -> io::Result<()> {
         if self.begun {
             return Ok(());
@@ -151,7 +152,8 @@ impl Output {
         written
     }
 
-    /// Writes out what is collected; what cannot be written is lost, and the file ends with a whole record.
+    /// Writes the collected records. Those that cannot be written are lost, and the file ends with a complete
+    /// record.
     fn flush(&mut self) -> WriteOutcome {
         let (mut done, mut result) = (0, Ok(()));
         while done < self.buffer.len() && result.is_ok() {
@@ -173,13 +175,13 @@ impl Output {
             return WriteOutcome { packets, lost: None };
         };
         if let Some(good) = self.good {
-            // Freeing space needs none.
+            // Truncating needs no space.
             let _ = self.file.set_len(good);
         }
         WriteOutcome { packets, lost: Some((self.complain(&error), lost)) }
     }
 
-    /// Tells about a failed write once, until one succeeds.
+    /// Reports a failed write once, until one succeeds.
     fn complain(&mut self, error: &io::Error) -> TxLoss {
         if !self.failing {
             self.failing = true;
@@ -203,12 +205,12 @@ impl Drop for Output {
     }
 }
 
-/// A file's place between two starts of its port.
+/// Holds a file between two starts of its port.
 pub(super) type SharedOutput = Arc<Mutex<Option<Output>>>;
 
-/// See the module.
+/// A transmit queue that writes to a file.
 pub(super) struct Tx {
-    /// There until drop.
+    /// Present until drop.
     output: Option<Output>,
     shared: SharedOutput,
     queue: u16,
@@ -216,7 +218,7 @@ pub(super) struct Tx {
 }
 
 impl Tx {
-    /// A queue that writes to `output` and puts it back on its shared when dropped.
+    /// Creates a queue that writes to `output`, and returns it to `shared` when dropped.
     pub(super) fn new(
         output: Output,
         shared: SharedOutput,
@@ -226,7 +228,7 @@ impl Tx {
         Self { output: Some(output), shared, queue, stats }
     }
 
-    /// Counts what became of `packets`.
+    /// Counts the results for `packets`.
     fn count(&self, written: &WriteOutcome, packets: &[Packet]) {
         let (done, lost) = packets.split_at(written.packets.min(packets.len()));
         self.stats.moved(written.packets, done.iter().map(|packet| packet.len() as u64).sum());
@@ -244,7 +246,7 @@ impl TxQueue for Tx {
             return 0;
         }
         let time = encode::now();
-        // Packets before this one are counted.
+        // The packets before this one are counted already.
         let mut first = 0;
         for (i, packet) in packets.iter().enumerate() {
             let written = output.append(packet, time, self.queue);
@@ -273,7 +275,7 @@ impl Drop for Tx {
     }
 }
 
-/// What is sent goes nowhere: a port that only reads.
+/// The transmit queue of a port that only reads: drops packets.
 pub(super) struct NoTx(pub(super) Arc<QueueStats<TxLoss>>);
 
 impl TxQueue for NoTx {

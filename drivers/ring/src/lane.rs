@@ -1,13 +1,13 @@
-//! One direction of a ring port: a ring of packets whose two ends can be lent out and given back.
+//! One direction of a ring port: a ring of packets whose two ends are used by one queue each, and returned.
 //!
 //! ```text
-//!   Sender ──► ring of owned packets ──► Receiver        both lent by the Direction to one queue each,
-//!      └── dropped: home ─┐  ┌─ home: dropped ──┘        both at home: what is in between is freed
-//!                         Direction
+//!   Sender ──► ring of owned packets ──► Receiver        each in use by one queue
+//!      └── dropped: returned ─┐  ┌─ returned: dropped ──┘        both returned: packets in between are freed
+//!                           Direction
 //! ```
-//! A ring forgets what it holds when it goes; packets must not be forgotten. So no end is ever
-//! dropped while packets can be in between: each goes back to the lane, and whenever one does and
-//! nobody can receive, the lane empties the ring. With both ends at home the ring is empty.
+//! A dropped ring does not free its content, but packets must be freed. An end is therefore never dropped
+//! while packets may be in the ring: it returns to the direction. When an end returns and no receiver is in
+//! use, the direction empties the ring. With both ends returned, the ring is empty.
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
@@ -20,18 +20,18 @@ use linecard_ring::{Config, Single, spsc};
 
 use linecard_pmd::wake::Armed;
 
-/// An owned packet on its way: whoever takes it out of the ring owns it.
+/// An owned packet in the ring; whoever takes it out owns it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct PacketPointer(NonNull<Meta>);
 
-// SAFETY: `Packet` is `Send`; a parcel is a packet that one thread put in and one will take out.
+// SAFETY: `Packet` is `Send`, and this is a packet that one thread adds and one will take out.
 unsafe impl Send for PacketPointer {}
 
 type Producer = spsc::Producer<PacketPointer>;
 type Consumer = spsc::Consumer<PacketPointer>;
 
-/// The ends that are at home, and how large the ring between them is.
+/// The unused ends, and the size of the ring between them.
 #[derive(Default)]
 struct FreeEnds {
     depth: usize,
@@ -40,25 +40,25 @@ struct FreeEnds {
     lent: u8,
 }
 
-/// One direction; shared by whoever may ask for an end.
+/// One direction, shared by all that may use an end.
 #[derive(Default)]
 pub(super) struct Direction {
     free_ends: Mutex<FreeEnds>,
-    /// Wakes whoever sleeps at the receiving end.
+    /// Wakes the thread that sleeps at the receiving end.
     wake: Wake,
 }
 
-/// Why an end cannot be had.
+/// The reasons why an end is not available.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is lent already.
+    /// It is in use.
     InUse,
     /// There is no memory for a ring.
     Memory,
 }
 
 impl Direction {
-    /// Lends the sending end. The first end that is lent decides the depth, from 1 on.
+    /// Takes the sending end. If no end is in use, `depth` (at least 1) becomes the size of the ring.
     pub(super) fn sender(self: &Arc<Self>, depth: u16) -> Result<Sender, Refusal> {
         let mut free_ends = self.prepare(depth)?;
         let producer = free_ends.producer.take().ok_or(Refusal::InUse)?;
@@ -66,7 +66,7 @@ impl Direction {
         Ok(Sender { producer: Some(producer), lane: Arc::clone(self) })
     }
 
-    /// Lends the receiving end; as [`sender`](Self::sender).
+    /// Takes the receiving end, like [`sender`](Self::sender).
     pub(super) fn receiver(self: &Arc<Self>, depth: u16) -> Result<Receiver, Refusal> {
         let mut free_ends = self.prepare(depth)?;
         let consumer = free_ends.consumer.take().ok_or(Refusal::InUse)?;
@@ -74,7 +74,7 @@ impl Direction {
         Ok(Receiver { consumer: Some(consumer), lane: Arc::clone(self) })
     }
 
-    /// Makes the ring where both ends are at home and it is not yet as deep as asked.
+    /// Creates the ring if no end is in use and its size is not `depth`.
     fn prepare(&self, depth: u16) -> Result<MutexGuard<'_, FreeEnds>, Refusal> {
         let mut free_ends = self.lock();
         if free_ends.lent == 0 && free_ends.depth != usize::from(depth) {
@@ -87,36 +87,37 @@ impl Direction {
     }
 
     fn lock(&self) -> MutexGuard<'_, FreeEnds> {
-        // Every change below is whole before anything can panic.
+        // Every change below is complete before anything can panic.
         self.free_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl FreeEnds {
-    /// Frees what is in the ring, if the receiving end is at home.
+    /// Frees the packets in the ring, if the receiving end is unused.
     fn empty(&mut self) {
         while let Some(PacketPointer(meta)) = self.consumer.as_ref().and_then(|consumer| consumer.dequeue()) {
-            // SAFETY: `Sender::send` put the packet in and gave it up; taking it out makes it ours alone.
+            // SAFETY: `Sender::send` added the packet and gave it up; taking it out makes it exclusively
+            // ours.
             drop(unsafe { Packet::from_raw(meta) });
         }
     }
 }
 
-/// The sending end, with one queue.
+/// The sending end, used by one queue.
 pub(super) struct Sender {
-    /// There until drop.
+    /// Present until drop.
     producer: Option<Producer>,
     lane: Arc<Direction>,
 }
 
 impl Sender {
-    /// Moves packets from the front of `packets` into the ring; returns how many, and their bytes.
+    /// Moves packets from the front of `packets` into the ring; returns their number and bytes.
     #[inline]
     pub(super) fn send(&mut self, packets: &mut Burst) -> (usize, u64) {
         let Some(producer) = &mut self.producer else { return (0, 0) };
         let mut slots = producer.reserve(packets.len());
         let count = slots.len();
-        // Before they are published: afterwards they belong to the receiver.
+        // Before publishing: afterwards the packets belong to the receiver.
         let bytes = packets[..count].iter().map(|packet| packet.len() as u64).sum();
         // SAFETY: `Packet` and `PacketPointer` are both transparent over `NonNull<Meta>`, and `count` of them
         // are at the front of the burst, which is borrowed until `consume_front`.
@@ -141,16 +142,15 @@ impl Drop for Sender {
     }
 }
 
-/// The receiving end, with one queue.
+/// The receiving end, used by one queue.
 pub(super) struct Receiver {
-    /// There until drop.
+    /// Present until drop.
     consumer: Option<Consumer>,
     lane: Arc<Direction>,
 }
 
 impl Receiver {
-    /// Moves packets from the ring behind those in `packets`, as many as there is room for; returns how
-    /// many, and their bytes.
+    /// Appends packets from the ring to `packets` while there is room; returns their number and bytes.
     #[inline]
     pub(super) fn receive(&mut self, packets: &mut Burst) -> (usize, u64) {
         let Some(consumer) = &self.consumer else { return (0, 0) };
@@ -158,7 +158,7 @@ impl Receiver {
         let spare = std::ptr::from_mut(packets.spare_mut()) as *mut [MaybeUninit<PacketPointer>];
         // SAFETY: as in `send`, the same layout; the spare part of the burst is borrowed for this call only.
         let count = consumer.dequeue_burst_uninit(unsafe { &mut *spare }).count;
-        // SAFETY: the ring filled the first `count` spare places with packets that are ours now.
+        // SAFETY: the ring filled the first `count` spare elements with packets that are ours now.
         unsafe { packets.set_len(before + count) };
         let bytes = packets[before..].iter().map(|packet| packet.len() as u64).sum();
         (count, bytes)

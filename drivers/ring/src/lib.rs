@@ -1,19 +1,21 @@
-//! `net_ring`: what one queue sends, another receives, by reference, through a ring in this process.
+//! `net_ring`: transmit queues connected to receive queues by rings in this process; packets are passed by
+//! reference.
 //!
-//! `net_ring0` is joined with itself: transmit queue *n* comes back on receive queue *n* (DPDK's
-//! `net_ring` without arguments). Two ports of a program are joined, to be polled by two threads, with
+//! A plain `net_ring0` is connected to itself: packets of transmit queue *n* return on receive queue *n*
+//! (DPDK's `net_ring` without arguments). Two ports of a program, polled by two threads, are connected by one
+//! of these:
 //!
 //! - `net_ring0,peer=net_ring1`, which waits for a `net_ring1` (with or without `peer=net_ring0`);
-//! - `net_ring0,nodeaction=NAME:0:CREATE` and `net_ring1,nodeaction=NAME:0:ATTACH`, DPDK's words; there both
-//!   send to and receive from one ring, here each receives what the other sent;
+//! - `net_ring0,nodeaction=NAME:0:CREATE` and `net_ring1,nodeaction=NAME:0:ATTACH`, DPDK's syntax. In DPDK
+//!   both use one ring for sending and receiving; here each receives the other's packets;
 //! - [`pair`], in a program:
 //!
 //! ```text
-//!   a.tx[n] ──► lane ──► b.rx[n]          packets are handed over, not copied
+//!   a.tx[n] ──► lane ──► b.rx[n]          packets are moved, not copied
 //!   a.rx[n] ◄── lane ◄── b.tx[n]
 //! ```
-//! The side that starts first decides how deep a lane is. What a port has not received when it stops
-//! is freed; what is sent to a stopped port waits until the lane is full.
+//! The side that starts first sets the depth of a lane. Packets that a port has not received when it stops
+//! are freed. Packets sent to a stopped port wait until the lane is full.
 
 mod lane;
 mod pairs;
@@ -36,7 +38,7 @@ use linecard_pmd::stats::{AnyLoss, PortCounters, QueueStats};
 use linecard_pmd::wake::Armed;
 
 const DRIVER: &str = "net_ring";
-/// Most queues of a ring port.
+/// The most queues of a ring port.
 pub const MAX_QUEUES: u16 = 64;
 
 /// The driver of `net_ring` devices.
@@ -79,12 +81,12 @@ impl Driver for RingDriver {
     }
 }
 
-/// What a port is joined with, as the arguments say.
+/// The connection of a port, as the arguments define it.
 enum JoinedWith<'a> {
     Itself,
     /// Another device, by its name.
     Peer(&'a str),
-    /// The other end of a named pair; `text` is how it was asked for.
+    /// The other end of a named pair; `text` is the argument.
     Node {
         text: &'a str,
         name: &'a str,
@@ -114,7 +116,7 @@ impl<'a> JoinedWith<'a> {
     }
 }
 
-/// `NAME:NODE:CREATE` or `…:ATTACH`: the name, and whether to create.
+/// Parses `NAME:NODE:CREATE` or `…:ATTACH` into the name and whether to create.
 fn node_action<'a>(args: &DevArgs, text: &'a str) -> Result<(&'a str, bool), Error> {
     let mut parts = text.split(':');
     let (name, node, action) = (parts.next(), parts.next(), parts.next());
@@ -151,7 +153,7 @@ fn refused(args: &DevArgs, other: &str, why: pairs::Refusal) -> Error {
     args.problem(problem, remedy)
 }
 
-/// Two devices that are joined: what one sends, the other receives.
+/// Creates two connected devices: each receives the packets that the other sends.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -183,7 +185,7 @@ pub fn pair(a: &str, b: &str) -> (Box<dyn Device>, Box<dyn Device>) {
     (device(a, &left, &right), device(b, &right, &left))
 }
 
-/// What one device receives on: a lane per queue.
+/// The receiving side of one device: a lane for each queue.
 struct Side {
     lanes: Vec<Arc<Direction>>,
     started: AtomicBool,
@@ -195,12 +197,12 @@ impl Default for Side {
     }
 }
 
-/// A ring device, started or not: it receives from its own side and sends to the other.
+/// A ring device, started or not. It receives from its own side and sends to the other.
 struct Ring {
     name: String,
     local: Arc<Side>,
     remote: Arc<Side>,
-    /// Its place among the devices of the program; none for [`pair`], whose devices know each other.
+    /// Its entry among the program's devices; `None` for [`pair`], whose devices are connected directly.
     claim: Option<Arc<PairClaim>>,
 }
 
@@ -270,7 +272,7 @@ impl Device for Ring {
     }
 }
 
-/// A started device: dropped or stopped, its link goes down.
+/// A started device. Stopping or dropping it takes its link down.
 struct Started(Ring);
 
 impl Running for Started {

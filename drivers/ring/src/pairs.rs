@@ -1,4 +1,4 @@
-//! Which ring devices of a program are joined with which, by name.
+//! The connections between the ring devices of a program, by name.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -6,20 +6,20 @@ use linecard_eal::memory::Domain;
 
 use super::Side;
 
-/// Two sides and who has them; both may be one side, of a device that is joined with itself.
+/// Two sides and whether each is in use. For a device that is connected to itself, both are the same side.
 pub(super) struct Pair {
     sides: [Arc<Side>; 2],
     taken: Mutex<[bool; 2]>,
 }
 
-/// A device's place in a pair; dropped, another device may have it.
+/// A device's place in a pair. Dropping it frees the place for another device.
 pub(super) struct PairClaim {
     pair: Arc<Pair>,
     place: usize,
 }
 
 impl PairClaim {
-    /// Where the device receives, and where it sends to.
+    /// Returns the side where the device receives, and the side it sends to.
     pub(super) fn sides(&self) -> (Arc<Side>, Arc<Side>) {
         (Arc::clone(&self.pair.sides[self.place]), Arc::clone(&self.pair.sides[1 - self.place]))
     }
@@ -38,28 +38,28 @@ impl Pair {
     }
 }
 
-/// Why two devices cannot be joined.
+/// The reasons why two devices cannot be connected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The other one is there, and joined with somebody else or with itself.
+    /// The other device exists, and is connected to a third one or to itself.
     Elsewhere,
-    /// This place has a device.
+    /// The place is in use by another device.
     Taken,
-    /// Nobody made a pair of that name.
+    /// No pair of that name exists.
     Unknown,
 }
 
 struct Entry {
-    /// Whose devices these are: two programs in one process do not see each other's.
+    /// The domain of the devices: two programs in one process do not share devices.
     domain: Weak<Domain>,
-    /// Who may sit at each place; the same name twice for a device that is joined with itself.
+    /// The names of the devices for each place; twice the same for a device that is connected to itself.
     names: [String; 2],
     pair: Weak<Pair>,
 }
 
 static PAIRS: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Runs `step` on all entries and the live pairs of `domain`.
+/// Calls `step` with all entries and the existing pairs of `domain`.
 fn with<T>(domain: &Arc<Domain>, step: impl FnOnce(&mut Vec<Entry>, &[([String; 2], Arc<Pair>)]) -> T) -> T {
     let mut all = PAIRS.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|entry| entry.pair.strong_count() > 0 && entry.domain.strong_count() > 0);
@@ -76,7 +76,7 @@ fn make(all: &mut Vec<Entry>, domain: &Arc<Domain>, names: [String; 2]) -> Arc<P
     pair
 }
 
-/// A device without arguments: joined with whoever named it as a peer, or with itself.
+/// Connects a device without arguments: to a device that names it as its peer, or to itself.
 pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<PairClaim> {
     with(domain, |all, known| {
         let awaited = known.iter().filter(|(names, _)| names[0] != names[1]).find_map(|(names, pair)| {
@@ -87,7 +87,7 @@ pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<PairClaim> {
     })
 }
 
-/// Joined with the device of this name, which may come later.
+/// Connects a device to `peer`, which may be created later.
 pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<PairClaim, Refusal> {
     let mut names = [own.to_owned(), peer.to_owned()];
     names.sort_unstable();
@@ -104,9 +104,9 @@ pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<P
     })
 }
 
-/// The first (`create`) or second device of a pair with a name of its own.
+/// Takes the first (`create`) or second place of a pair that has its own name.
 pub(super) fn by_node(domain: &Arc<Domain>, node: &str, create: bool) -> Result<PairClaim, Refusal> {
-    // No device's name has a colon.
+    // Cannot collide: no device name contains a colon.
     let names = [format!("{node}:0"), format!("{node}:1")];
     with(domain, |all, known| {
         let pair = match known.iter().find(|(known, _)| *known == names) {

@@ -1,4 +1,4 @@
-//! The control side of a started tap port.
+//! The control interface of a started tap port.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use linecard_pmd::error::Error;
 use linecard_pmd::local::LocalControl;
 use linecard_pmd::stats::add_to;
 
-/// What went wrong for good on a queue: the interface was removed under it. Told once.
+/// A permanent failure of a queue: the interface was removed. Reported once.
 #[derive(Debug, Default)]
 pub(super) struct Trouble {
     port: String,
@@ -40,19 +40,19 @@ impl Trouble {
     }
 }
 
-/// Link and counters, the kernel's among them.
+/// The link and the counters, including the kernel's.
 pub(super) struct TapControl {
     pub(super) local: LocalControl<RxLoss, TxLoss>,
-    /// `None` for passed descriptors whose interface is in a namespace we are not in.
+    /// `None` for passed descriptors whose interface is in another network namespace.
     pub(super) interface: Option<Arc<Interface>>,
     pub(super) trouble: Arc<Trouble>,
     pub(super) features: String,
-    /// The kernel's drops at start or at the last reset.
+    /// The kernel's drops at the start or at the last reset.
     pub(super) missed: Mutex<u64>,
 }
 
 impl TapControl {
-    /// Packets the kernel had for us and dropped, since ever.
+    /// Returns the packets for this port that the kernel has ever dropped.
     fn dropped(&self) -> u64 {
         let info = self.interface.as_ref().and_then(|interface| interface.info().ok());
         info.map_or(0, |info| info.stats.tx_dropped)
@@ -63,7 +63,7 @@ impl TapControl {
         self.dropped().saturating_sub(before)
     }
 
-    /// Counts the kernel's drops from here on.
+    /// Resets the count of the kernel's drops.
     pub(super) fn forget(&self) {
         *self.missed.lock().unwrap_or_else(PoisonError::into_inner) = self.dropped();
     }

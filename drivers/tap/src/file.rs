@@ -1,7 +1,7 @@
-//! A queue's descriptor, read and written without ever waiting.
+//! A queue's descriptor, read and written without blocking.
 //!
-//! Whether a call waits is a flag of the open file, and of a descriptor that was passed to us somebody may have kept a
-//! copy and clear it. There each call says for itself that it does not wait (`RWF_NOWAIT`).
+//! Blocking is a flag of the open file. If a descriptor was passed, another process may keep a copy and clear
+//! the flag. Each call on such a descriptor therefore requests non-blocking behaviour itself (`RWF_NOWAIT`).
 
 use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags, Result, preadv2, pwritev2};
 
-/// No place: where the file stands, which has none.
+/// The file's current position; a tun queue has none.
 const HERE: u64 = u64::MAX;
 
 pub(super) struct File {
     fd: Arc<OwnedFd>,
-    /// Somebody else may hold the file too, and the kernel knows the flag (Linux 5.8).
+    /// Whether another process may hold the file too, and the kernel knows the flag (Linux 5.8).
     shared: Cell<bool>,
 }
 
@@ -38,7 +38,7 @@ impl File {
         rustix::io::read(&*self.fd, to)
     }
 
-    /// One frame into several places.
+    /// Reads one frame into several buffers.
     #[inline]
     pub(super) fn read_into(&self, places: &mut [IoSliceMut<'_>]) -> Result<usize> {
         if self.shared.get() {
@@ -58,7 +58,7 @@ impl File {
         rustix::io::write(&*self.fd, frame)
     }
 
-    /// One frame from several places.
+    /// Writes one frame from several buffers.
     #[inline]
     pub(super) fn write_from(&self, pieces: &[IoSlice<'_>]) -> Result<usize> {
         if self.shared.get() {
@@ -70,7 +70,7 @@ impl File {
         rustix::io::writev(&*self.fd, pieces)
     }
 
-    /// Whether the kernel did not know the flag; it is not asked again.
+    /// Returns whether the kernel does not know the flag; it is not used again then.
     #[inline]
     fn is_unknown(&self, result: &Result<usize>) -> bool {
         let unknown = matches!(result, Err(Errno::OPNOTSUPP));

@@ -1,4 +1,5 @@
-//! An interface that goes to another process: its descriptors do, and with them what lies in them.
+//! Handover of an interface to another process: its descriptors are passed on, with the packets that wait in
+//! them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +12,18 @@ use linecard_pmd::handover::{HandOver, HandedOver, Keep, Pending};
 use super::Started;
 use super::open::{Opened, Settings};
 
-/// Eight bytes that begin the state, and its version behind them.
+/// The identifier of the state, eight bytes, followed by its version.
 const STATE: [u8; 9] = *b"LC-TAP\0\0\x01";
-/// The interface was up before the port was.
+/// The interface was up before the port started.
 const WAS_UP: u8 = 1;
 
-/// Whose the interface is: while it is another process's, nothing of it is changed when the port ends.
+/// The ownership of the interface. While another process owns it, the end of the port does not change it.
 #[derive(Debug, Default)]
 pub(super) struct Ownership {
     elsewhere: AtomicBool,
     /// The descriptors of the queues, until they are taken.
     pub(super) queues: Vec<Arc<OwnedFd>>,
-    /// Where the descriptors are kept for a process after this one.
+    /// Keeps the descriptors for a later process.
     place: Mutex<Option<Arc<dyn Keep>>>,
 }
 
@@ -31,7 +32,7 @@ impl Ownership {
         self.elsewhere.load(Ordering::Relaxed)
     }
 
-    /// The interface is to go when this process lets go of it.
+    /// Stops keeping the descriptors, so that the interface ends with this process.
     pub(super) fn forget(&self) {
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
         place.iter().for_each(|place| drop(place.forget()));
@@ -44,7 +45,7 @@ impl Drop for Ownership {
     }
 }
 
-/// What a predecessor holds, opened here as well.
+/// Opens the interface of a predecessor here as well.
 pub(super) fn open(
     port: &str,
     settings: &Settings,
@@ -88,7 +89,7 @@ pub(super) fn open(
 }
 
 impl Started {
-    /// Whether the descriptors are all there is to the port: nothing redirected, and nobody else's.
+    /// Returns whether the descriptors are the whole port: no redirection, and no other owner.
     pub(super) fn can_change_hands(&self) -> bool {
         self.tap.remote.is_none() && self.tap.opened.keeper.is_some()
     }
@@ -108,7 +109,7 @@ impl Started {
     }
 }
 
-/// The kernel keeps what comes until it is read, by whoever does.
+/// The kernel keeps arriving packets until either process reads them.
 impl HandOver for Started {
     fn hold(&self) -> Pending<'_, HandedOver> {
         let held = self.held();
@@ -133,7 +134,7 @@ impl HandOver for Started {
         self.tap.ownership.forget();
     }
 
-    /// Nothing of it changes as long as it is started.
+    /// The state does not change while the port is started.
     fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()> {
         let kept = self.held().and_then(|held| {
             let fds: Vec<_> = held.descriptors.iter().map(AsFd::as_fd).collect();
@@ -148,7 +149,7 @@ impl HandOver for Started {
         Box::new(|| kept)
     }
 
-    /// What came meanwhile waits in the kernel.
+    /// Packets that arrived meanwhile wait in the kernel.
     fn recover(&self) -> Pending<'_, ()> {
         Box::new(|| Ok(()))
     }

@@ -1,19 +1,19 @@
-//! `net_tap`: an interface of the kernel's own stack, with us at its other end.
+//! `net_tap`: a network interface of the kernel's own stack, with this port at its other end.
 //!
 //! `net_tap0,iface=NAME,mac=ADDRESS|fixed,persist,remote=IFACE,netns=NAME|/path,fd=3:4` — as DPDK's driver of that name:
 //!
 //! | argument | meaning | default |
 //! |---|---|---|
-//! | `iface` | the interface's name; `%d` is a number the kernel chooses | `dtap%d` |
+//! | `iface` | the interface's name; the kernel replaces `%d` by a number | `dtap%d` |
 //! | `mac` | its address; `fixed` is `00:64:74:61:70:` and the port's number | the kernel's choice |
-//! | `persist` | the interface stays when the program ends | it vanishes on any exit |
-//! | `remote` | all that the interface `remote` receives comes here, all that we send leaves there | none |
-//! | `netns` | the namespace in which the interface is made (a name, or a path) | the process's |
-//! | `fd` | queues that somebody with the permission opened and passed on: no privilege is needed | none |
+//! | `persist` | keeps the interface when the program ends | it vanishes on any exit |
+//! | `remote` | what the interface `remote` receives arrives here, what this port sends leaves there | none |
+//! | `netns` | the namespace in which the interface is created (a name, or a path) | the process's |
+//! | `fd` | queues that a privileged process opened and passed on: no privilege is needed | none |
 //!
-//! Every queue is a descriptor of `/dev/net/tun` with a virtio header before each frame, by which checksums and
-//! segmentation are left to the other side, both ways. Offloads that the port was not asked for are done by the kernel
-//! (receive) or here (transmit).
+//! Every queue is a descriptor of `/dev/net/tun` with a virtio header before each frame, which leaves
+//! checksums and segmentation to the other side, in both directions. Offloads that are not requested are
+//! performed by the kernel (receive) or by this driver (transmit).
 //!
 //! ```
 //! use linecard_pmd::Driver;
@@ -55,9 +55,9 @@ use open::{Opened, Settings};
 use remote::Redirections;
 
 const DRIVER: &str = "net_tap";
-/// The kernel has 256 queues for an interface; one keeps it alive while the port is stopped.
+/// The kernel allows 256 queues for an interface; one of them keeps it alive while the port is stopped.
 const MAX_QUEUES: u16 = 255;
-/// Two VLAN tags beside an Ethernet header.
+/// The bytes of an Ethernet header and two VLAN tags.
 const OVERHEAD: usize = 14 + 8;
 const TSO: u32 = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
@@ -87,7 +87,7 @@ impl Driver for TapDriver {
     }
 
     fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
-        // Whether the namespace is there is not a question of arguments.
+        // The arguments are valid whether or not the namespace exists.
         Settings::read(&args.clone().without("netns")).map(drop)
     }
 
@@ -111,7 +111,7 @@ impl Driver for TapDriver {
     }
 }
 
-/// The interface, joined to the remote one where that was asked for.
+/// Opens the interface, and connects it to the remote one if requested.
 fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Redirections>), Error> {
     let mut opened = open::open(port, settings)?;
     let remote = match (&settings.remote, &opened.interface) {
@@ -125,7 +125,7 @@ fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Redirect
     Ok((opened, remote))
 }
 
-/// Why this user has no tap interfaces.
+/// The reasons why this user has no tap interfaces.
 ///
 /// ```
 /// use linecard_net_tap::NoTap;
@@ -134,16 +134,16 @@ fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Redirect
 /// ```
 #[derive(Debug, thiserror::Error)]
 pub enum NoTap {
-    /// The device is not there, or closed to this user.
+    /// The device does not exist, or this user may not open it.
     #[error("/dev/net/tun cannot be opened: {0}")]
     Device(std::io::Error),
-    /// It opens, but this user may not make interfaces.
+    /// The device opens, but this user may not create interfaces.
     #[error("no interface can be made: {0}")]
     Interface(std::io::Error),
 }
 
-/// Makes an interface of this process's namespace, and removes it again: capabilities and security modules have a say that
-/// cannot be read off anything else.
+/// Creates an interface in this process's namespace, and removes it again. Capabilities and security modules
+/// allow no other check.
 ///
 /// ```
 /// use linecard_net_tap::{NoTap, try_interface};
@@ -157,14 +157,14 @@ pub enum NoTap {
 /// [`NoTap`].
 pub fn try_interface() -> Result<(), NoTap> {
     let fd = tun::open().map_err(NoTap::Device)?;
-    // It vanishes with its descriptor.
+    // The interface vanishes with its descriptor.
     tun::make(fd.as_fd(), "lcdoctor%d", Queues::Many).map(drop).map_err(NoTap::Interface)
 }
 
 struct Tap {
     name: String,
     settings: Settings,
-    /// Before the interface, which it is about.
+    /// Dropped before the interface, to which it refers.
     remote: Option<Redirections>,
     opened: Opened,
     ownership: Ownership,
@@ -220,7 +220,7 @@ impl Device for Tap {
     }
 }
 
-/// What a started port is made of.
+/// The parts of a started port.
 struct StartedQueues {
     fds: Vec<Arc<OwnedFd>>,
     rx: Vec<Box<dyn RxQueue>>,
@@ -229,14 +229,14 @@ struct StartedQueues {
 }
 
 impl Tap {
-    /// Makes the interface again where it was removed while the port was started or stopped, or takes over what has its
-    /// name by now. Passed descriptors are of the interface that is gone.
+    /// Creates the interface again if it was removed meanwhile, or takes over the present one of its name.
+    /// Passed descriptors stay with the interface that was removed.
     fn follow(&mut self) -> Result<(), Error> {
         let gone = self.opened.interface.as_ref().is_some_and(|interface| !interface.exists());
         if !gone || self.opened.keeper.is_none() {
             return Ok(());
         }
-        // What it redirected on the remote interface has to go before it can be joined again.
+        // Its redirection on the remote interface must be removed before another one is added.
         self.remote = None;
         let settings = self.settings.named(&self.opened.name);
         (self.opened, self.remote) = establish(&self.name, &settings)?;
@@ -244,7 +244,7 @@ impl Tap {
         Ok(())
     }
 
-    /// A descriptor in service for each queue pair.
+    /// Returns an attached descriptor for each queue pair.
     fn queues(&mut self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
         let count = usize::from(config.rx_queues);
         let left = std::mem::take(&mut self.ownership.queues);
@@ -267,7 +267,7 @@ impl Tap {
             return (0..count).map(|_| fresh()).collect();
         }
         for (i, fd) in self.opened.passed.iter().enumerate() {
-            // Those that are as they should be already, and an interface of one queue, answer with an error.
+            // Fails for queues that are already in that state, and for an interface of one queue.
             let _ = tun::serve(fd.as_fd(), i < count);
         }
         Ok(self.opened.passed[..count].to_vec())
@@ -313,7 +313,7 @@ impl Tap {
         Ok(StartedQueues { fds, rx, tx, control })
     }
 
-    /// Tells the kernel what it may leave to us; gives that, and what it takes of us.
+    /// Sets the offloads that the kernel may leave to us; returns those, and those that the kernel accepts.
     fn offloads(
         &self,
         rx: RxOffloads,
@@ -323,7 +323,7 @@ impl Tap {
         let csum = large || rx.intersects(RxOffloads::CHECKSUM);
         let (mut uso, bits) = (true, if csum { libc::TUN_F_CSUM } else { 0 } | if large { TSO } else { 0 });
         for fd in fds {
-            // Kernels before 6.2 do not know segmentation of UDP; asking first tells whether this one does.
+            // Kernels before 6.2 do not support UDP segmentation; this call finds out.
             uso = uso && tun::set_offload(fd.as_fd(), libc::TUN_F_CSUM | TSO | USO).is_ok();
             let bits = if large && uso { bits | USO } else { bits };
             tun::set_offload(fd.as_fd(), bits).map_err(|error| {
@@ -335,10 +335,10 @@ impl Tap {
         Ok((rx, AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }))
     }
 
-    /// Brings the interface into the shape that was asked for, and up.
+    /// Applies the configuration to the interface, and brings it up.
     fn shape(&self, interface: &Interface, config: &PortConfig) -> Result<(), Error> {
         let (info, ours) = (interface.info()?, self.opened.keeper.is_some());
-        // Who passed descriptors has set up the interface, and we may lack the permission.
+        // The process that passed descriptors has set up the interface, and we may lack the permission.
         if ours {
             if info.mtu != u32::from(config.mtu) {
                 interface.set_mtu(config.mtu.into())?;
@@ -370,7 +370,7 @@ impl Tap {
     }
 }
 
-/// What was negotiated with the kernel, for people.
+/// Returns the readable form of the offloads negotiated with the kernel.
 fn describe(accepted: AcceptedOffloads) -> String {
     let words = [
         (true, "vnet_hdr"),
@@ -399,7 +399,7 @@ impl Running for Started {
         if tap.ownership.are_elsewhere() {
             return tap;
         }
-        // A queue that a thread still holds gets nothing from here on.
+        // A queue that a thread still holds receives nothing from here on.
         fds.iter().for_each(|fd| drop(open::retire(fd)));
         if let Some(interface) = &tap.opened.interface
             && !tap.opened.was_up

@@ -1,4 +1,4 @@
-//! Getting at the interface: made, taken over, or passed to this process by descriptor.
+//! Opens the interface: created, taken over, or passed to this process by descriptor.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,9 +11,9 @@ use linecard_netdev::{Interface, InterfaceInfo, Namespace, refusal, tap, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// The name that the kernel completes with the first number that is free; DPDK's.
+/// DPDK's default name; the kernel completes it with the first free number.
 const DEFAULT_NAME: &str = "dtap%d";
-/// What the arguments ask for.
+/// The requested settings.
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) namespace: Namespace,
@@ -25,7 +25,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The same for an interface of that name.
+    /// Returns the same settings for another interface name.
     pub(super) fn named(&self, iface: &str) -> Self {
         Self { iface: iface.to_owned(), ..self.clone() }
     }
@@ -52,30 +52,30 @@ impl Settings {
     }
 }
 
-/// DPDK's fixed address: zero, `dtap`, and the port's number.
+/// Returns DPDK's fixed address: zero, `dtap`, and the port's number.
 fn fixed(port: &str) -> [u8; 6] {
     let digits = port.trim_start_matches(|c: char| !c.is_ascii_digit());
     let number = digits.parse::<u64>().unwrap_or(0);
     [0, b'd', b't', b'a', b'p', number as u8]
 }
 
-/// An interface that is ours, with nothing in service yet.
+/// An opened interface without an attached queue.
 pub(super) struct Opened {
     /// Its name.
     pub(super) name: String,
-    /// To ask and to change it; `None` when it is in a namespace that we are not in.
+    /// Reads and changes the interface; `None` if it is in another network namespace.
     pub(super) interface: Option<Arc<Interface>>,
     pub(super) mac: [u8; 6],
     /// Keeps the interface alive between stop and start; none with passed descriptors.
     pub(super) keeper: Option<OwnedFd>,
     /// Passed descriptors.
     pub(super) passed: Vec<Arc<OwnedFd>>,
-    /// It was up before we came.
+    /// Whether the interface was up before it was opened.
     pub(super) was_up: bool,
     pub(super) info: InterfaceInfo,
 }
 
-/// Opens what `settings` ask for; nothing is left behind on failure.
+/// Opens the interface that `settings` describe. Leaves nothing behind on failure.
 pub(super) fn open(port: &str, settings: &Settings) -> Result<Opened, Error> {
     if settings.fds.is_empty() { make(port, settings) } else { passed(port, settings) }
 }
@@ -108,19 +108,19 @@ fn make(port: &str, settings: &Settings) -> Result<Opened, Error> {
     Ok(Opened { name, interface, mac, keeper: Some(keeper), passed: Vec::new(), was_up, info })
 }
 
-/// Attaches one more queue to an interface that is there.
+/// Attaches one more queue to an existing interface.
 pub(super) fn attach(port: &str, fd: &OwnedFd, name: &str) -> Result<String, Error> {
     tap::attach(port, fd, name, Queues::Many)
 }
 
 fn passed(port: &str, settings: &Settings) -> Result<Opened, Error> {
-    // SAFETY: the user said that these descriptors are meant for this port alone, and the arguments name each once.
+    // SAFETY: the user passed these descriptors for this port alone, and the arguments name each number once.
     let (name, passed) = unsafe { tap::passed(port, "fd", &settings.fds) }?;
     let passed: Vec<_> = passed.into_iter().map(Arc::new).collect();
     let mac = passed.first().map(|first| tun::mac(first.as_fd().as_fd())).transpose();
     let mac = mac.map_err(|error| refusal(port, &format!("reading the address of {name}"), error))?;
     let mac = mac.unwrap_or_default();
-    // An interface of that name may be another one, in our namespace, than that of the descriptor.
+    // An interface of that name in our namespace may differ from that of the descriptor.
     let interface = Interface::find(port, &settings.namespace, &name).ok();
     let info =
         interface.as_ref().and_then(|interface| interface.info().ok()).filter(|info| info.mac == Some(mac));
@@ -136,7 +136,7 @@ fn passed(port: &str, settings: &Settings) -> Result<Opened, Error> {
     Ok(Opened { name, interface, mac, keeper: None, passed, was_up: true, info })
 }
 
-/// Takes a queue out of service; a failure means that the interface is gone.
+/// Detaches a queue; a failure means that the interface was removed.
 pub(super) fn retire(fd: &OwnedFd) -> io::Result<()> {
     tun::serve(fd.as_fd(), false)
 }

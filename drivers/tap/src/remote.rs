@@ -1,5 +1,6 @@
-//! `remote=`: a tap interface joined to another by traffic control, as DPDK's driver does it: what the remote interface
-//! receives is redirected into the tap interface (and so to us), what we send leaves by the remote interface.
+//! `remote=`: connects a tap interface to another by traffic control, as DPDK's driver does. Packets that the
+//! remote interface receives are redirected into the tap interface, and so to this port. Packets that this
+//! port sends leave by the remote interface.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use linecard_netdev::netlink::{ACK, Request};
 use linecard_netdev::{Interface, Namespace};
 use linecard_pmd::error::Error;
 
-/// `TC_H_INGRESS` and the handle of the queueing discipline that is there (`linux/pkt_sched.h`).
+/// `TC_H_INGRESS` and the handle of its queueing discipline (`linux/pkt_sched.h`).
 const INGRESS: u32 = 0xffff_fff1;
 const HANDLE: u32 = 0xffff_0000;
 const CREATE: u16 = (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
@@ -21,17 +22,18 @@ const ACT_OPTIONS: u16 = 2;
 const MIRRED_PARMS: u16 = 2;
 const STOLEN: u32 = 4;
 const EGRESS_REDIR: u32 = 1;
-/// Matches when the terminal flag is set and no key differs.
+/// Matches if the terminal flag is set and no key differs.
 const TERMINAL: u8 = 1;
 
-/// Both redirections; taken away when dropped.
+/// Both redirections, removed when dropped.
 pub(super) struct Redirections {
-    /// What we put a queueing discipline on.
+    /// The interfaces with a queueing discipline of ours.
     joined: Vec<Arc<Interface>>,
 }
 
 impl Redirections {
-    /// Joins `tap` and the interface `remote` of the same namespace; gives the address that both have then.
+    /// Connects `tap` and the interface `remote` of the same namespace; returns the address that both have
+    /// then.
     pub(super) fn join(
         port: &str,
         namespace: &Namespace,
@@ -44,7 +46,7 @@ impl Redirections {
         for (from, to) in [(&remote, tap), (tap, &remote)] {
             joined.redirect(port, from, to)?;
         }
-        // Frames for the remote interface's address are ours now.
+        // Frames for the remote interface's address now belong to this port.
         tap.set_mac(mac)?;
         remote.set_up(true)?;
         Ok((joined, mac))
@@ -74,14 +76,14 @@ impl Redirections {
 impl Drop for Redirections {
     fn drop(&mut self) {
         for interface in &self.joined {
-            // An interface that is gone has taken its filters along.
+            // If the interface was removed, its filters were removed with it.
             let _: io::Result<_> =
                 interface.ask(traffic(libc::RTM_DELQDISC, ACK, interface.index(), HANDLE, INGRESS, 0));
         }
     }
 }
 
-/// A request about traffic control: a `tcmsg`.
+/// Creates a traffic control request: a `tcmsg`.
 fn traffic(kind: u16, flags: u16, index: u32, handle: u32, parent: u32, info: u32) -> Request {
     let mut body = [0; 20];
     for (place, value) in body[4..].chunks_exact_mut(4).zip([index, handle, parent, info]) {
@@ -90,7 +92,7 @@ fn traffic(kind: u16, flags: u16, index: u32, handle: u32, parent: u32, info: u3
     Request::new(kind, flags, &body)
 }
 
-/// All that `from` receives goes out of `to`.
+/// Redirects everything that `from` receives to the output of `to`.
 fn filter(from: u32, to: u32) -> Request {
     let mut key = [0; 32];
     (key[0], key[2]) = (TERMINAL, 1);

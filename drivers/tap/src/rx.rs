@@ -1,11 +1,11 @@
-//! The receive path: frames read straight into buffers of the pool, one `read` each.
+//! The receive path: reads frames directly into buffers of the pool, with one `read` each.
 //!
 //! ```text
 //!   buffer:  │ headroom ........ header (12) │ data ....................... │
-//!                               └─ armed: what `read` fills ────────────────┘
+//!                               └─ armed: the part that `read` fills ───────┘
 //! ```
-//! A frame longer than a buffer (a large MTU, or packets that the kernel does not cut) is scattered over several armed
-//! buffers by one `readv` and becomes a chain.
+//! A frame longer than a buffer (a large MTU, or packets that the kernel does not segment) is scattered over
+//! several armed buffers by one `readv`, and becomes a chain.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,50 +23,50 @@ use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::{Armed, arm_descriptor};
 
 const HEADER: usize = HDR_LEN as usize;
-/// Shortest Ethernet frame without padding.
+/// The shortest Ethernet frame without padding.
 const SHORTEST: usize = 14;
-/// Most buffers of a frame.
+/// The most buffers of a frame.
 const MOST: usize = linecard_mempool::BURST;
 
 linecard_pmd::causes! {
-    /// Why a tap port loses received packets.
+    /// The causes for which a tap port loses received packets.
     pub enum RxLoss {
-        /// Shorter than an Ethernet header.
+        /// The frame is shorter than an Ethernet header.
         Runt = ("undersize_packets", Total::Error),
-        /// Longer than the MTU allows and the buffers hold.
+        /// The frame exceeds the MTU and the buffers.
         TooLong = ("too_long", Total::Error),
-        /// A header that cannot be true of its packet.
+        /// The header contradicts its packet.
         BadOffload = ("bad_offload_header", Total::Error),
         /// The pool had no buffers to read into; the frame waits in the kernel.
         NoBuffer = ("no_buffer", Total::NoBuffer),
     }
 }
 
-/// What a receive queue is made of.
+/// The parts of a receive queue.
 pub(super) struct RxParts {
     pub(super) file: File,
     pub(super) pool: Pool,
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) trouble: Arc<Trouble>,
-    /// What the kernel was told it may leave to us.
+    /// The offloads that the kernel may leave to the port.
     pub(super) accepted: AcceptedOffloads,
-    /// Longest frame, in bytes.
+    /// The longest frame, in bytes.
     pub(super) longest: usize,
 }
 
-/// A receive queue; `SCATTER` where a frame may take several buffers.
+/// A receive queue; with `SCATTER`, a frame may take several buffers.
 pub(super) struct Rx<const SCATTER: bool> {
     parts: RxParts,
-    /// Buffers of one read.
+    /// The number of buffers for one read.
     buffers: usize,
-    /// Armed: each lends its header place and all of its data room. Used from the end.
+    /// Armed buffers: each provides its header space and all of its data room. Used from the end.
     armed: Burst,
 }
 
-/// A receive queue of the right kind.
+/// Creates a receive queue of the right kind.
 pub(super) fn queue(parts: RxParts) -> Option<Box<dyn RxQueue>> {
     let room = usize::from(parts.pool.data_room());
-    // One byte more than is allowed, so that what is too long is seen.
+    // One byte more than allowed, so that an excess is detected.
     let buffers = (parts.longest + 1).saturating_sub(room).div_ceil(room + HEADER) + 1;
     if buffers > MOST || usize::from(parts.pool.headroom()) < HEADER {
         return None;
@@ -80,7 +80,7 @@ pub(super) fn queue(parts: RxParts) -> Option<Box<dyn RxQueue>> {
 }
 
 impl<const SCATTER: bool> Rx<SCATTER> {
-    /// Has buffers for a read; more than one read's worth are fetched at a time.
+    /// Provides buffers for a read. Buffers for more than one read are taken from the pool at a time.
     fn arm(&mut self) -> bool {
         let need = self.buffers.saturating_sub(self.armed.len());
         if need == 0 {
@@ -101,7 +101,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
             .all(|packet| packet.prepend(HEADER).is_some() && packet.append(room).is_some())
     }
 
-    /// Reads one frame; `None` when there is none.
+    /// Reads one frame; `None` if there is none.
     fn read(&mut self) -> Option<usize> {
         let file = &self.parts.file;
         let first = self.armed.len().saturating_sub(self.buffers);
@@ -127,7 +127,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
         }
     }
 
-    /// The frame of `len` bytes, header included, that was just read.
+    /// Makes a packet of the frame that was just read; `len` includes the header.
     fn take(&mut self, len: usize) -> Option<Packet> {
         let mut packet = self.armed.pop()?;
         let mut header = [0; HEADER];
@@ -150,7 +150,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
         (header.is_plain() || self.describe(&mut packet, header)).then_some(packet)
     }
 
-    /// Chains the buffers that the other `rest` bytes lie in.
+    /// Chains the buffers with the other `rest` bytes.
     fn gather(&mut self, packet: &mut Packet, mut rest: usize) {
         while rest > 0
             && let Some(mut next) = self.armed.pop()
@@ -158,7 +158,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
             let size = next.data_len();
             _ = next.trim(size.saturating_sub(rest));
             rest = rest.saturating_sub(size);
-            // At most `MOST` segments, fewer than a packet may have.
+            // At most `MOST` segments, fewer than a packet can have.
             let _ = packet.chain(next);
         }
     }
@@ -178,7 +178,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
 impl<const SCATTER: bool> RxQueue for Rx<SCATTER> {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let (mut count, mut bytes, wanted) = (0, 0, packets.room());
-        // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
+        // Bad frames count too, so that a sender of bad frames cannot keep the thread here.
         for _ in 0..wanted {
             if !self.arm() {
                 self.parts.stats.lost(RxLoss::NoBuffer, 1);

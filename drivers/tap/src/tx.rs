@@ -1,6 +1,7 @@
-//! The transmit path: frames written from where they lie, one `write` each.
+//! The transmit path: writes frames without a copy, with one `write` each.
 //!
-//! A packet that is alone in its buffer gets its header in its own headroom; all others are written as several pieces.
+//! A packet in a single unshared buffer gets its header in its own headroom. All others are written from
+//! several pieces.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -16,27 +17,27 @@ use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
 const HEADER: usize = HDR_LEN as usize;
-/// A header that asks nothing.
+/// A header without offload requests.
 const PLAIN: [u8; HEADER] = [0; HEADER];
-/// Pieces of the longest chain, and the header.
+/// The pieces of the longest chain, and the header.
 const PIECES: usize = Packet::MAX_SEGS as usize + 1;
 
 linecard_pmd::causes! {
-    /// Why a tap port drops packets to send.
+    /// The causes for which a tap port drops packets to send.
     pub enum TxLoss {
-        /// Not a frame to the kernel: shorter than an Ethernet header, or longer than it takes.
+        /// The kernel accepts no frame of this length: shorter than an Ethernet header, or too long.
         BadLength = ("bad_length", Total::Error),
         /// Offload flags that do not fit the packet.
         BadOffload = ("bad_offload_request", Total::Error),
-        /// No buffer for a copy that an offload needs.
+        /// The pool had no buffer for a copy that an offload needs.
         NoBuffer = ("no_buffer", Total::Error),
         /// The interface is down.
         LinkDown = ("link_down", Total::Error),
-        /// The interface is gone.
+        /// The interface was removed.
         Gone = ("interface_gone", Total::Error),
-        /// The kernel had no memory for the frame, or dropped it for a reason of its own.
+        /// The kernel had no memory for the frame, or dropped it for another reason.
         Refused = ("refused_by_kernel", Total::Error),
-        /// Segments that were not sent when the queue ended.
+        /// Segments that were not sent before the queue ended.
         Stopped = ("stopped", Total::Error),
     }
 }
@@ -49,7 +50,7 @@ pub(super) struct Tx {
     soft: SoftTx,
 }
 
-/// What became of a packet.
+/// The result for one packet.
 enum TxOutcome {
     Sent,
     Lost(TxLoss),
@@ -136,7 +137,7 @@ impl Writer {
         {
             place.copy_from_slice(&PLAIN);
             let written = self.file.write(packet.data());
-            // As long as it was before.
+            // Restores the original length.
             _ = packet.adj(HEADER);
             return self.fate(written);
         }
