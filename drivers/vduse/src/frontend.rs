@@ -1,4 +1,5 @@
-//! The vhost-user end of a relay: it tells the port's backend what the kernel's driver wants.
+//! The vhost-user frontend of a relay, which passes the requests of the kernel's driver on to the port's
+//! backend.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -8,16 +9,16 @@ use linecard_virtio::Features;
 use linecard_wire::payload::{Inflight, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
 use linecard_wire::{Connection, Error, FrontendReq as Req, OutMessage, ProtocolFeatures};
 
-/// How long the backend may take for one answer. It is in this process.
+/// The time that the backend, which is in this process, has for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Why the backend does not do what it was told.
+/// The reason why the backend does not carry out a request.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Connection(Error),
-    /// It said no to this request.
+    /// The backend refused this request.
     Refused(Req),
-    /// It answered another request.
+    /// The backend answered another request.
     Unasked(Req),
 }
 
@@ -41,13 +42,13 @@ impl From<Error> for Refusal {
     }
 }
 
-/// A ring as the driver has made it.
+/// A ring that the driver has set up.
 pub(crate) struct Ring<'a> {
     pub(crate) index: u8,
     pub(crate) size: u16,
-    /// Addresses of its three areas: descriptors, driver, device.
+    /// The addresses of its three areas: descriptors, driver, device.
     pub(crate) areas: [u64; 3],
-    /// Where it begins, as `SET_VRING_BASE` says it.
+    /// The state in which it begins, in the form of `SET_VRING_BASE`.
     pub(crate) base: u32,
     pub(crate) kick: BorrowedFd<'a>,
     pub(crate) call: BorrowedFd<'a>,
@@ -57,12 +58,12 @@ pub(crate) struct Ring<'a> {
 #[derive(Debug)]
 pub(crate) struct Frontend {
     connection: Connection,
-    /// Virtio features that the backend offers.
+    /// The virtio features that the backend offers.
     pub(crate) offered: Features,
 }
 
 impl Frontend {
-    /// Agrees with the backend on the protocol.
+    /// Negotiates the protocol with the backend.
     pub(crate) fn greet(socket: UnixStream) -> Result<Self, Refusal> {
         let mut this = Self { connection: Connection::new(socket)?, offered: Features::empty() };
         this.offered = Features::from_bits_retain(this.number(Req::GET_FEATURES)?);
@@ -89,7 +90,7 @@ impl Frontend {
         self.tell(Req::REM_MEM_REG, &SingleRegion(region).to_bytes(), &[])
     }
 
-    /// Bytes of a region for the records of two rings of at most `queue_size` descriptors, whatever their layout.
+    /// Returns the bytes of a record for two rings of at most `queue_size` descriptors, in either layout.
     pub(crate) fn record_len(&mut self, queue_size: u16) -> Result<u64, Refusal> {
         let asked = Inflight { mmap_size: 0, mmap_offset: 0, queues: 2, queue_size };
         let answer = self.ask(Req::GET_INFLIGHT_FD, &asked.to_bytes())?;
@@ -116,20 +117,20 @@ impl Frontend {
         self.tell(Req::SET_VRING_BASE, &state(ring.base), &[])?;
         self.tell(Req::SET_VRING_ADDR, &addresses.to_bytes(), &[])?;
         self.tell(Req::SET_VRING_CALL, &fd, &[ring.call])?;
-        // Before the kick, which starts the ring: buffers are there already, and a ring that is started and not enabled drops what
-        // it finds (vhost-user, "Ring states").
+        // Enable before the kick, which starts the ring. Buffers are available already, and a started ring
+        // that is not enabled drops packets (vhost-user, "Ring states").
         self.tell(Req::SET_VRING_ENABLE, &state(1), &[])?;
         self.tell(Req::SET_VRING_KICK, &fd, &[ring.kick])
     }
 
-    /// Stops a ring; where it stands.
+    /// Stops a ring; returns its state.
     pub(crate) fn stop_ring(&mut self, index: u8) -> Result<u32, Refusal> {
         let asked = VringState { index: index.into(), num: 0 }.to_bytes();
         let answer = self.ask(Req::GET_VRING_BASE, &asked)?;
         Ok(VringState::from_bytes(&answer)?.num)
     }
 
-    /// What the backend says although nothing was asked: that it has gone.
+    /// Fails if the backend has closed the connection, the only event without a request.
     pub(crate) fn uninvited(&mut self) -> Result<(), Refusal> {
         self.connection.read()?;
         Ok(())

@@ -1,4 +1,4 @@
-//! The kernel's side of the device: what it asks, and what it can be asked.
+//! The kernel's side of the device: its requests, and the requests to it.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,25 +12,25 @@ use crate::sys::{self, Entry, RingInfo};
 
 /// `VIRTIO_ID_NET`.
 const NETWORK: u32 = 1;
-/// Alignment of rings that every driver can do.
+/// An alignment of rings that every driver supports.
 const RING_ALIGN: u32 = 4096;
-/// How long the file of a device may take to appear once the device is made.
+/// The time for a device's file to appear after the device was created.
 const APPEARS: Duration = Duration::from_secs(5);
 
-/// What the kernel wants to know or to have done; it waits for the answer.
+/// A request of the kernel, which waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Where a ring stands (`VDUSE_GET_VQ_STATE`).
+    /// The state of a ring (`VDUSE_GET_VQ_STATE`).
     RingState { index: u32 },
     /// The driver has set the status of the device (`VDUSE_SET_STATUS`).
     Status(u8),
-    /// The driver's memory between these addresses is another (`VDUSE_UPDATE_IOTLB`).
+    /// The driver's memory between these addresses has changed (`VDUSE_UPDATE_IOTLB`).
     Memory { start: u64, last: u64 },
     /// A request of a later kernel.
     Unknown(u32),
 }
 
-/// What is answered.
+/// An answer to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -42,28 +42,28 @@ pub(crate) enum Answer {
     Failed,
 }
 
-/// What a relay needs of `/dev/vduse/NAME`.
+/// The interface of `/dev/vduse/NAME` that a relay needs.
 pub(crate) trait Kernel: Send {
-    /// Readable when a request waits.
+    /// Returns the descriptor that is readable when a request waits.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// The next request and its number, if one waits.
+    /// Returns the next request and its number, if one waits.
     fn request(&mut self) -> io::Result<Option<(u32, Request)>>;
     fn answer(&mut self, number: u32, answer: Answer) -> io::Result<()>;
-    /// What driver and device have agreed on.
+    /// Returns the features that the driver and the device have negotiated.
     fn features(&self) -> io::Result<Features>;
     fn ring(&self, index: u32) -> io::Result<RingInfo>;
-    /// The first region of the driver's memory at or behind `start`.
+    /// Returns the first region of the driver's memory at or after `start`.
     fn region(&self, start: u64) -> io::Result<Option<(Entry, OwnedFd)>>;
-    /// Whether a region's file is the kernel's own memory, and not what a process shares.
+    /// Returns whether a region's file is memory of the kernel itself, not of a process.
     fn owns(&self, file: BorrowedFd<'_>) -> bool;
     fn set_kick(&self, index: u32, kick: BorrowedFd<'_>) -> io::Result<()>;
     fn interrupt(&self, index: u32) -> io::Result<()>;
     fn set_link(&self, up: bool) -> io::Result<()>;
-    /// Ends the device, unless a driver has it.
+    /// Removes the device, unless a driver uses it.
     fn end(self);
 }
 
-/// What a device is made with.
+/// The properties of a device to create.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) name: String,
@@ -73,17 +73,17 @@ pub(crate) struct Plan {
     pub(crate) max_size: u16,
 }
 
-/// A device of this kernel's.
+/// A device in this kernel.
 pub(crate) struct Vduse {
     control: File,
     device: File,
     name: [u8; sys::NAME_MAX],
-    /// It was there already: a driver may be using it.
+    /// Whether the device existed before: a driver may be using it.
     pub(crate) was_there: bool,
 }
 
 impl Vduse {
-    /// Makes the device, or takes over the one of that name that no process has open.
+    /// Creates the device, or takes over the existing one of that name that no process has open.
     pub(crate) fn open(plan: &Plan) -> Result<Self, (PathBuf, io::Error)> {
         let control_path = PathBuf::from("/dev/vduse/control");
         let control = open(&control_path).map_err(|error| (control_path.clone(), error))?;
@@ -113,7 +113,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).open(path)
 }
 
-/// Opens the file of a device, which may not be there yet.
+/// Opens the file of a device, and waits for it to appear.
 fn appeared(path: &Path) -> io::Result<File> {
     let until = Instant::now() + APPEARS;
     loop {
@@ -172,14 +172,14 @@ impl Kernel for Vduse {
     fn region(&self, start: u64) -> io::Result<Option<(Entry, OwnedFd)>> {
         match sys::region(&self.device, start, u64::MAX) {
             Ok(found) => Ok(Some(found)),
-            // There is none.
+            // No such region.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// By the name that the kernel gives to such a file (Linux: `vduse_domain_create`): paths of others begin with `/`. To ask the
-    /// file itself could mean to wait for its owner.
+    /// Checks the name that the kernel gives such a file (Linux: `vduse_domain_create`); paths of other files
+    /// begin with `/`. A request to the file itself could wait for its owner.
     fn owns(&self, file: BorrowedFd<'_>) -> bool {
         let name = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
         name.is_ok_and(|name| name.as_os_str() == "anon_inode:[vduse-domain]")
@@ -199,7 +199,7 @@ impl Kernel for Vduse {
 
     fn end(self) {
         let Self { control, device, mut name, .. } = self;
-        // It is not destroyed while anybody has it open.
+        // The kernel does not remove a device that is open.
         drop(device);
         if let Err(error) = sys::destroy(&control, &mut name) {
             tracing::debug!(%error, "the device stays, for who has it");
@@ -207,7 +207,7 @@ impl Kernel for Vduse {
     }
 }
 
-/// What a request says: type, number, and at [`sys::PAYLOAD_AT`] what it is about.
+/// Parses a request: its type, its number, and its payload at [`sys::PAYLOAD_AT`].
 fn read(bytes: &[u8; sys::MESSAGE_LEN]) -> (u32, Request) {
     let word = |at: usize| bytes[at..].first_chunk().map_or(0, |four| u32::from_ne_bytes(*four));
     let address = |at: usize| bytes[at..].first_chunk().map_or(0, |eight| u64::from_ne_bytes(*eight));
@@ -220,7 +220,7 @@ fn read(bytes: &[u8; sys::MESSAGE_LEN]) -> (u32, Request) {
     (word(4), request)
 }
 
-/// An answer: the number of the request, a result, and at [`sys::PAYLOAD_AT`] what was asked for.
+/// Encodes an answer: the number of the request, a result, and the payload at [`sys::PAYLOAD_AT`].
 fn written(number: u32, answer: Answer) -> [u8; sys::MESSAGE_LEN] {
     const FAILED: u32 = 1;
     let mut bytes = [0; sys::MESSAGE_LEN];

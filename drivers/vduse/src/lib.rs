@@ -1,16 +1,17 @@
-//! `net_vduse`: a network device of this machine's kernel that this process implements (VDUSE, Linux 5.15).
+//! `net_vduse`: a network device of the local kernel that this process implements (VDUSE, Linux 5.15).
 //!
 //! ```text
-//!   vdpa dev add name NAME mgmtdev vduse      gives the device to a driver of the kernel:
+//!   vdpa dev add name NAME mgmtdev vduse      attaches the device to a kernel driver:
 //!
-//!     virtio_vdpa + virtio_net   an ordinary interface: sockets of this machine without a copy by a tap
+//!     virtio_vdpa + virtio_net   an ordinary interface: local sockets, without the copy of a tap interface
 //!     vhost_vdpa                 /dev/vhost-vdpa-N, for a virtual machine or for `net_virtio_user,path=`
 //! ```
 //!
-//! `net_vduse0,name=NAME[,mac=…][,mtu=1500][,queue_size=1024][,packed=0|1][,tso=0|1][,state=FILE]`. A port is a vhost-user backend
-//! ([`linecard_vhost_user`]) whose frontend is a thread beside it, which carries out what the kernel asks; packets go the ways of
-//! `net_vhost`, over split and packed rings. Where the rings stand is kept in a file: a process that comes after a crash goes on with
-//! the driver that is there, which sees no reset, and no buffer of its rings stays behind.
+//! `net_vduse0,name=NAME[,mac=…][,mtu=1500][,queue_size=1024][,packed=0|1][,tso=0|1][,state=FILE]`. A port is
+//! a vhost-user backend ([`linecard_vhost_user`]) with a thread as its frontend, which carries out the
+//! kernel's requests. Packets use the data paths of `net_vhost`, over split and packed rings. The state of
+//! the rings is kept in a file: after a crash, the next process continues with the same driver, which sees no
+//! reset and loses no buffer of its rings.
 
 mod frontend;
 mod kernel;
@@ -40,14 +41,14 @@ use crate::relay::{Connect, Relay};
 use crate::thread::Relaying;
 
 const DRIVER: &str = "net_vduse";
-/// The folder of sockets and records, among those of programs.
+/// The directory of sockets and records, in the runtime directory.
 const FOLDER: &str = "vduse";
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
-/// What a backend offers to its frontend and a device of the kernel's cannot: these belong to vhost-user itself, and the kernel
-/// takes no network device with several queue pairs.
+/// Features that a backend offers to its frontend and a kernel device cannot have: they belong to vhost-user
+/// itself, or the kernel rejects them (network devices with several queue pairs).
 const NOT_OF_DEVICES: Features =
     Features::PROTOCOL_FEATURES.union(Features::LOG_ALL).union(Features::NET_MQ).union(Features::ANY_LAYOUT);
-/// What a device has besides: addresses that the kernel translates, and its configuration.
+/// Additional features of the device: addresses that the kernel translates, and its configuration.
 const OF_DEVICES: Features =
     Features::ACCESS_PLATFORM.union(Features::NET_MAC).union(Features::NET_STATUS).union(Features::NET_MTU);
 
@@ -68,7 +69,7 @@ pub struct VduseDriver {
 }
 
 impl VduseDriver {
-    /// Its ports are backends of `vhost`, and share the limits of that driver's ports.
+    /// Creates the driver. Its ports are backends of `vhost`, and share the limits of that driver's ports.
     #[must_use]
     pub const fn new(vhost: &'static VhostDriver) -> Self {
         Self { vhost }
@@ -132,7 +133,7 @@ impl Driver for VduseDriver {
 
 const ROOM: &str = "look at the rights of its folder and at the number of open files";
 
-/// What the arguments say.
+/// The settings in the arguments.
 struct Settings {
     plan: Plan,
     packed: bool,
@@ -167,7 +168,7 @@ impl Settings {
     }
 }
 
-/// The address that a device's driver has unless it is told one: locally administered, and the same for the same name.
+/// Returns a device's default address: locally administered, and the same for the same name.
 fn address(name: &str) -> [u8; 6] {
     // FNV-1a.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -177,12 +178,13 @@ fn address(name: &str) -> [u8; 6] {
     [0x02, a, b, c, d, e]
 }
 
-/// What the device offers to its driver.
+/// Returns the features that the device offers to its driver.
 fn offered(backend: Features) -> Features {
     backend.difference(NOT_OF_DEVICES).union(OF_DEVICES)
 }
 
-/// A socket for the port's backend, in a folder that only this user enters, and the way to it for the port's relay.
+/// Creates a socket for the port's backend in a directory that only this user can enter, and a function that
+/// connects the port's relay to it.
 fn meeting_point(port: &str) -> io::Result<(Listener, Connect)> {
     let folder = linecard_eal::runtime::create(FOLDER).map_err(io::Error::other)?;
     let path = folder.join(format!("{port}.{}", std::process::id()));
@@ -195,7 +197,7 @@ fn meeting_point(port: &str) -> io::Result<(Listener, Connect)> {
     Ok((listener, Box::new(connect)))
 }
 
-/// The file that says where the rings stand. Without one the port works all the same until its process fails.
+/// Opens the file with the state of the rings. Without one, the port works until its process fails.
 fn record(path: Option<PathBuf>, plan: &Plan, len: u64) -> Option<Record> {
     let path = match path {
         Some(path) => path,
@@ -208,7 +210,7 @@ fn record(path: Option<PathBuf>, plan: &Plan, len: u64) -> Option<Record> {
         .ok()
 }
 
-/// Why the kernel gives no device.
+/// Returns an error for a device that the kernel does not provide.
 fn unusable(args: &DevArgs, path: &Path, error: &io::Error) -> Error {
     let remedy = match error.kind() {
         ErrorKind::NotFound => {

@@ -1,5 +1,5 @@
-//! Where the rings stand, in a file that outlives this process: the region of vhost-user's "Inflight I/O tracking", which the
-//! backend writes once for a burst.
+//! The state of the rings in a file that outlives this process: the region of vhost-user's "Inflight I/O
+//! tracking", which the backend updates once per burst.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,10 +10,10 @@ use std::path::Path;
 use linecard_virtio::Layout;
 use linecard_wire::payload::PackedBase;
 
-/// Alignment of each ring's part.
+/// The alignment of each ring's part.
 const ALIGN: u64 = 64;
-/// The used index of a split ring, and what a packed ring had given back at the end of its last burst, with its wrap counter
-/// (vhost-user, "Inflight I/O tracking": `used_idx`; `old_used_idx`, `old_used_wrap_counter`).
+/// The offsets of a split ring's used index, and of a packed ring's used index and wrap counter at the end of
+/// its last burst (vhost-user, "Inflight I/O tracking": `used_idx`; `old_used_idx`, `old_used_wrap_counter`).
 const SPLIT_USED: u64 = 14;
 const PACKED_USED: u64 = 18;
 const PACKED_WRAP: u64 = 21;
@@ -26,12 +26,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The file at `path`, of `len` bytes for rings of at most `queue_size` descriptors.
+    /// Opens the file at `path`, of `len` bytes for rings of at most `queue_size` descriptors.
     pub(crate) fn open(path: &Path, len: u64, queue_size: u16) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
-        // The backend maps it as it maps a frontend's memory, whose pages may wait for nobody.
+        // The backend maps the file like a frontend's memory, whose pages must not depend on another process.
         if rustix::fs::fstatfs(&file)?.f_type != libc::TMPFS_MAGIC {
             return Err(io::Error::other("it is not on a tmpfs"));
         }
@@ -42,7 +42,7 @@ impl Record {
         Ok(Self { file, len, queue_size })
     }
 
-    /// Forgets everything: for rings that begin.
+    /// Clears the record, for rings that begin.
     pub(crate) fn clear(&self) -> io::Result<()> {
         const ZEROS: [u8; 4096] = [0; 4096];
         let mut at = 0;
@@ -54,9 +54,9 @@ impl Record {
         Ok(())
     }
 
-    /// Where a ring stood when the last process ended, as `SET_VRING_BASE` says it.
+    /// Returns the state of a ring when the last process ended, in the form of `SET_VRING_BASE`.
     pub(crate) fn base(&self, index: u32, layout: Layout) -> io::Result<u32> {
-        // A head and an entry for each descriptor.
+        // A header and an entry for each descriptor.
         let (head, entry) = if layout == Layout::Packed { (32, 32) } else { (16, 16) };
         let stride = (head + entry * u64::from(self.queue_size)).next_multiple_of(ALIGN);
         let number = |at| {
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(stands, PackedBase { avail: 9, avail_wrap: true, used: 9, used_wrap: true });
         record.clear().expect("room");
         assert_eq!(record.base(1, Layout::Split).ok(), Some(0));
-        // Of another size it is another region.
+        // With another size it is another region.
         record.file.write_all_at(&[1; 100], 0).expect("room");
         let other = Record::open(&path, 1088, 16).expect("a file");
         assert_eq!(other.base(0, Layout::Split).ok(), Some(0));

@@ -1,4 +1,4 @@
-//! Between the kernel and the port's backend: what the one asks, the other is told.
+//! Translates the kernel's requests into messages to the port's backend.
 //!
 //! ```text
 //!   driver ── virtio ── kernel ── /dev/vduse/NAME ── relay ── vhost-user ── backend ── the port's queues
@@ -22,19 +22,19 @@ use crate::shared::Known;
 use crate::sys::RingInfo;
 use crate::thread::Wake;
 
-/// Receive and transmit, as the driver calls them.
+/// The receive and the transmit ring, with the driver's numbers.
 const RINGS: [u8; 2] = [0, 1];
 /// `VIRTIO_CONFIG_S_DRIVER_OK`.
 const DRIVER_OK: u8 = 4;
 
-/// Why a request of the kernel's fails.
+/// The reason why a request of the kernel fails.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Kernel(io::Error),
     Backend(Refusal),
-    /// The driver made a ring that there cannot be.
+    /// The driver set up an impossible ring.
     Ring(u32),
-    /// The driver's process shares what is no memory.
+    /// The driver's process shares a file that is not memory.
     Memory {
         start: u64,
     },
@@ -68,24 +68,24 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// What becomes of the rings.
+/// The state of the rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rings {
     Stopped,
-    /// The driver is ready and has no buffers yet; see [`Relay::has_buffers`].
+    /// The driver is ready, but has no buffers yet; see [`Relay::has_buffers`].
     Waiting,
-    /// Each of them unless it was asked where it stands.
+    /// Each ring, unless its state was requested, which stops it.
     Running([bool; 2]),
 }
 
-/// How a relay comes to its backend, which takes one frontend at a time.
+/// Connects a relay to its backend, which accepts one frontend at a time.
 pub(crate) type Connect = Box<dyn FnMut() -> Result<Frontend, Refusal> + Send>;
 
 pub(crate) struct Relay<K> {
     pub(crate) kernel: K,
     connect: Connect,
-    /// `None` once the backend has ended the connection, as it does when a driver makes it believe the impossible: until the driver
-    /// starts anew.
+    /// `None` after the backend ended the connection, as it does when a driver breaks the protocol. It stays
+    /// so until the driver starts again.
     frontend: Option<Frontend>,
     record: Option<Record>,
     kicks: [EventFd; 2],
@@ -93,7 +93,7 @@ pub(crate) struct Relay<K> {
     pub(crate) regions: Vec<Known>,
     layout: Layout,
     rings: Rings,
-    /// Where each ring is to begin, or stood when it was stopped.
+    /// The state in which each ring begins, or in which it was stopped.
     bases: [u32; 2],
 }
 
@@ -117,7 +117,7 @@ impl<K: Kernel> Relay<K> {
         })
     }
 
-    /// Goes on with a driver that a process before this one served; whether there is one.
+    /// Continues with a driver that an earlier process served. Returns whether there is one.
     pub(crate) fn resume(&mut self) -> Result<bool, Failure> {
         for index in RINGS {
             if self.kernel.ring(index.into())?.ready == 0 {
@@ -125,14 +125,14 @@ impl<K: Kernel> Relay<K> {
             }
         }
         self.start(true)?;
-        // What was given back before the other process ended may not have been told.
+        // Buffers that the earlier process returned may lack their interrupt.
         for index in RINGS {
             self.kernel.interrupt(index.into())?;
         }
         Ok(true)
     }
 
-    /// Serves the kernel until `wake` tells it to end.
+    /// Serves the kernel until `wake` ends it.
     pub(crate) fn serve(&mut self, wake: &Wake) -> Result<(), Failure> {
         let mut shown = false;
         loop {
@@ -179,26 +179,26 @@ impl<K: Kernel> Relay<K> {
         Ok(())
     }
 
-    /// Calls of the backend become interrupts.
+    /// Turns calls of the backend into interrupts.
     fn pass_calls_on(&self) -> Result<(), Failure> {
         for (call, index) in self.calls.iter().zip(RINGS) {
             if is_ready(call)? {
                 call.drain();
-                // Refused when the driver has reset the device meanwhile.
+                // Refused if the driver has reset the device meanwhile.
                 let _ = self.kernel.interrupt(index.into());
             }
         }
         Ok(())
     }
 
-    /// A driver that has no buffers yet kicks when it has made some.
+    /// Starts the rings once a driver without buffers has kicked, which means that it has some.
     fn notice_buffers(&mut self) -> Result<(), Failure> {
         if self.rings != Rings::Waiting {
             return Ok(());
         }
         let mut kicked = false;
         for kick in &self.kicks {
-            // One that comes after the look is left for the next.
+            // A kick after the check is left for the next one.
             if is_ready(kick)? {
                 kick.drain();
                 kicked = true;
@@ -211,7 +211,8 @@ impl<K: Kernel> Relay<K> {
         Ok(())
     }
 
-    /// A backend says nothing unasked; that its socket is readable means that it has gone.
+    /// The backend sends nothing without a request, so a readable socket means that it has closed the
+    /// connection.
     fn notice_a_lost_backend(&mut self) {
         if let Some(Err(error)) = self.frontend.as_mut().map(Frontend::uninvited) {
             tracing::error!("the port does not serve this driver any more: {error}");
@@ -219,7 +220,7 @@ impl<K: Kernel> Relay<K> {
         }
     }
 
-    /// What the backend had is gone with the connection.
+    /// Forgets everything that the backend had, as the connection is closed.
     fn lose_backend(&mut self) {
         self.frontend = None;
         self.regions.clear();
@@ -239,7 +240,7 @@ impl<K: Kernel> Relay<K> {
             Request::Status(_) if self.rings == Rings::Stopped => self.start(false)?,
             Request::Status(_) => {}
             Request::Memory { .. } if self.rings != Rings::Stopped => self.share_memory()?,
-            // Shared when the driver is ready.
+            // The memory is shared when the driver is ready.
             Request::Memory { .. } => {}
             Request::RingState { index } => return self.state(index),
             Request::Unknown(kind) => {
@@ -250,7 +251,7 @@ impl<K: Kernel> Relay<K> {
         Ok(Answer::Done)
     }
 
-    /// Starts both rings: where the driver says, or where the last process stood.
+    /// Starts both rings, in the state that the driver set or that the last process left.
     fn start(&mut self, resumed: bool) -> Result<(), Failure> {
         let features = self.kernel.features()?;
         self.layout = if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split };
@@ -275,12 +276,12 @@ impl<K: Kernel> Relay<K> {
         self.begin()
     }
 
-    /// Has the backend look at the rings, if the driver has buffers by now.
+    /// Starts the rings in the backend, if the driver has buffers.
     fn begin(&mut self) -> Result<(), Failure> {
         if !self.has_buffers() {
             return Ok(());
         }
-        // From here on there is something to stop.
+        // From here on, the rings must be stopped.
         self.rings = Rings::Running([true; 2]);
         for index in RINGS {
             let info = self.ready_ring(index)?;
@@ -296,20 +297,20 @@ impl<K: Kernel> Relay<K> {
             if let Some(frontend) = &mut self.frontend {
                 frontend.start_ring(&ring)?;
             }
-            // For kicks from before, which the backend has not seen.
+            // Repeats earlier kicks, which the backend has not seen.
             kick.signal();
         }
         Ok(())
     }
 
-    /// A ring that the driver has made.
+    /// Returns a ring that the driver has set up.
     fn ready_ring(&self, index: u8) -> Result<RingInfo, Failure> {
         let info = self.kernel.ring(index.into())?;
         let possible = info.ready != 0 && (1..=u32::from(u16::MAX)).contains(&info.size);
         if possible { Ok(info) } else { Err(Failure::Ring(index.into())) }
     }
 
-    /// Stops both rings, and gives the driver's memory back.
+    /// Stops both rings, and unmaps the driver's memory.
     pub(crate) fn stop(&mut self) -> Result<(), Failure> {
         if self.rings != Rings::Stopped {
             for index in RINGS {
@@ -318,7 +319,7 @@ impl<K: Kernel> Relay<K> {
             self.rings = Rings::Stopped;
             tracing::info!("the driver has left the device");
         }
-        // Also what was shared for rings that did not start.
+        // Also unmaps memory that was shared for rings that did not start.
         let regions = std::mem::take(&mut self.regions);
         if let Some(frontend) = &mut self.frontend {
             regions.iter().try_for_each(|known| frontend.remove_region(known.region))?;
@@ -337,7 +338,7 @@ impl<K: Kernel> Relay<K> {
         Ok(())
     }
 
-    /// Where a ring stands; it is stopped for that, as whoever asks is about to reset the device.
+    /// Returns the state of a ring and stops it: the kernel asks for it before it resets the device.
     fn state(&mut self, index: u32) -> Result<Answer, Failure> {
         let ring = RINGS.into_iter().find(|&ring| u32::from(ring) == index).ok_or(Failure::Ring(index))?;
         self.stop_ring(ring)?;
@@ -353,7 +354,7 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// Where the driver says that a ring begins.
+/// Returns the state in which a ring begins, as the driver set it.
 fn base(info: &RingInfo, layout: Layout) -> u32 {
     let [first, avail, used_wrap, used] = info.state;
     match layout {

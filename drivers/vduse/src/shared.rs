@@ -1,4 +1,4 @@
-//! The driver's memory, as the backend is to have it mapped.
+//! The driver's memory, as the backend maps it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,28 +9,29 @@ use crate::kernel::Kernel;
 use crate::relay::{Failure, Relay};
 use crate::sys::Entry;
 
-/// A region that the backend has mapped, and what tells its file from others.
+/// A region that the backend has mapped, and the identity of its file.
 pub(crate) struct Known {
     pub(crate) region: MemoryRegion,
     file: (u64, u64),
-    /// It is memory of the kernel's, and not of a process.
+    /// Whether it is memory of the kernel, not of a process.
     of_kernel: bool,
 }
 
 impl<K: Kernel> Relay<K> {
-    /// Whether the driver's buffers have a place in the memory that is shared.
+    /// Returns whether the driver's buffers lie in shared memory.
     ///
-    /// A driver of the kernel's has them in bounce buffers, which lie at address 0 and are there from its first buffer on (Linux:
-    /// `vduse_domain_init_bounce_map`). Of that the kernel says nothing, so a ring that is looked at before would name memory that
-    /// nobody shares.
+    /// A kernel driver uses bounce buffers at address 0, which exist from its first buffer on (Linux:
+    /// `vduse_domain_init_bounce_map`). The kernel does not report their creation. A ring that is read before
+    /// that would refer to memory that is not shared.
     pub(crate) fn has_buffers(&self) -> bool {
         self.regions.iter().any(|known| known.region.guest_addr == 0 || !known.of_kernel)
     }
 
-    /// Has the backend map what the driver shares now. What it has mapped already and is still the same stays.
+    /// Updates the backend's mappings to the memory that the driver shares now. Unchanged mappings stay.
     ///
-    /// The backend takes any file from this thread, so this thread asks: memory of the kernel's own, or a file whose kind the kernel
-    /// alone tells. Any other may be a program of the driver's process (FUSE), which a polling thread would wait for at each access.
+    /// The backend accepts any file from this thread, so this thread checks them: memory of the kernel, or a
+    /// file whose pages the kernel alone provides. Pages of any other file may come from the driver's process
+    /// (FUSE), and a polling thread would wait for it at each access.
     pub(crate) fn share_memory(&mut self) -> Result<(), Failure> {
         let mut shared = Vec::new();
         let mut from = Some(0);
@@ -62,8 +63,8 @@ impl<K: Kernel> Relay<K> {
     }
 }
 
-/// What the backend is told of a region: descriptors and rings name bytes by their I/O virtual address. `None` where it would be
-/// the whole address space.
+/// Returns the region for the backend: descriptors and rings use I/O virtual addresses. `None` if it is the
+/// whole address space.
 fn described(entry: &Entry) -> Option<MemoryRegion> {
     let size = (entry.last - entry.start).checked_add(1)?;
     Some(MemoryRegion { guest_addr: entry.start, size, user_addr: entry.start, offset: entry.offset })
@@ -74,7 +75,7 @@ fn identity(file: &OwnedFd) -> io::Result<(u64, u64)> {
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// Whether a file is a memfd or lies on a tmpfs, which know seals.
+/// Returns whether a file is a memfd or on a tmpfs; only these support seals.
 fn is_memory(file: &OwnedFd) -> bool {
     rustix::fs::fcntl_get_seals(file).is_ok()
 }

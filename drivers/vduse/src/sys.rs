@@ -6,19 +6,20 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `VDUSE_BASE`.
 const BASE: u32 = 0x81;
-/// Longest name of a device, with a zero behind it (`VDUSE_NAME_MAX`).
+/// The longest name of a device, with its terminating zero (`VDUSE_NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 256;
-/// Bytes of a network device's configuration space up to its MTU (`struct virtio_net_config`).
+/// The bytes of a network device's configuration space up to its MTU (`struct virtio_net_config`).
 pub(crate) const CONFIG_LEN: usize = 12;
-/// Where its status field is.
+/// The offset of its status field.
 pub(crate) const STATUS_AT: u32 = 6;
 /// `VIRTIO_NET_S_LINK_UP`.
 pub(crate) const LINK_UP: u16 = 1;
-/// Bytes of a request and of an answer (`struct vduse_dev_request`, `vduse_dev_response`), and where what they carry begins.
+/// The bytes of a request and of an answer (`struct vduse_dev_request`, `vduse_dev_response`), and the
+/// payload's offset.
 pub(crate) const MESSAGE_LEN: usize = 152;
 pub(crate) const PAYLOAD_AT: usize = 24;
 
-/// `struct vduse_dev_config` with the configuration space of a network device behind it.
+/// `struct vduse_dev_config`, followed by the configuration space of a network device.
 #[repr(C)]
 pub(crate) struct DeviceConfig {
     pub(crate) name: [u8; NAME_MAX],
@@ -31,11 +32,11 @@ pub(crate) struct DeviceConfig {
     pub(crate) config_len: u32,
     pub(crate) config: [u8; CONFIG_LEN],
 }
-/// The structure without what is behind it: what the request's number says.
+/// The structure without the configuration space; the request number encodes this size.
 type DeviceConfigHead = [u8; 336];
 const _: () = assert!(std::mem::offset_of!(DeviceConfig, config) == size_of::<DeviceConfigHead>());
 
-/// `struct vduse_config_data` with the status field behind it.
+/// `struct vduse_config_data`, followed by the status field.
 #[repr(C)]
 struct StatusChange {
     offset: u32,
@@ -60,7 +61,7 @@ pub(crate) struct RingInfo {
     pub(crate) desc: u64,
     pub(crate) driver: u64,
     pub(crate) device: u64,
-    /// Split: the available index. Packed: wrap counter and index of what is available, and of what is used.
+    /// Split: the available index. Packed: wrap counter and index of the available and of the used ring.
     pub(crate) state: [u16; 4],
     pub(crate) ready: u8,
 }
@@ -83,47 +84,48 @@ struct RingEventFd {
 }
 
 /// # Safety
-/// `request` has the kernel read or write no more than a `T` at its argument.
+/// `request` makes the kernel read or write at most a `T` at its argument.
 unsafe fn ioctl<T>(file: &File, request: libc::Ioctl, argument: &mut T) -> io::Result<i32> {
-    // SAFETY: the argument is a `T` of ours, and the caller says that the kernel touches no more.
+    // SAFETY: the argument is a `T` of ours, and the kernel accesses no more, as the caller promises.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), request, &raw mut *argument) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// `VDUSE_CREATE_DEV`, of the control device.
+/// `VDUSE_CREATE_DEV`, on the control device.
 pub(crate) fn create(control: &File, config: &mut DeviceConfig) -> io::Result<()> {
-    // SAFETY: it reads a `vduse_dev_config` and as many bytes behind it as `config_len` says, which are in `DeviceConfig`.
+    // SAFETY: it reads a `vduse_dev_config` and `config_len` bytes after it, all of which are in
+    // `DeviceConfig`.
     unsafe { ioctl(control, libc::_IOW::<DeviceConfigHead>(BASE, 0x02), config) }.map(drop)
 }
 
-/// `VDUSE_DESTROY_DEV`, of the control device.
+/// `VDUSE_DESTROY_DEV`, on the control device.
 pub(crate) fn destroy(control: &File, name: &mut [u8; NAME_MAX]) -> io::Result<()> {
     // SAFETY: it reads a name of `NAME_MAX` bytes.
     unsafe { ioctl(control, libc::_IOW::<[u8; NAME_MAX]>(BASE, 0x03), name) }.map(drop)
 }
 
-/// `VDUSE_IOTLB_GET_FD`: the first region of the driver's memory that has a part between these addresses, and its file.
+/// `VDUSE_IOTLB_GET_FD`: the first region of the driver's memory that overlaps these addresses, and its file.
 pub(crate) fn region(device: &File, start: u64, last: u64) -> io::Result<(Entry, OwnedFd)> {
     let mut entry = Entry { start, last, ..Entry::default() };
     // SAFETY: it reads and writes a `vduse_iotlb_entry`.
     let fd = unsafe { ioctl(device, libc::_IOWR::<Entry>(BASE, 0x10), &mut entry) }?;
-    // SAFETY: the kernel just made the descriptor for this process.
+    // SAFETY: the kernel has just created the descriptor for this process.
     Ok((entry, unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-/// `VDUSE_DEV_GET_FEATURES`: what was agreed on.
+/// `VDUSE_DEV_GET_FEATURES`: the negotiated features.
 pub(crate) fn features(device: &File) -> io::Result<u64> {
     let mut features = 0_u64;
-    // SAFETY: it writes a number of eight bytes.
+    // SAFETY: it writes an integer of eight bytes.
     unsafe { ioctl(device, libc::_IOR::<u64>(BASE, 0x11), &mut features) }.map(|_| features)
 }
 
 /// `VDUSE_DEV_SET_CONFIG` of the status field, and `VDUSE_DEV_INJECT_CONFIG_IRQ`.
 pub(crate) fn set_status_field(device: &File, status: u16) -> io::Result<()> {
     let mut change = StatusChange { offset: STATUS_AT, length: 2, status: status.to_le_bytes() };
-    // SAFETY: it reads a `vduse_config_data`, and as many bytes behind it as `length` says, which are in `StatusChange`.
+    // SAFETY: it reads a `vduse_config_data` and `length` bytes after it, all of which are in `StatusChange`.
     unsafe { ioctl(device, libc::_IOW::<[u8; 8]>(BASE, 0x12), &mut change) }?;
-    // It is refused while there is no driver, who will read the configuration then.
+    // Refused while there is no driver; a later driver reads the configuration when it starts.
     // SAFETY: it takes no argument.
     let _ = unsafe { ioctl(device, libc::_IO(BASE, 0x13), &mut ()) };
     Ok(())
@@ -152,6 +154,6 @@ pub(crate) fn set_kick(device: &File, index: u32, kick: BorrowedFd<'_>) -> io::R
 
 /// `VDUSE_VQ_INJECT_IRQ`.
 pub(crate) fn interrupt(device: &File, mut index: u32) -> io::Result<()> {
-    // SAFETY: it reads a number of four bytes.
+    // SAFETY: it reads an integer of four bytes.
     unsafe { ioctl(device, libc::_IOW::<u32>(BASE, 0x17), &mut index) }.map(drop)
 }

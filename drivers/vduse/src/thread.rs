@@ -1,4 +1,4 @@
-//! A relay on a thread of its own.
+//! A relay with its own thread.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use linecard_eal::eventfd::EventFd;
 use crate::kernel::Kernel;
 use crate::relay::Relay;
 
-/// What a port tells its relay.
+/// The port's instructions to its relay.
 #[derive(Debug)]
 pub(crate) struct Wake {
     pub(crate) event: EventFd,
@@ -18,7 +18,7 @@ pub(crate) struct Wake {
     pub(crate) ended: AtomicBool,
 }
 
-/// A relay on a thread of its own; ends when dropped, and the rings with it.
+/// A relay with its own thread. Dropping it ends the thread and stops the rings.
 #[derive(Debug)]
 pub(crate) struct Relaying {
     wake: Arc<Wake>,
@@ -38,7 +38,7 @@ impl Relaying {
                     "the device is not served any more: {failure}; stop the port and attach it again"
                 );
             }
-            // Refused where the device is gone.
+            // Refused if the device no longer exists.
             let _ = relay.kernel.set_link(false);
             relay.kernel.end();
         };
@@ -46,7 +46,7 @@ impl Relaying {
         Ok(Self { wake, thread: Some(thread) })
     }
 
-    /// Tells the driver whether there is a link.
+    /// Sets the link that the driver sees.
     pub(crate) fn set_link(&self, up: bool) {
         self.wake.link.store(up, Ordering::Release);
         self.wake.event.signal();

@@ -1,4 +1,4 @@
-//! Device arguments.
+//! The device arguments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -9,14 +9,14 @@ use rustix::net::sockopt;
 
 use crate::{MAX_MTU, overhead};
 
-/// The port that IANA assigned.
+/// The port assigned by IANA.
 const PORT: u16 = 4789;
-/// Most remotes: what is for all is sent to each.
+/// The most remotes: a broadcast frame is sent to each.
 const MAX_REMOTES: usize = 256;
-/// What is taken for the MTU of a path that there is no route for yet.
+/// The assumed MTU of a path without a route.
 const USUAL_MTU: u32 = 1500;
 
-/// A device as it was asked for.
+/// The requested options.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) vni: u32,
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     pub(crate) local: SocketAddr,
     pub(crate) ttl: u8,
     pub(crate) learn: bool,
-    /// Packets of hosts that are not among the remotes are taken, too.
+    /// Whether packets from hosts other than the remotes are accepted.
     pub(crate) any_peer: bool,
     pub(crate) namespace: Namespace,
 }
@@ -65,7 +65,7 @@ impl Options {
         Ok(Self { vni: vni.unwrap_or(1), remotes, local, ttl, learn, any_peer, namespace })
     }
 
-    /// The largest packet whose frame fits the paths to all remotes.
+    /// Returns the largest packet whose frame fits the paths to all remotes.
     pub(crate) fn path_mtu(&self, port: &str) -> Result<u16, Error> {
         let paths = || self.remotes.iter().map(|remote| self.mtu_to(*remote)).min();
         let least = self.namespace.enter(port, paths)?;

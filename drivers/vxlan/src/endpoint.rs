@@ -1,4 +1,5 @@
-//! The sockets of an address and port, which all networks of the process there share, and the thread that receives.
+//! The sockets of an address and port, shared by all networks of the process that use them, and the receiving
+//! thread.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -20,22 +21,25 @@ use crate::args::Options;
 use crate::header;
 use crate::tunnel::Tunnel;
 
-/// Sockets to send from, each with a port of its own: so many paths can flows to one host take.
+/// The sending sockets, each with its own source port, and so the number of paths that flows to one host can
+/// use.
 const SENDERS: usize = 16;
-/// Datagrams that are received before the end is looked for.
+/// The datagrams that are received between checks for the end.
 const TURN: usize = 256;
-/// Bytes that may wait in the kernel; it gives less where it allows less.
+/// The bytes that may wait in the kernel, or fewer if it allows fewer.
 const BUFFER: usize = 4 << 20;
-/// More than a datagram has.
+/// More than the bytes of any datagram.
 const LONGEST: usize = 65_536;
 
-/// Which sockets are meant: a namespace (by its inode), an address and port, and the time to live of what they send.
+/// Identifies an endpoint: a namespace (by its inode), an address and port, and the time to live of sent
+/// packets.
 type Key = (Option<u64>, SocketAddr, u8);
 
-/// The endpoints of this process: a port belongs to a host, not to one of several switches in a process.
+/// The endpoints of this process. Global, since a port belongs to a host, not to one of several switches in a
+/// process.
 static ENDPOINTS: Mutex<Vec<(Key, Weak<Endpoint>)>> = Mutex::new(Vec::new());
 
-/// What the endpoint's thread and its handles share.
+/// The state shared by the endpoint's thread and its handles.
 struct EndpointState {
     socket: UdpSocket,
     tunnels: Mutex<HashMap<u32, Weak<Tunnel>>>,
@@ -43,17 +47,17 @@ struct EndpointState {
     ended: EventFd,
 }
 
-/// The sockets of an address and port; the thread ends with it.
+/// The sockets of an address and port. The thread ends when this is dropped.
 pub(crate) struct Endpoint {
     senders: Vec<UdpSocket>,
-    /// A secret, so that nobody chooses flows that all take one path.
+    /// Randomly keyed, so that others cannot choose flows that all use one path.
     hasher: RandomState,
     port: u16,
     shared: Arc<EndpointState>,
 }
 
 impl Endpoint {
-    /// The endpoint that `options` means, which other networks may use already.
+    /// Returns the endpoint for `options`, which other networks may already use.
     pub(crate) fn open(args: &DevArgs, options: &Options) -> Result<Arc<Self>, Error> {
         let inode = || std::fs::metadata("/proc/thread-self/ns/net").ok().map(|meta| meta.ino());
         let key: Key = (options.namespace.enter(args.name(), inode)?, options.local, options.ttl);
@@ -104,7 +108,7 @@ impl Endpoint {
         Ok(Self { senders, hasher: RandomState::new(), port: options.local.port(), shared })
     }
 
-    /// Lets `tunnel` have the frames of its network.
+    /// Registers `tunnel` for the frames of its network.
     pub(crate) fn add(&self, port: &str, vni: u32, tunnel: &Arc<Tunnel>) -> Result<(), Error> {
         let mut tunnels = self.shared.tunnels();
         if tunnels.get(&vni).is_some_and(|other| other.strong_count() > 0) {
@@ -144,12 +148,12 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
-        // Not joined: it holds nothing but the socket, and lets it go at once.
+        // Not joined: the thread holds only the socket, and closes it at once.
         self.shared.ended.signal();
     }
 }
 
-/// A socket that never waits.
+/// Opens a non-blocking socket.
 fn socket(at: SocketAddr) -> io::Result<UdpSocket> {
     let domain =
         if at.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
@@ -165,14 +169,15 @@ fn socket(at: SocketAddr) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(socket))
 }
 
-/// The bytes of a frame that tell flows apart: addresses and type, then IP addresses and ports as far as there are.
+/// Returns the bytes that distinguish flows: Ethernet addresses and type, then IP addresses and ports if
+/// present.
 fn flow(frame: &[u8]) -> (&[u8], &[u8]) {
     let nothing = &frame[..0];
     let part = |range: std::ops::Range<usize>| frame.get(range).unwrap_or(nothing);
     let ethernet = part(0..14);
     let more = match part(12..14) {
         [0x08, 0x00] => {
-            // A fragment has no ports, and all of a packet take one path.
+            // A fragment has no ports, and all fragments of a packet use one path.
             let whole = part(20..22).iter().fold(0, |word, byte| word << 8 | u16::from(*byte)) & 0x3fff == 0;
             let ports = part(14..15) == [0x45] && matches!(part(23..24), [6 | 17 | 132]) && whole;
             part(26..if ports { 38 } else { 34 })
@@ -188,19 +193,20 @@ impl EndpointState {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: receives, and leaves frames with their networks, for none of which it waits.
+    /// The thread: receives datagrams and passes their frames to the networks, without waiting for any of
+    /// them.
     fn run(&self) {
         let mut datagram = vec![0; LONGEST];
         while !self.over.load(Ordering::Acquire) {
             let mut set = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
-            // Only ever interrupted.
+            // Can only be interrupted.
             let _ = poll(&mut set, None);
             let now = Instant::now();
             for _ in 0..TURN {
                 match self.socket.recv_from(&mut datagram) {
                     Ok((len, from)) => self.deal_out(datagram.get(..len).unwrap_or_default(), from.ip(), now),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // What the network said about something that was sent.
+                    // An error that the network reported about a sent packet.
                     Err(_) => {}
                 }
             }

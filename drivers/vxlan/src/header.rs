@@ -1,19 +1,20 @@
 //! The VXLAN header (RFC 7348, section 5): flags, 24 reserved bits, the VNI, 8 reserved bits.
 
-/// Bytes of it.
+/// The bytes of the header.
 pub(crate) const LEN: usize = 8;
-/// The flag without which the VNI means nothing.
+/// The flag that makes the VNI valid.
 const VNI_VALID: u8 = 0x08;
-/// Shortest frame that makes sense.
+/// The shortest valid frame.
 const SHORTEST: usize = 14;
 
-/// The header of a network; reserved bits are zero.
+/// Returns the header of a network; reserved bits are zero.
 pub(crate) const fn write(vni: u32) -> [u8; LEN] {
     let [_, a, b, c] = vni.to_be_bytes();
     [VNI_VALID, 0, 0, 0, a, b, c, 0]
 }
 
-/// The VNI and the frame of a datagram; `None` for one that is none. Reserved bits are ignored, as the RFC asks.
+/// Returns the VNI and the frame of a datagram; `None` if it is invalid. Reserved bits are ignored, as the
+/// RFC requires.
 pub(crate) fn read(datagram: &[u8]) -> Option<(u32, &[u8])> {
     let (head, frame) = datagram.split_first_chunk::<LEN>()?;
     let [flags, _, _, _, a, b, c, _] = *head;
@@ -40,7 +41,7 @@ mod tests {
         let mut without_flag = whole.clone();
         without_flag[0] = !VNI_VALID;
         assert_eq!(read(&without_flag), None);
-        // Reserved bits mean nothing.
+        // Reserved bits are ignored.
         let mut reserved = whole.clone();
         (reserved[0], reserved[1], reserved[7]) = (0xff, 0xff, 0xff);
         assert_eq!(read(&reserved), read(&whole));

@@ -1,30 +1,32 @@
-//! `net_vxlan`: Ethernet frames to other hosts, in UDP (VXLAN, RFC 7348).
+//! `net_vxlan`: Ethernet frames to other hosts in UDP (VXLAN, RFC 7348).
 //!
 //! ```text
 //!   tx queue ── station? ── remote ──► one of 16 sockets, chosen by the flow ──► kernel: UDP, IP, routes, neighbours
 //!               └ unknown, or a group: every remote
 //!   rx queue ◄── frames of one VNI ◄── the endpoint's thread ◄── socket of port 4789
 //! ```
-//! `net_vxlan0,vni=100,remote=[192.0.2.2,192.0.2.3]`: a network of that number with those hosts, which may be the kernel's
-//! `vxlan` devices, OVS or this driver. Packets travel by the kernel's UDP sockets, so that its routes, neighbours and
-//! firewall hold and no rights are needed; that is the slow way, and the simple one.
+//! `net_vxlan0,vni=100,remote=[192.0.2.2,192.0.2.3]` is network 100, shared with those hosts. They may run
+//! the kernel's `vxlan` devices, OVS or this driver. Packets use the kernel's UDP sockets, so its routes,
+//! neighbours and firewall apply, and no privileges are needed. This is simple, but slower than sending them
+//! directly.
 //!
 //! | argument | meaning | default |
 //! |---|---|---|
 //! | `vni` | number of the network, 1 to 16777215 | required |
-//! | `remote` | addresses of other hosts; several in brackets: what is for all, or for a station that is not known, goes to each | none |
+//! | `remote` | other hosts, several in brackets; each gets broadcasts and unknown stations' frames | none |
 //! | `local` | address of this host | any |
-//! | `port` | UDP port, here and there | 4789 |
+//! | `port` | UDP port, local and remote | 4789 |
 //! | `ttl` | time to live of the packets | 64 |
-//! | `learn` | `1`: learn behind which host a station is | 1 |
-//! | `peers` | whose packets are taken: `remotes`, or `any`, as the kernel's device does | `remotes` |
+//! | `learn` | `1`: learn the host of each station | 1 |
+//! | `peers` | accepted senders: `remotes`, or `any`, as the kernel's device does | `remotes` |
 //! | `netns` | network namespace of the sockets | this process's |
 //!
-//! Networks of one process share the sockets of an address and port. The source port of a packet follows from the addresses
-//! and ports of its frame, as RFC 7348 asks, so that routers may spread flows. Packets are not fragmented: what does not
-//! fit the path's MTU is dropped and counted as `too_long`. Give the port an MTU of 1450 where the path has 1500 (1430 by IPv6).
+//! Networks of one process with the same address, port and `ttl` share sockets. The source port of a packet
+//! is derived from the addresses and ports of its frame, as RFC 7348 recommends, so that routers can
+//! distribute flows. Packets are not fragmented: those that exceed the path's MTU are dropped and counted as
+//! `too_long`. Give the port an MTU of 1450 if the path has 1500 (1430 with IPv6).
 //!
-//! Callouts: multicast groups as remotes are not supported; give the remotes.
+//! Not supported: multicast groups as remotes; list the remotes instead.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -58,9 +60,9 @@ use self::queues::{Rx, RxLoss, Tx, TxLoss};
 use self::tunnel::Tunnel;
 
 const DRIVER: &str = "net_vxlan";
-/// Frames that may wait to be received.
+/// The most frames that may wait to be received.
 const DEPTH: u16 = 1024;
-/// Largest inner packet: a UDP datagram less our header and the frame's.
+/// The largest inner packet: a UDP datagram without the VXLAN header and the frame's.
 const MAX_MTU: u16 = u16::MAX - 20 - 8 - header::LEN as u16 - 14;
 
 /// The driver of `net_vxlan` devices.
@@ -88,7 +90,7 @@ impl Driver for VxlanDriver {
     }
 
     fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
-        // Whether the namespace is there is not a question of arguments.
+        // The arguments are valid whether or not the namespace exists.
         Options::read(&args.clone().without("netns")).map(drop)
     }
 
@@ -104,7 +106,7 @@ struct Vxlan {
     name: String,
     options: Options,
     endpoint: Arc<Endpoint>,
-    /// What fits the paths to all remotes.
+    /// The MTU that fits the paths to all remotes.
     mtu: u16,
 }
 
@@ -132,7 +134,7 @@ impl Device for Vxlan {
             vec![Box::new(Tx::new(Arc::clone(&self.endpoint), Arc::clone(&tunnel), pool, counters.tx(0)))];
         let identity = Identity::new(&self.name, self.info().mac, config.mtu);
         if config.mtu > self.mtu {
-            // The path may grow, and shrink: what does not fit is counted when it is sent.
+            // The path's MTU may change; packets that do not fit are counted when they are sent.
             tracing::warn!(
                 "{}: an MTU of {} is more than the {} bytes that fit the path to the remotes now; longer packets are lost",
                 self.name,
@@ -146,7 +148,7 @@ impl Device for Vxlan {
     }
 }
 
-/// A started device; the endpoint knows its tunnel as long as this exists.
+/// A started device. The endpoint knows its tunnel while this exists.
 struct Started {
     device: Box<Vxlan>,
     _tunnel: Arc<Tunnel>,
@@ -161,7 +163,7 @@ impl Running for Started {
     }
 }
 
-/// Bytes beside an inner packet: its Ethernet header, ours, UDP and IP.
+/// Returns the bytes besides an inner packet: its Ethernet header, and the VXLAN, UDP and IP headers.
 const fn overhead(remote: IpAddr) -> u16 {
     let ip = if remote.is_ipv4() { 20 } else { 40 };
     ip + 8 + header::LEN as u16 + 14

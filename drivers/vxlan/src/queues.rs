@@ -1,4 +1,4 @@
-//! Queues of a network.
+//! The queues of a network.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,11 +18,11 @@ use crate::header;
 use crate::tunnel::Tunnel;
 
 linecard_pmd::causes! {
-    /// Why frames of other hosts are lost.
+    /// The causes for which frames from other hosts are lost.
     pub enum RxLoss {
-        /// More came than was received.
+        /// More frames arrived than were received.
         Full = ("queue_full", Total::Missed),
-        /// From a host that is not one of the remotes.
+        /// The sender is not one of the remotes.
         Stranger = ("unknown_remote", Total::Error),
         /// The pool had no buffers.
         NoBuffer = ("no_buffer", Total::NoBuffer),
@@ -30,23 +30,23 @@ linecard_pmd::causes! {
 }
 
 linecard_pmd::causes! {
-    /// Why frames to other hosts are lost.
+    /// The causes for which frames to other hosts are lost.
     pub enum TxLoss {
-        /// Shorter than an Ethernet header.
+        /// The frame is shorter than an Ethernet header.
         BadLength = ("bad_length", Total::Error),
-        /// Does not fit the MTU of the path to the remote.
+        /// The frame exceeds the MTU of the path to the remote.
         TooLong = ("too_long", Total::Error),
-        /// For a station that is not known, or for all, and there are no remotes.
+        /// The station is unknown, or the frame is a broadcast, and there are no remotes.
         NoRemote = ("no_remote", Total::Error),
-        /// No route to the remote.
+        /// There is no route to the remote.
         Unreachable = ("unreachable", Total::Error),
-        /// The kernel did not send it for another reason.
+        /// The kernel refused the packet for another reason.
         Refused = ("refused_by_kernel", Total::Error),
         /// Offload flags that do not fit the packet.
         BadOffload = ("bad_offload_request", Total::Error),
-        /// No buffer for a copy that an offload needs.
+        /// The pool had no buffer for a copy that an offload needs.
         NoBuffer = ("no_buffer", Total::Error),
-        /// Segments that were not sent when the queue ended.
+        /// Segments that were not sent before the queue ended.
         Stopped = ("stopped", Total::Error),
     }
 }
@@ -64,7 +64,7 @@ impl Rx {
         Self { tunnel, stats }
     }
 
-    /// Counts what the endpoint's thread lost.
+    /// Counts the losses of the endpoint's thread.
     fn count_losses(&self) {
         let lost = &self.tunnel.lost;
         let count = |counter: &AtomicU64, cause| {
@@ -87,7 +87,7 @@ impl RxQueue for Rx {
         {
             bytes += packet.len() as u64;
             count += 1;
-            // There is room.
+            // The loop has checked the room.
             let _ = packets.push(packet);
         }
         if count > 0 {
@@ -163,7 +163,7 @@ impl TxQueue for Tx {
     }
 }
 
-/// What became of a frame.
+/// The result for one frame.
 enum SendOutcome {
     Sent,
     Lost(TxLoss),
@@ -198,7 +198,8 @@ impl Sender {
         if let Some(host) = known {
             return outcome_of(self.endpoint.send(&self.header, packet, host));
         }
-        // To every remote; sent when one could have it. What is full is so for all, and the frame stays when none had it.
+        // Sent if it was sent to at least one remote. The kernel's queue is full for all remotes alike; the
+        // frame stays in the burst only if no remote got it.
         let mut best = SendOutcome::Lost(TxLoss::NoRemote);
         for remote in &self.tunnel.remotes {
             match (outcome_of(self.endpoint.send(&self.header, packet, *remote)), &best) {

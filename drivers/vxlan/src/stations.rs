@@ -1,17 +1,17 @@
-//! Behind which host each station is.
+//! The host of each station.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Most stations of a network; more are sent to every remote.
+/// The most stations of a network; frames to others go to every remote.
 const MOST: usize = 65_536;
-/// A station that has not sent for so long is forgotten, as by the kernel's device.
+/// The time after which a silent station is forgotten, as in the kernel's device.
 const AGE: Duration = Duration::from_secs(300);
-/// How soon a full table is searched for old stations again.
+/// The interval between searches for old stations in a full table.
 const SEARCH: Duration = Duration::from_secs(1);
 
-/// What was learned from received frames.
+/// The stations learned from received frames.
 #[derive(Debug)]
 pub(crate) struct Stations {
     hosts: HashMap<[u8; 6], (IpAddr, Instant)>,
@@ -26,7 +26,7 @@ impl Default for Stations {
 }
 
 impl Stations {
-    /// A frame of `station` came from `host`.
+    /// Records that a frame of `station` came from `host`.
     pub(crate) fn learn(&mut self, station: [u8; 6], host: IpAddr, now: Instant) {
         let group_or_none = station[0] & 1 != 0 || station == [0; 6];
         if group_or_none
@@ -37,14 +37,14 @@ impl Stations {
         self.hosts.insert(station, (host, now));
     }
 
-    /// Where `station` is, as far as known.
+    /// Returns the host of `station`, if known.
     pub(crate) fn find(&self, station: [u8; 6], now: Instant) -> Option<IpAddr> {
         let (host, seen) = self.hosts.get(&station)?;
         (now.saturating_duration_since(*seen) <= AGE).then_some(*host)
     }
 
-    /// Forgets old stations; whether there is room then. Whoever sends from ever new addresses does not have it searched for
-    /// each of them.
+    /// Forgets old stations. Returns whether there is room then. The interval keeps a sender of ever new
+    /// addresses from causing a search for each.
     fn room(&mut self, now: Instant) -> bool {
         if self.searched.is_none_or(|searched| now.saturating_duration_since(searched) >= SEARCH) {
             self.searched = Some(now);

@@ -1,4 +1,4 @@
-//! One network: who belongs to it, what was learned, and frames that wait to be received.
+//! One network: its remotes, the learned stations, and frames that wait to be received.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use linecard_mempool::{Packet, Pool};
 use crate::args::Options;
 use crate::stations::Stations;
 
-/// Tries to have the table of stations: about as long as somebody else takes to look up or learn one.
+/// The attempts to lock the table of stations: about as long as another thread takes to look up or learn one.
 const LOOKS: u32 = 64;
 
-/// What the endpoint's thread lost, which the receive queue counts as its own.
+/// Losses of the endpoint's thread, which the receive queue counts as its own.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     pub(crate) full: AtomicU64,
@@ -23,7 +23,7 @@ pub(crate) struct Lost {
     pub(crate) stranger: AtomicU64,
 }
 
-/// A network of a process, shared by its queues and the endpoint's thread.
+/// A network of this process, shared by its queues and the endpoint's thread.
 pub(crate) struct Tunnel {
     pub(crate) vni: u32,
     pub(crate) remotes: Vec<IpAddr>,
@@ -51,14 +51,15 @@ impl Tunnel {
         }
     }
 
-    /// Behind which host `station` is, as far as known. A frame whose station cannot be looked up at the moment goes to every
-    /// remote, as one for an unknown station does.
+    /// Returns the host of `station`, if known. If the table is locked at the moment, the station counts as
+    /// unknown, and its frame goes to every remote.
     pub(crate) fn find(&self, station: [u8; 6], now: Instant) -> Option<IpAddr> {
         self.with_stations(|stations| stations.find(station, now)).flatten()
     }
 
-    /// `None` when somebody else has the table all the while. Nobody waits for it: whoever sends may serve other tenants, the
-    /// receiving thread serves other networks, and either may lose its core while it has the table.
+    /// Returns `None` if another thread holds the table all the while. No thread waits for it: a sender may
+    /// serve other tenants, the receiving thread serves other networks, and a holder of the table may be
+    /// preempted.
     fn with_stations<T>(&self, look: impl FnOnce(&mut Stations) -> T) -> Option<T> {
         for _ in 0..LOOKS {
             match self.stations.try_lock() {
@@ -70,7 +71,7 @@ impl Tunnel {
         None
     }
 
-    /// A frame came from `host`. Never waits for who receives: what there is no room for is lost.
+    /// Receives a frame from `host`. Never waits for the receiver: frames without room are lost.
     pub(crate) fn receive(&self, frame: &[u8], host: IpAddr, now: Instant) {
         if !self.any_peer && !self.remotes.contains(&host) {
             self.lost.stranger.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +86,7 @@ impl Tunnel {
             return;
         };
         if let (true, Some(source)) = (self.learn, frame.get(6..).and_then(|rest| rest.first_chunk())) {
-            // Its next frame teaches as much.
+            // If the table is locked, the station's next frame is learned instead.
             let _ = self.with_stations(|stations| stations.learn(*source, host, now));
         }
         if self.frames.push(packet).is_err() {
