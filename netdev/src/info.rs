@@ -1,12 +1,12 @@
-//! What the kernel says about an interface: one answer to `RTM_GETLINK`.
+//! The properties of an interface: one answer to `RTM_GETLINK`.
 
 use super::netlink::{Attributes, Message, u16_at, u32_at, u64_at};
 use super::{ETHER, LOOPBACK};
 
-/// Bytes of an `ifinfomsg`.
+/// The bytes of an `ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
 
-/// An interface at one moment.
+/// The properties of an interface at one moment.
 ///
 /// ```
 /// use linecard_netdev::{Interface, Namespace};
@@ -16,29 +16,29 @@ pub(super) const IFINFO: usize = 16;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceInfo {
-    /// Name; it may change while the index stays.
+    /// The name, which may change while the index stays.
     pub name: String,
-    /// Index, for sockets.
+    /// The index, for sockets.
     pub index: u32,
-    /// Link type (`ARPHRD_…`): [`ETHER`], [`LOOPBACK`](super::LOOPBACK), …
+    /// The link type (`ARPHRD_…`): [`ETHER`], [`LOOPBACK`](super::LOOPBACK), …
     pub kind: u16,
-    /// Flags (`IFF_UP` and others).
+    /// The flags (`IFF_UP` and others).
     pub flags: u32,
-    /// Largest layer-3 packet, in bytes.
+    /// The largest layer-3 packet, in bytes.
     pub mtu: u32,
-    /// Smallest and largest MTU the interface takes; 0 where the driver names no limit.
+    /// The smallest and the largest MTU that the interface accepts; 0 if the driver sets no limit.
     pub mtu_limits: (u32, u32),
-    /// Hardware address; `None` where it is not one of six bytes.
+    /// The hardware address; `None` if it does not have six bytes.
     pub mac: Option<[u8; 6]>,
-    /// Operational state.
+    /// The operational state.
     pub oper: OperState,
-    /// A cable, or what stands for one, is plugged in.
+    /// Whether a cable, or its virtual equivalent, is connected.
     pub carrier: bool,
-    /// Receive and transmit queues.
+    /// The numbers of receive and of transmit queues.
     pub queues: (u32, u32),
-    /// Driver kind of a virtual interface (`veth`, `tun`, `bridge`); empty for hardware.
+    /// The driver of a virtual interface (`veth`, `tun`, `bridge`); empty for hardware.
     pub driver: String,
-    /// What that kind of interface says beside (`IFLA_INFO_DATA`), attributes.
+    /// The attributes specific to that kind of interface (`IFLA_INFO_DATA`).
     pub data: Vec<u8>,
     /// The kernel's counters.
     pub stats: KernelStats,
@@ -52,12 +52,12 @@ pub struct InterfaceInfo {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OperState {
-    /// The driver does not say; with `IFF_RUNNING` it means up (`lo`, tun).
+    /// The driver does not report it; with `IFF_RUNNING` it means up (`lo`, tun).
     #[default]
     Unknown,
     /// Frames pass.
     Up,
-    /// They do not, for whatever reason.
+    /// Frames do not pass, for any reason.
     Down,
 }
 
@@ -90,7 +90,7 @@ pub struct KernelStats {
 }
 
 impl InterfaceInfo {
-    /// Reads an answer; `None` when it is no description of an interface.
+    /// Reads an answer; `None` if it does not describe an interface.
     pub(super) fn read(message: &Message) -> Option<Self> {
         let body = message.body(IFINFO)?;
         let mut info = Self {
@@ -133,31 +133,31 @@ impl InterfaceInfo {
         }
     }
 
-    /// A number that this kind of interface says beside, of whatever width.
+    /// Returns a number from the attributes specific to this kind of interface, of four bytes or one.
     pub fn datum(&self, kind: u16) -> Option<u32> {
         let (_, value) = Attributes(&self.data).find(|(known, _)| *known == kind)?;
         u32_at(value, 0).or_else(|| value.first().map(|byte| u32::from(*byte)))
     }
 
-    /// Whether frames on it are Ethernet frames.
+    /// Returns whether its frames are Ethernet frames.
     #[must_use]
     pub fn is_ethernet(&self) -> bool {
         self.kind == ETHER
     }
 
-    /// Whether it is the loopback interface.
+    /// Returns whether it is the loopback interface.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.kind == LOOPBACK
     }
 
-    /// Whether it was brought up (`ip link set up`).
+    /// Returns whether it was brought up (`ip link set up`).
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.flags & libc::IFF_UP as u32 != 0
     }
 
-    /// Whether frames pass: brought up, and something at the other end.
+    /// Returns whether frames pass: the interface is up, and its other end is too.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.is_up() && self.flags & libc::IFF_RUNNING as u32 != 0 && self.oper != OperState::Down
@@ -181,7 +181,8 @@ impl KernelStats {
     }
 }
 
-/// `linux/if.h`: unknown 0, up 6, all between are kinds of down; dormant 5 does not pass frames either.
+/// Decodes `IF_OPER_…` of `linux/if.h`: unknown 0, up 6, all between are kinds of down; dormant 5 does not
+/// pass frames.
 fn oper(value: &[u8]) -> OperState {
     match value.first() {
         Some(6) => OperState::Up,

@@ -1,4 +1,4 @@
-//! One interface, found by name and followed by index.
+//! An interface, found by name and identified by its index.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -11,12 +11,12 @@ use linecard_pmd::args::distance;
 use linecard_pmd::control::Link;
 use linecard_pmd::error::Error;
 
-/// Most names that a message lists.
+/// The most names that a message lists.
 const LISTED: usize = 8;
 
-/// An interface of some namespace, on behalf of a port; usable from any thread. A later renaming does not matter: the
-/// index names it. One that was removed and made again under its name is found [`again`](Self::again) when its port
-/// starts.
+/// An interface of a namespace, used on behalf of a port, from any thread. It is identified by its index, so
+/// that a later renaming does not matter. If it is removed and created again under its name, it is found
+/// [`again`](Self::again) when its port starts.
 ///
 /// ```
 /// use linecard_netdev::{Interface, Namespace};
@@ -28,22 +28,22 @@ const LISTED: usize = 8;
 pub struct Interface {
     port: String,
     name: String,
-    /// Link type; what takes its name later has to have the same.
+    /// The link type; a later interface of the same name must have the same one.
     kind: u16,
     index: AtomicU32,
     netlink: Mutex<Netlink>,
     namespace: Namespace,
-    /// That it is gone was told.
+    /// Whether its removal was reported.
     told: AtomicBool,
-    /// That its namespace was deleted was told.
+    /// Whether the deletion of its namespace was reported.
     orphaned: AtomicBool,
 }
 
 impl Interface {
-    /// The interface `name` of `namespace`, for the port `port`.
+    /// Finds the interface `name` of `namespace`, for the port `port`.
     ///
     /// # Errors
-    /// There is none (with the names that are near), or the kernel does not let us ask.
+    /// There is no such interface (the message lists similar names), or the kernel refuses the query.
     pub fn find(port: &str, namespace: &Namespace, name: &str) -> Result<Self, Error> {
         check_name(port, name)?;
         let mut netlink = namespace
@@ -66,7 +66,7 @@ impl Interface {
         }
     }
 
-    /// As [`find`](Self::find), for drivers that need Ethernet frames.
+    /// Like [`find`](Self::find), for drivers that need Ethernet frames.
     ///
     /// ```
     /// use linecard_netdev::{Interface, Namespace};
@@ -75,13 +75,13 @@ impl Interface {
     /// ```
     ///
     /// # Errors
-    /// As [`find`](Self::find), and an interface of another kind.
+    /// As for [`find`](Self::find), and an interface of another link type.
     pub fn find_ethernet(port: &str, namespace: &Namespace, name: &str) -> Result<Self, Error> {
         Self::find_kind(port, namespace, name, &[ETHER], "link/ether")
     }
 
-    /// As [`find_ethernet`](Self::find_ethernet), and the loopback interface too: its frames have an Ethernet header,
-    /// with addresses of zeros.
+    /// Like [`find_ethernet`](Self::find_ethernet), but also accepts the loopback interface, whose frames
+    /// have an Ethernet header with zero addresses.
     ///
     /// ```
     /// use linecard_netdev::{Interface, Namespace};
@@ -90,7 +90,7 @@ impl Interface {
     /// ```
     ///
     /// # Errors
-    /// As [`find_ethernet`](Self::find_ethernet).
+    /// As for [`find_ethernet`](Self::find_ethernet).
     pub fn find_framed(port: &str, namespace: &Namespace, name: &str) -> Result<Self, Error> {
         Self::find_kind(port, namespace, name, &[ETHER, LOOPBACK], "link/ether or link/loopback")
     }
@@ -113,11 +113,11 @@ impl Interface {
         })
     }
 
-    /// What the kernel says about it when its port starts. Where it was removed, the interface that has its name by now
-    /// takes its place: one that was destroyed and made again needs no other port.
+    /// Returns the properties of the interface when its port starts. If it was removed, the present interface
+    /// of its name takes its place, so that an interface that is created again needs no new port.
     ///
     /// # Errors
-    /// It is gone and none has its name, or one of another link type has.
+    /// The interface was removed, and none or one of another link type has its name.
     pub fn again(&self) -> Result<InterfaceInfo, Error> {
         match self.read() {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
@@ -135,22 +135,22 @@ impl Interface {
         Ok(info)
     }
 
-    /// The name it was found by.
+    /// Returns the name it was found by.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The index, which stays when it is renamed.
+    /// Returns the index, which stays when the interface is renamed.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index.load(Ordering::Relaxed)
     }
 
-    /// What the kernel says about it now.
+    /// Returns the present properties of the interface.
     ///
     /// # Errors
-    /// It is gone.
+    /// The interface was removed.
     pub fn info(&self) -> Result<InterfaceInfo, Error> {
         self.read().map_err(|error| self.refused("reading", error))
     }
@@ -160,8 +160,8 @@ impl Interface {
         answer.first().and_then(InterfaceInfo::read).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// The link state, for [`PortControl::link`](linecard_pmd::PortControl::link); down when the interface is gone, which is
-    /// told once.
+    /// Returns the link state, for [`PortControl::link`](linecard_pmd::PortControl::link): down if the
+    /// interface was removed, which is reported once.
     #[must_use]
     pub fn link(&self) -> Link {
         let link = self.link_only();
@@ -175,7 +175,7 @@ impl Interface {
         link
     }
 
-    /// The link state, for drivers that tell by themselves when the interface is gone.
+    /// Returns the link state, for drivers that themselves report the removal of the interface.
     pub fn link_only(&self) -> Link {
         if self.namespace.is_deleted() && !self.orphaned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -187,7 +187,7 @@ impl Interface {
         if self.read().is_ok_and(|info| info.is_running()) { Link::UP } else { Link::DOWN }
     }
 
-    /// Whether it is still there.
+    /// Returns whether the interface still exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.read().is_ok()
@@ -196,7 +196,7 @@ impl Interface {
     /// Changes the MTU.
     ///
     /// # Errors
-    /// The kernel refuses: too large or small for the interface, no permission, gone.
+    /// The kernel refuses: unsuitable for the interface, no permission, or the interface was removed.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
         let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change(
@@ -205,10 +205,10 @@ impl Interface {
         )
     }
 
-    /// Changes how many packets the kernel queues for the other end.
+    /// Changes the number of packets that the kernel queues for the other end.
     ///
     /// # Errors
-    /// The kernel refuses: no permission, gone.
+    /// The kernel refuses: no permission, or the interface was removed.
     pub fn set_queue_len(&self, packets: u32) -> Result<(), Error> {
         let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change(
@@ -220,16 +220,16 @@ impl Interface {
     /// Changes the hardware address.
     ///
     /// # Errors
-    /// The kernel refuses: in use, not a unicast address, no permission, gone.
+    /// The kernel refuses: in use, not a unicast address, no permission, or the interface was removed.
     pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
         let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change("setting the address of", request.attribute(libc::IFLA_ADDRESS, &mac))
     }
 
-    /// Brings it up or down.
+    /// Brings the interface up or down.
     ///
     /// # Errors
-    /// The kernel refuses: no permission, gone.
+    /// The kernel refuses: no permission, or the interface was removed.
     pub fn set_up(&self, up: bool) -> Result<(), Error> {
         let bit = libc::IFF_UP as u32;
         let flags = if up { bit } else { 0 };
@@ -237,10 +237,10 @@ impl Interface {
         self.change(action, Request::link(libc::RTM_NEWLINK, ACK, self.index(), flags, bit))
     }
 
-    /// Removes it; only interfaces that were made in software can be.
+    /// Removes the interface, which must be virtual.
     ///
     /// # Errors
-    /// The kernel refuses: no permission, hardware, gone.
+    /// The kernel refuses: no permission, hardware, or the interface was removed.
     pub fn remove(&self) -> Result<(), Error> {
         self.change("removing", Request::link(libc::RTM_DELLINK, ACK, self.index(), 0, 0))
     }
@@ -249,26 +249,26 @@ impl Interface {
         self.ask(request).map(drop).map_err(|error| self.refused(action, error))
     }
 
-    /// Asks whatever else, in the interface's namespace.
+    /// Sends any other request, in the interface's namespace.
     pub fn ask(&self, request: Request) -> io::Result<Vec<Message>> {
         self.netlink().ask(request)
     }
 
-    /// An error about this interface: `action` is followed by its name.
+    /// Returns an error about this interface; `action` is followed by its name.
     pub fn refused(&self, action: &str, error: io::Error) -> Error {
         refusal(&self.port, &format!("{action} interface {}", self.name), error)
     }
 
     fn netlink(&self) -> MutexGuard<'_, Netlink> {
-        // Whatever an interrupted question left unread carries an old sequence number and is passed over.
+        // Unread answers of an interrupted request carry an old sequence number and are skipped.
         self.netlink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Refuses what cannot be the name of an interface.
+/// Checks that `name` can be the name of an interface.
 ///
 /// # Errors
-/// Empty, too long, or with characters the kernel does not take.
+/// The name is empty, too long, or has characters that the kernel rejects.
 pub fn check_name(port: &str, name: &str) -> Result<(), Error> {
     let problem = if name.is_empty() {
         "the name of the interface is missing".to_owned()
@@ -286,7 +286,7 @@ pub fn check_name(port: &str, name: &str) -> Result<(), Error> {
     Err(Error::Argument { device: port.into(), problem, remedy })
 }
 
-/// The interface of that name, if there is one.
+/// Returns the interface of that name, if there is one.
 fn by_name(netlink: &mut Netlink, name: &str) -> io::Result<Option<InterfaceInfo>> {
     let request =
         Request::link(libc::RTM_GETLINK, 0, 0, 0, 0).attribute(libc::IFLA_IFNAME, &zero_ended(name));

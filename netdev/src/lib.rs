@@ -1,6 +1,8 @@
-//! What every driver of a kernel interface needs: find it, read it, change it, in any network namespace.
+//! Finds, reads and changes kernel interfaces in any network namespace; used by every driver of such an
+//! interface.
 //!
-//! All of it is route netlink over one socket: no `/sys`, no `/proc`, no helper programs, nothing unsafe.
+//! Interfaces are queried and changed by route netlink over one socket: no `/sys`, no `/proc`, no helper
+//! programs.
 //!
 //! ```
 //! use linecard_netdev::{Interface, Namespace};
@@ -38,10 +40,10 @@ use linecard_pmd::error::Error;
 pub const ETHER: u16 = libc::ARPHRD_ETHER;
 /// [`InterfaceInfo::kind`] of `lo` (`ARPHRD_LOOPBACK`).
 pub const LOOPBACK: u16 = libc::ARPHRD_LOOPBACK;
-/// Longest name of an interface, in bytes.
+/// The longest name of an interface, in bytes.
 pub const NAME_LEN: usize = libc::IFNAMSIZ - 1;
 
-/// An error for what the kernel refused, with what to do about it.
+/// Returns an error for a refusal of the kernel, with a remedy.
 ///
 /// ```
 /// use linecard_netdev::refusal;

@@ -1,4 +1,4 @@
-//! Network namespaces: `netns=NAME` or `netns=/path`, and work done inside one.
+//! Network namespaces: `netns=NAME` or `netns=/path`, and work inside them.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use super::refusal;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-/// Where `ip netns add` puts names.
+/// The directory of the names that `ip netns add` creates.
 const NAMED: &str = "/run/netns";
 
 /// A network namespace: the process's own, or one that was opened by name or path.
@@ -32,15 +32,15 @@ const NAMED: &str = "/run/netns";
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
     other: Option<(String, Arc<OwnedFd>)>,
-    /// Where it was found.
+    /// The path it was opened by.
     path: Option<PathBuf>,
 }
 
 impl Namespace {
-    /// What the argument `netns` of `args` names; the process's own where there is none.
+    /// Returns the namespace that the argument `netns` of `args` names; the process's own if there is none.
     ///
     /// # Errors
-    /// There is no such namespace, what is there is none, or it may not be opened.
+    /// There is no such namespace, the file is not a namespace, or it may not be opened.
     pub fn of(args: &DevArgs) -> Result<Self, Error> {
         match args.value("netns") {
             None => Ok(Self::default()),
@@ -48,10 +48,10 @@ impl Namespace {
         }
     }
 
-    /// The namespace of that name (in `/run/netns`) or path, for the port `port`.
+    /// Opens the namespace of that name (in `/run/netns`) or path, for the port `port`.
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// As for [`of`](Self::of).
     pub fn open(port: &str, text: &str) -> Result<Self, Error> {
         let path = if text.contains('/') { PathBuf::from(text) } else { PathBuf::from(NAMED).join(text) };
         let problem = |problem: String, remedy: &str| Error::Argument {
@@ -80,20 +80,20 @@ impl Namespace {
         Ok(Self { other: Some((text.to_owned(), Arc::new(file.into()))), path: Some(path) })
     }
 
-    /// A namespace that somebody opened already; `name` is for messages.
+    /// Returns a namespace that is already open; `name` is for messages.
     #[must_use]
     pub fn from_fd(name: &str, fd: OwnedFd) -> Self {
         Self { other: Some((name.to_owned(), Arc::new(fd))), path: None }
     }
 
-    /// Whether this is the one the process runs in.
+    /// Returns whether this is the namespace of the process.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.other.is_none()
     }
 
-    /// Whether what it was found by leads elsewhere or nowhere by now (`ip netns del`, the end of its process): the
-    /// namespace, and all interfaces in it, live on for as long as a port holds it.
+    /// Returns whether its path has become invalid or refers to another namespace (`ip netns del`, the end of
+    /// its process). The namespace and its interfaces still exist while a port holds it.
     ///
     /// ```
     /// use linecard_netdev::Namespace;
@@ -112,8 +112,8 @@ impl Namespace {
         }
     }
 
-    /// Does `work` inside the namespace, on a thread of its own unless it is the process's: the caller's thread stays
-    /// where it is. Sockets and descriptors made there keep belonging to the namespace.
+    /// Runs `work` inside the namespace, on a separate thread unless it is the process's own, so that the
+    /// caller's thread stays in its namespace. Sockets and descriptors opened there stay in the namespace.
     ///
     /// ```
     /// use linecard_netdev::Namespace;
@@ -123,7 +123,7 @@ impl Namespace {
     /// ```
     ///
     /// # Errors
-    /// The namespace may not be entered (that takes `CAP_SYS_ADMIN`).
+    /// The namespace may not be entered (which takes `CAP_SYS_ADMIN`).
     ///
     /// # Panics
     /// `work` panicked.
@@ -139,10 +139,10 @@ impl Namespace {
         })
     }
 
-    /// As [`run`](Self::run), with an error in a port's words.
+    /// Like [`run`](Self::run), with the error of a port.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As for [`run`](Self::run).
     pub fn enter<T: Send>(&self, port: &str, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         self.run(work)
             .map_err(|error| refusal(port, &format!("entering the network namespace {self}"), error))

@@ -1,22 +1,22 @@
-//! Route netlink (`linux/rtnetlink.h`): requests put together, answers taken apart, nothing unsafe.
+//! Route netlink (`linux/rtnetlink.h`): encodes requests and decodes answers, without unsafe code.
 //!
-//! A socket belongs to the namespace it was opened in, for ever; whoever holds it can ask about that
-//! namespace's interfaces from any thread.
+//! A socket always belongs to the namespace in which it was opened. Its owner can query that namespace's
+//! interfaces from any thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-/// Bytes for an answer; the kernel splits a list to fit.
+/// The bytes for an answer; the kernel splits a list to fit.
 const ANSWER: usize = 64 << 10;
 const HEADER: usize = 16;
 
-/// The kernel is to say when it has done it (`NLM_F_ACK`).
+/// Requests an acknowledgement from the kernel (`NLM_F_ACK`).
 pub const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(crate) const DUMP: u16 = libc::NLM_F_DUMP as u16;
 
-/// One request: a header, a fixed body, attributes.
+/// A request: a header, a fixed body, attributes.
 ///
 /// ```
 /// use linecard_netdev::{Interface, Namespace, netlink::Request};
@@ -29,7 +29,7 @@ pub(crate) const DUMP: u16 = libc::NLM_F_DUMP as u16;
 pub struct Request(Vec<u8>);
 
 impl Request {
-    /// A request of `kind` (`RTM_…`) with flags beside `NLM_F_REQUEST`; `body` is the fixed part.
+    /// Creates a request of `kind` (`RTM_…`) with flags besides `NLM_F_REQUEST`; `body` is the fixed part.
     #[must_use]
     pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = vec![0; HEADER];
@@ -41,8 +41,8 @@ impl Request {
         request
     }
 
-    /// About the interface of this index: a request whose body is an `ifinfomsg`, its flags changed to
-    /// `flags` where `change` has ones.
+    /// Creates a request about the interface `index`: its body is an `ifinfomsg` that changes the interface's
+    /// flags to `flags` in the bits of `change`.
     #[must_use]
     pub fn link(kind: u16, extra: u16, index: u32, flags: u32, change: u32) -> Self {
         let mut body = [0; 16];
@@ -58,20 +58,20 @@ impl Request {
         self.nested(kind, |request| request.bytes(value))
     }
 
-    /// Adds an attribute that is made of what `inside` adds.
+    /// Adds an attribute whose content `inside` adds.
     #[must_use]
     pub fn nested(mut self, kind: u16, inside: impl FnOnce(&mut Self)) -> Self {
         self.nest(kind, inside);
         self
     }
 
-    /// As [`nested`](Self::nested), inside another.
+    /// Like [`nested`](Self::nested), inside another attribute.
     pub fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Self)) {
         let at = self.0.len();
         self.0.extend_from_slice(&[0, 0]);
         self.0.extend_from_slice(&kind.to_ne_bytes());
         inside(self);
-        // Requests are made of constants and names; none comes near 64 KiB.
+        // Requests consist of constants and names; none comes near 64 KiB.
         let len = u16::try_from(self.0.len() - at).unwrap_or(u16::MAX);
         self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
         self.pad();
@@ -94,7 +94,7 @@ impl Request {
     }
 }
 
-/// One message of an answer: what stands behind its header.
+/// One message of an answer, without its header.
 ///
 /// ```
 /// use linecard_netdev::netlink::Message;
@@ -106,24 +106,24 @@ impl Request {
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// All of it.
+    /// Returns the whole message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The fixed part, of `len` bytes.
+    /// Returns the fixed part, of `len` bytes.
     pub(crate) fn body(&self, len: usize) -> Option<&[u8]> {
         self.0.get(..len)
     }
 
-    /// The attributes behind a fixed part of `len` bytes.
+    /// Returns the attributes after a fixed part of `len` bytes.
     pub(crate) fn attributes(&self, len: usize) -> Attributes<'_> {
         Attributes(self.0.get(len.next_multiple_of(4)..).unwrap_or_default())
     }
 }
 
-/// Attributes in memory, as (kind, value); ends at the first that is not whole.
+/// Attributes in memory, as (kind, value); ends at the first incomplete one.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
@@ -134,7 +134,7 @@ impl<'a> Iterator for Attributes<'a> {
         let (len, kind) = (u16_at(self.0, 0)?, u16_at(self.0, 2)?);
         let value = self.0.get(4..usize::from(len))?;
         self.0 = self.0.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
-        // The two top bits say "nested" and "big endian".
+        // The two top bits mean "nested" and "big endian".
         Some((kind & 0x3fff, value))
     }
 }
@@ -159,7 +159,7 @@ pub(crate) struct Netlink {
 }
 
 impl Netlink {
-    /// A socket of the calling thread's namespace.
+    /// Opens a socket in the calling thread's namespace.
     pub(crate) fn open() -> io::Result<Self> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
@@ -170,7 +170,7 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Sends `request` and waits for all of its answer, which the kernel gives at once.
+    /// Sends `request` and waits for its complete answer, which the kernel gives at once.
     pub(crate) fn ask(&mut self, request: Request) -> io::Result<Vec<Message>> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.finish(self.sequence);
@@ -190,7 +190,7 @@ impl Netlink {
         }
     }
 
-    /// Takes the messages of a datagram; true when the last was among them.
+    /// Collects the messages of a datagram; returns true if the last one was among them.
     fn collect(&self, mut bytes: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
         while let (Some(len), Some(kind), Some(sequence)) =
             (u32_at(bytes, 0), u16_at(bytes, 4), u32_at(bytes, 8))

@@ -1,4 +1,4 @@
-//! A tap interface that is made where it is to be, for somebody who is to have its other end; and routes through an interface.
+//! Tap interfaces whose queue is passed to another process, and routes through an interface.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,16 +9,18 @@ use super::netlink::{ACK, Request};
 use super::tun::{self, Queues};
 use super::{Interface, Namespace, Placeholder, check_name, refusal, tap};
 
-/// Bytes of an `rtmsg` (`linux/rtnetlink.h`).
+/// The bytes of an `rtmsg` (`linux/rtnetlink.h`).
 const RTMSG: usize = 12;
 
 impl Interface {
-    /// Makes a tap interface with these addresses, up, and one queue of it, to be passed to whoever is to have the other end:
-    /// another process, which needs no right for it. The interface can have more queues, and outlives them
-    /// (`TUNSETPERSIST`) until it is [removed](Self::remove) or its namespace ends: while it has none, its carrier is off.
+    /// Creates a tap interface with these addresses, sets it up, and returns it with one queue. The queue is
+    /// to be passed to another process, which needs no permission to use it. The interface can have more
+    /// queues, and outlives them (`TUNSETPERSIST`) until it is [removed](Self::remove) or its namespace ends.
+    /// While it has no queue, its carrier is off.
     ///
     /// # Errors
-    /// The name is taken or impossible, there is no tun device, or the kernel refuses; nothing is left behind then.
+    /// The name is in use or invalid, there is no tun device, or the kernel refuses. Nothing is left behind
+    /// then.
     pub fn make_passed_tap(
         port: &str,
         namespace: &Namespace,
@@ -29,7 +31,7 @@ impl Interface {
         let queue = tap::descriptor(port, namespace)?;
         tun::make(queue.as_fd(), name, Queues::Many)
             .map_err(|error| refusal(port, &format!("making the interface {name}"), error))?;
-        // Until it is persistent, it goes with its queue.
+        // Until it is persistent, the interface is removed with its queue.
         let interface = Self::find(port, namespace, name)?;
         interface.set_mac(shown.mac)?;
         interface.set_mtu(shown.mtu)?;
@@ -39,11 +41,12 @@ impl Interface {
         Ok((interface, queue))
     }
 
-    /// Sends what goes to the network `to`, of so many bits, through this interface: by `gateway`, or directly. A route that is
-    /// there already stays.
+    /// Adds a route to the network `to`, with a prefix of `prefix` bits, through this interface: by
+    /// `gateway`, or directly. An existing route stays.
     ///
     /// # Errors
-    /// The kernel refuses: the gateway is not reached through this interface, or of another family.
+    /// The kernel refuses: the gateway is not reachable through this interface, or is of another address
+    /// family.
     pub fn add_route(&self, (to, prefix): (IpAddr, u8), gateway: Option<IpAddr>) -> Result<(), Error> {
         match self.ask(new_route(self.index(), (to, prefix), gateway)) {
             Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
@@ -60,7 +63,7 @@ fn new_route(index: u32, (to, prefix): (IpAddr, u8), gateway: Option<IpAddr>) ->
         IpAddr::V6(address) => address.octets().to_vec(),
     };
     let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // Without a gateway the stations are on the link.
+    // Without a gateway, the destinations are on the link.
     let scope = if gateway.is_none() && to.is_ipv4() { libc::RT_SCOPE_LINK } else { libc::RT_SCOPE_UNIVERSE };
     let mut body = [0; RTMSG];
     body[..2].copy_from_slice(&[family as u8, prefix]);

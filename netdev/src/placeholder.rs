@@ -1,4 +1,4 @@
-//! An interface that carries a name and addresses but no packets, and the IP addresses of interfaces.
+//! Interfaces that carry a name and addresses but no packets, and the IP addresses of interfaces.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use super::netlink::{ACK, DUMP, Message, Netlink, Request, u32_at};
 use super::{Interface, Namespace, refusal};
 use linecard_pmd::error::Error;
 
-/// Bytes of an `ifaddrmsg` (`linux/if_addr.h`): family, prefix, flags, scope, index.
+/// The bytes of an `ifaddrmsg` (`linux/if_addr.h`): family, prefix, flags, scope, index.
 const IFADDR: usize = 8;
-/// `IFA_F_NODAD`: nobody else can have the address, and nobody could be asked.
+/// `IFA_F_NODAD`: no other station can have the address, and none could be asked.
 const NODAD: u8 = 0x02;
 
-/// What a placeholder shows, and a tap that is made to be passed on.
+/// The properties of a placeholder, or of a tap interface whose queue is passed on.
 ///
 /// ```
 /// use linecard_netdev::Placeholder;
@@ -22,20 +22,21 @@ const NODAD: u8 = 0x02;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placeholder {
-    /// Hardware address.
+    /// The hardware address.
     pub mac: [u8; 6],
-    /// Largest layer-3 packet, in bytes.
+    /// The largest layer-3 packet, in bytes.
     pub mtu: u32,
-    /// IP addresses and the bits of their prefixes.
+    /// The IP addresses and their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
 impl Interface {
-    /// Makes an interface that stands for a port which the kernel does not see, so that tools show its addresses: of kind
-    /// `dummy`, or, where the kernel has none, a `bridge` without ports. No packet passes it.
+    /// Creates an interface that represents a port which the kernel does not see, so that tools show its
+    /// addresses. It is a `dummy` interface or, if the kernel has none, a `bridge` without ports. No packet
+    /// passes it.
     ///
     /// # Errors
-    /// The name is taken or impossible, or the kernel refuses; nothing is left behind then.
+    /// The name is in use or invalid, or the kernel refuses. Nothing is left behind then.
     pub fn make_placeholder(
         port: &str,
         namespace: &Namespace,
@@ -53,14 +54,14 @@ impl Interface {
         let interface = Self::find(port, namespace, name)?;
         let ready = interface.show(shown);
         if let Err(error) = ready {
-            // It was ours a moment ago; gone is as good.
+            // It was created just now; if it is already gone, that is fine.
             let _ = interface.remove();
             return Err(error);
         }
         Ok(interface)
     }
 
-    /// Gives it the addresses, and brings it up.
+    /// Sets its addresses, and brings it up.
     pub(crate) fn show(&self, shown: &Placeholder) -> Result<(), Error> {
         let mut addresses = shown.addresses.iter();
         addresses
@@ -71,7 +72,7 @@ impl Interface {
             .and_then(|()| self.set_up(true))
     }
 
-    /// Its IP addresses and the bits of their prefixes.
+    /// Returns its IP addresses and their prefix lengths.
     ///
     /// ```
     /// use linecard_netdev::{Interface, Namespace};
@@ -81,7 +82,7 @@ impl Interface {
     /// ```
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// The kernel refuses the query.
     pub fn addresses(&self) -> Result<Vec<(IpAddr, u8)>, Error> {
         let answer = self.ask(Request::new(libc::RTM_GETADDR, DUMP, &[0; IFADDR]));
         let answer = answer.map_err(|error| self.refused("reading the addresses of", error))?;
@@ -113,7 +114,7 @@ fn new_address(index: u32, address: IpAddr, prefix: u8) -> Request {
     request.attribute(libc::IFA_LOCAL, &bytes).attribute(libc::IFA_ADDRESS, &bytes)
 }
 
-/// The address that a message tells, if it is one of the interface with that index.
+/// Returns the address in a message, if it belongs to the interface `index`.
 fn address_of(message: &Message, index: u32) -> Option<(IpAddr, u8)> {
     let body = message.body(IFADDR)?;
     if u32_at(body, 4)? != index {
@@ -121,7 +122,7 @@ fn address_of(message: &Message, index: u32) -> Option<(IpAddr, u8)> {
     }
     let attribute =
         |wanted: u16| message.attributes(IFADDR).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    // On point-to-point links IFA_ADDRESS is the other end's.
+    // On point-to-point links, IFA_ADDRESS is the address of the other end.
     let bytes = attribute(libc::IFA_LOCAL).or_else(|| attribute(libc::IFA_ADDRESS))?;
     let address = match bytes.len() {
         4 => IpAddr::from(*bytes.first_chunk::<4>()?),

@@ -1,5 +1,5 @@
-//! Getting at a tap interface, for any driver whose other end is the kernel's stack: made, taken over, or passed by
-//! descriptor. What fails says so in a sentence.
+//! Opens tap interfaces for drivers whose other end is the kernel's stack: created, taken over, or passed by
+//! descriptor. Errors are complete sentences.
 //!
 //! ```
 //! use linecard_netdev::{Namespace, tap, tun::Queues};
@@ -25,10 +25,10 @@ const TUN_TYPE: u16 = 3;
 const TUN_MULTI_QUEUE: u16 = 7;
 const TUN_QUEUES: [u16; 2] = [8, 9];
 
-/// Refuses what cannot be the name of an interface that is to be made; `%d` is a number that the kernel chooses.
+/// Checks the name of an interface to create; the kernel replaces `%d` by a number.
 ///
 /// # Errors
-/// As [`check_name`], and a `%` elsewhere.
+/// As for [`check_name`], and another `%`.
 pub fn check_template(args: &DevArgs, name: &str) -> Result<(), Error> {
     check_name(args.name(), name)?;
     if name.matches('%').count() > usize::from(name.contains("%d")) {
@@ -38,10 +38,10 @@ pub fn check_template(args: &DevArgs, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The descriptor numbers of the argument `key`, as in `3:4`; none where it is not there.
+/// Returns the descriptor numbers in the argument `key`, as in `3:4`; none without the argument.
 ///
 /// # Errors
-/// Something else than numbers above 2, or one twice.
+/// Anything but numbers above 2, or the same number twice.
 pub fn numbers(args: &DevArgs, key: &'static str) -> Result<Vec<i32>, Error> {
     let Some(text) = args.value(key) else { return Ok(Vec::new()) };
     let numbers: Vec<i32> = text.split(':').map_while(|piece| piece.parse().ok()).collect();
@@ -54,10 +54,10 @@ pub fn numbers(args: &DevArgs, key: &'static str) -> Result<Vec<i32>, Error> {
     Ok(numbers)
 }
 
-/// A fresh descriptor of the tun device, in a namespace.
+/// Opens a new descriptor of the tun device in a namespace.
 ///
 /// # Errors
-/// The device is missing or closed to this user; the namespace cannot be entered.
+/// The device does not exist, this user may not open it, or the namespace cannot be entered.
 pub fn descriptor(port: &str, namespace: &Namespace) -> Result<OwnedFd, Error> {
     namespace.enter(port, tun::open)?.map_err(|error| {
         let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV));
@@ -70,10 +70,10 @@ pub fn descriptor(port: &str, namespace: &Namespace) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Attaches one more queue to an interface that is there.
+/// Attaches one more queue to an existing interface.
 ///
 /// # Errors
-/// The kernel refuses: no permission, another program has it, too many queues.
+/// The kernel refuses: no permission, in use by another program, too many queues.
 pub fn attach(port: &str, fd: &OwnedFd, name: &str, queues: Queues) -> Result<String, Error> {
     tun::attach(fd.as_fd(), name, queues).map_err(|error| match error.raw_os_error() {
         Some(libc::E2BIG) => Error::System {
@@ -86,10 +86,11 @@ pub fn attach(port: &str, fd: &OwnedFd, name: &str, queues: Queues) -> Result<St
     })
 }
 
-/// Whether an interface that somebody made before can be taken over with so many queues; the kind that it is of.
+/// Checks whether an existing interface can be taken over with the `wanted` queues; returns the kind that it
+/// has.
 ///
 /// # Errors
-/// It is no tap interface, has one queue only, or another program has it.
+/// It is no tap interface, has only one queue, or is in use by another program.
 pub fn usable(port: &str, info: &InterfaceInfo, wanted: Queues) -> Result<Queues, Error> {
     let name = &info.name;
     let problem =
@@ -114,13 +115,15 @@ pub fn usable(port: &str, info: &InterfaceInfo, wanted: Queues) -> Result<Queues
     Ok(has)
 }
 
-/// Takes over the descriptors that the argument `key` names, all queues of one tap interface; the interface's name.
+/// Takes over the descriptors in the argument `key`, all queues of one tap interface; returns the interface's
+/// name.
 ///
 /// # Errors
-/// There is no such descriptor, it is no queue of a tap interface in the shape that is needed, or of another one.
+/// There is no such descriptor, it is no queue of a suitable tap interface, or it belongs to another
+/// interface.
 ///
 /// # Safety
-/// Nobody else in this process uses the descriptors of those numbers, or closes them.
+/// No other code in this process uses or closes the descriptors with those numbers.
 pub unsafe fn passed(port: &str, key: &str, numbers: &[i32]) -> Result<(String, Vec<OwnedFd>), Error> {
     let problem = |number: i32, problem: String| Error::Argument {
         device: port.into(),
@@ -130,7 +133,7 @@ pub unsafe fn passed(port: &str, key: &str, numbers: &[i32]) -> Result<(String, 
     let system = |number: i32| move |error: io::Error| problem(number, error.to_string());
     let (mut name, mut queues) = (String::new(), Vec::new());
     for &number in numbers {
-        // SAFETY: the caller says that it is nobody else's.
+        // SAFETY: the caller promises that the descriptor has no other user.
         let fd = unsafe { tun::take(number) }.map_err(system(number))?;
         let found = tun::attached(fd.as_fd()).map_err(|text| problem(number, text))?;
         if !name.is_empty() && found != name {

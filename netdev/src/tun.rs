@@ -1,7 +1,6 @@
-//! The tun device (`linux/if_tun.h`): descriptors opened, attached and asked.
+//! The tun device (`linux/if_tun.h`): opens, attaches and queries descriptors.
 //!
-//! What is asked of the kernel is answered by it: a failure of any of these is its error number. [`tap`](crate::tap) makes
-//! sentences of them.
+//! Every failure is the kernel's error number. [`tap`](crate::tap) turns these into sentences.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -12,14 +11,14 @@ use linecard_net::vnet::HDR_LEN;
 
 use crate::NAME_LEN;
 
-/// The device that makes interfaces.
+/// The device that creates interfaces.
 pub const DEVICE: &str = "/dev/net/tun";
-/// `IFF_TUN_EXCL`: an interface that is there already is refused.
+/// `IFF_TUN_EXCL`: refuses an interface that exists already.
 const EXCLUSIVE: libc::c_int = 0x8000;
-/// What every queue of ours is: Ethernet frames, no protocol information, a virtio header first.
+/// The format of every queue: Ethernet frames, no protocol information, a virtio header first.
 const SHAPE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
-/// `struct ifreq`, as far as tun uses it.
+/// `struct ifreq`, as far as the tun device uses it.
 #[repr(C)]
 struct Request {
     name: [u8; NAME_LEN + 1],
@@ -41,25 +40,26 @@ impl Request {
     }
 }
 
-/// As `ioctl` takes them: musl's has an int for requests, and libc's constants of sockets have one type for all.
+/// As `ioctl` takes them: musl uses an int for requests, and libc's socket constants have one type
+/// everywhere.
 const GET_MAC: libc::Ioctl = libc::SIOCGIFHWADDR as libc::Ioctl;
 const SET_MAC: libc::Ioctl = libc::SIOCSIFHWADDR as libc::Ioctl;
 
 fn request(fd: BorrowedFd<'_>, what: libc::Ioctl, request: &mut Request) -> io::Result<()> {
-    // SAFETY: the calls used here read and write at most an `ifreq` (40 bytes), which `request` is and which
+    // SAFETY: the requests used here read and write at most an `ifreq` (40 bytes); `request` is one and
     // outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), what, &raw mut *request) })
 }
 
-/// For calls that take a pointer to an int.
+/// Makes a request that takes a pointer to an int.
 fn pass(fd: BorrowedFd<'_>, what: libc::Ioctl, mut value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the calls used here read one int, which outlives the call.
+    // SAFETY: the requests used here read one int, which outlives the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), what, &raw mut value) })
 }
 
-/// For calls that take the number itself.
+/// Makes a request that takes an integer by value.
 fn give(fd: BorrowedFd<'_>, what: libc::Ioctl, value: libc::c_uint) -> io::Result<()> {
-    // SAFETY: the calls used here take an integer in the place of a pointer and touch no memory of ours.
+    // SAFETY: the requests used here take an integer instead of a pointer, and access no memory of ours.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), what, libc::c_ulong::from(value)) })
 }
 
@@ -67,13 +67,13 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A descriptor of [`DEVICE`], non-blocking, in the calling thread's network namespace.
+/// Opens [`DEVICE`], non-blocking, in the calling thread's network namespace.
 pub fn open() -> io::Result<OwnedFd> {
     let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE);
     Ok(options?.into())
 }
 
-/// How many queues an interface can have, which is settled when it is made.
+/// The number of queues that an interface can have, which is fixed when it is created.
 ///
 /// ```
 /// use linecard_netdev::tun::Queues;
@@ -81,14 +81,14 @@ pub fn open() -> io::Result<OwnedFd> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queues {
-    /// One: what `ip tuntap add` makes by default.
+    /// One, as `ip tuntap add` creates by default.
     One,
     /// Up to 256 (`IFF_MULTI_QUEUE`).
     Many,
 }
 
 impl Queues {
-    /// The kind that has at least `count`.
+    /// Returns the kind that has at least `count`.
     #[must_use]
     pub const fn for_count(count: u16) -> Self {
         if count > 1 { Self::Many } else { Self::One }
@@ -102,12 +102,13 @@ impl Queues {
     }
 }
 
-/// Attaches a descriptor to the interface `name` (which may contain `%d`), making it if need be; returns its name.
+/// Attaches a descriptor to the interface `name` (which may contain `%d`), creating it if needed; returns its
+/// name.
 pub fn attach(fd: BorrowedFd<'_>, name: &str, queues: Queues) -> io::Result<String> {
     join(fd, name, queues.flags())
 }
 
-/// The same for an interface that is not there yet; `ResourceBusy` when it is.
+/// Creates the interface `name` and attaches a descriptor to it; `ResourceBusy` if it exists.
 pub fn make(fd: BorrowedFd<'_>, name: &str, queues: Queues) -> io::Result<String> {
     join(fd, name, queues.flags() | EXCLUSIVE)
 }
@@ -125,7 +126,7 @@ pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
     pass(fd, libc::TUNSETVNETLE, 1)
 }
 
-/// Puts a queue into service or takes it out; the interface lives while one of either kind is open.
+/// Attaches or detaches a queue. The interface exists while a queue of either kind is open.
 pub fn serve(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let flags = if on { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
     request(fd, libc::TUNSETQUEUE, &mut Request::new("", flags))
@@ -136,12 +137,13 @@ pub fn persist(fd: BorrowedFd<'_>) -> io::Result<()> {
     give(fd, libc::TUNSETPERSIST, 1)
 }
 
-/// What the kernel may leave to us (`TUN_F_…`); `InvalidInput` when it does not know all of it.
+/// Sets the offloads that the kernel may leave to us (`TUN_F_…`); `InvalidInput` if it does not know all of
+/// them.
 pub fn set_offload(fd: BorrowedFd<'_>, offload: u32) -> io::Result<()> {
     give(fd, libc::TUNSETOFFLOAD, offload)
 }
 
-/// The interface that a passed descriptor is attached to; why it is of no use, otherwise.
+/// Returns the interface that a passed descriptor is attached to, or why the descriptor is not usable.
 pub fn attached(fd: BorrowedFd<'_>) -> Result<String, String> {
     let mut ifreq = Request::new("", 0);
     request(fd, libc::TUNGETIFF, &mut ifreq)
@@ -153,22 +155,22 @@ pub fn attached(fd: BorrowedFd<'_>) -> Result<String, String> {
     Ok(ifreq.name())
 }
 
-/// The hardware address of the interface behind a queue, in whatever namespace it is.
+/// Returns the hardware address of the interface behind a queue, in any namespace.
 pub fn mac(fd: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
     let mut ifreq = Request::new("", 0);
     request(fd, GET_MAC, &mut ifreq)?;
     Ok(*ifreq.rest.first_chunk().expect("22 bytes"))
 }
 
-/// Changes the hardware address of the interface behind a queue. Whoever may attach a queue may do this too, without a
-/// capability, unlike through netlink.
+/// Changes the hardware address of the interface behind a queue. Unlike with netlink, this needs no
+/// capability, only the permission to attach a queue.
 pub fn set_mac(fd: BorrowedFd<'_>, mac: [u8; 6]) -> io::Result<()> {
     let mut ifreq = Request::new("", libc::c_int::from(crate::ETHER));
     ifreq.rest[..mac.len()].copy_from_slice(&mac);
     request(fd, SET_MAC, &mut ifreq)
 }
 
-/// Says whether somebody is at our end: the interface's carrier (Linux 5.0). The queue must be in service to have it on.
+/// Sets the interface's carrier (Linux 5.0). The queue must be attached to turn it on.
 pub fn set_carrier(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     pass(fd, libc::TUNSETCARRIER, on.into())
 }
@@ -179,16 +181,16 @@ pub fn set_carrier(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// There is no such descriptor.
 ///
 /// # Safety
-/// Nobody else in this process uses the descriptor of that number, or closes it.
+/// No other code in this process uses or closes the descriptor with that number.
 pub unsafe fn take(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes integers.
+    // SAFETY: the call takes integers only.
     check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
-    // SAFETY: takes integers.
+    // SAFETY: the call takes integers only.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: takes integers.
+    // SAFETY: the call takes integers only.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
-    // SAFETY: takes integers.
+    // SAFETY: the call takes integers only.
     check(unsafe { libc::fcntl(number, libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
-    // SAFETY: the descriptor is open, and the caller says that it is nobody else's.
+    // SAFETY: the descriptor is open, and has no other user, as the caller promises.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

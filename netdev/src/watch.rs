@@ -1,4 +1,4 @@
-//! News of interfaces: a route netlink socket that the kernel tells of every change.
+//! Notifications of interface changes, by a route netlink socket.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,8 +9,8 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use super::{Namespace, refusal};
 use linecard_pmd::error::Error;
 
-/// A descriptor that can be read when something changed about an interface of a namespace, whichever it is: brought up,
-/// taken down, renamed, moved, removed. It does not say what; ask with [`Interface::info`](crate::Interface::info).
+/// A descriptor that is readable after any change of any interface in a namespace: up, down, renamed, moved,
+/// removed. It does not report which; query [`Interface::info`](crate::Interface::info).
 ///
 /// ```
 /// use linecard_netdev::{LinkWatch, Namespace};
@@ -25,7 +25,7 @@ impl LinkWatch {
     /// Watches from now on, for the port `port`.
     ///
     /// # Errors
-    /// The namespace cannot be entered; no descriptors left.
+    /// The namespace cannot be entered, or no descriptor is left.
     pub fn new(port: &str, namespace: &Namespace) -> Result<Self, Error> {
         let opened = namespace.enter(port, || -> io::Result<OwnedFd> {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -37,7 +37,7 @@ impl LinkWatch {
         opened?.map(Self).map_err(|error| refusal(port, "watching the interfaces", error))
     }
 
-    /// Forgets the news so far; whether there was any.
+    /// Discards the pending notifications. Returns whether there were any.
     #[must_use]
     pub fn drain(&self) -> bool {
         let (mut buffer, mut any) = ([0; 4096], false);
@@ -45,7 +45,7 @@ impl LinkWatch {
             match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::TRUNC) {
                 Ok(_) => any = true,
                 Err(rustix::io::Errno::INTR) => {}
-                // More changes than the socket has room for: it was told all the same.
+                // More changes than the socket has room for; they count as notifications all the same.
                 Err(rustix::io::Errno::NOBUFS) => any = true,
                 Err(_) => return any,
             }
