@@ -199,7 +199,7 @@ impl Netlink {
             let Some(body) = bytes.get(HEADER..len) else { break };
             bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
             if sequence != self.sequence {
-                continue; // the rest of an answer that was given up
+                continue; // the rest of an abandoned answer
             }
             match i32::from(kind) {
                 libc::NLMSG_ERROR => {

@@ -100,7 +100,7 @@ fn ring_size(most: u16, depth: u16) -> u16 {
     if depth >= most { most } else { 1 << depth.max(1).ilog2() }
 }
 
-/// How the device of a port is reached.
+/// The transport to a port's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// A vhost-user socket.

@@ -192,7 +192,7 @@ impl State {
         &self.filter
     }
 
-    /// How flows are spread over the receive queues.
+    /// The distribution of flows over the receive queues.
     pub(crate) fn rss_config(&self) -> &Arc<Rss> {
         &self.rss
     }

@@ -26,7 +26,7 @@ pub enum Error {
     /// The device does not exist at the moment.
     #[error("there is no backend: {what}")]
     Absent {
-        /// What is missing.
+        /// The missing item.
         what: String,
     },
     /// A connection that was passed to the port (`fd=`) has ended.

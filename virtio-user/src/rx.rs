@@ -186,23 +186,23 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             }
             let one = done[at];
             at = at.wrapping_add(1);
-            // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
+            // SAFETY: the queue returns only tokens it was given, once each; `lend` makes them from metadata.
             let line = unsafe { MetaWords::from_address(one.token) };
             if one.len < Self::HEADER + SHORTEST {
                 self.runt(line, one.len);
                 continue;
             }
             let len = one.len.wrapping_sub(Self::HEADER);
-            // SAFETY: no packet is made of it yet; the queue reports no more bytes than were lent behind `rearm`'s offset.
+            // SAFETY: not a packet yet; `len` is at most what was provided from `rearm`'s offset on.
             unsafe { line.write_received(self.rearm, len) };
             let data = line.buf().wrapping_add(self.lend_at).wrapping_add(u64::from(Self::HEADER));
             prefetch(data);
             let mut whole = u64::from(len);
             // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
             let mut packet = unsafe { Packet::from_raw(line.as_ptr()) };
-            // SAFETY: the buffer was lent from a header's length before `data` on, and is ours again.
+            // SAFETY: the backend got the buffer from a header's length before `data` on, and returned it.
             let header = unsafe { read_header::<MERGE, OFFLOAD, HASH>(data) };
-            // SAFETY: a path with hashes lends 20 bytes before `data`, and the buffer is ours again; the bytes are copied out.
+            // SAFETY: with hashes, 20 header bytes precede `data`; they are ours again, and are copied out.
             let hash = if hashed { unsafe { read_hash(data) } } else { None };
             if MERGE && header.num_buffers != 1 {
                 let Some(more) = self.gather(packet, header.num_buffers, done, &mut at) else { continue };
@@ -244,7 +244,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             self.parts.stats.lost(RxLoss::Runt, 1);
             return self.put_back(line);
         }
-        // SAFETY: no packet is made of it yet; `len` is no more than was lent behind `rearm`'s offset.
+        // SAFETY: not a packet yet; `len` is at most what was provided from `rearm`'s offset on.
         unsafe { line.write_received(self.rearm, len.saturating_sub(Self::HEADER)) };
         // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
         let packet = unsafe { Packet::from_raw(line.as_ptr()) };
@@ -306,7 +306,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
         let line = unsafe { MetaWords::from_address(one.token) };
-        // SAFETY: no packet is made of it yet; the queue reports no more bytes than were lent, from this offset on.
+        // SAFETY: not a packet yet; the queue reports at most the bytes provided from this offset on.
         unsafe { line.write_received(rearm(&self.parts, Self::HEADER as u16), one.len) };
         // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
         unsafe { Packet::from_raw(line.as_ptr()) }

@@ -31,7 +31,7 @@ use absence::Absence;
 /// The longest handshake, all answers together.
 const HANDSHAKE: Duration = Duration::from_millis(3000);
 
-/// How long a port in client mode looks for its backend when it starts.
+/// The time for which a port in client mode searches for its backend at start.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
 /// The longest start of a port: a backend that vanishes after the connection, another one, and its handshake.
 pub(crate) const START: Duration = FIRST_CONNECT.saturating_add(HANDSHAKE.saturating_mul(2));

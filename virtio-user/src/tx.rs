@@ -166,7 +166,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         let mut marks = 0;
         for (slot, one) in metas.iter_mut().zip(done) {
             marks |= one.token;
-            // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
+            // SAFETY: the queue returns only tokens it was given, and those are made from metadata.
             let line = unsafe { MetaWords::from_address(one.token) };
             slot.write(line.as_ptr());
         }

@@ -157,7 +157,7 @@ mod tests {
         assert!(FolderWatch::new(&file).is_err());
     }
 
-    /// What is waited for ends the longest pause.
+    /// The appearance of the file ends the longest pause.
     #[test]
     fn a_file_that_appears_ends_the_wait() {
         let folder = std::env::temp_dir().join(format!("linecard-appears-{}", std::process::id()));
