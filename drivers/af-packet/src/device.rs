@@ -197,8 +197,8 @@ impl AfPacket {
         Ok((socket, memory))
     }
 
-    /// Returns whether packets bypass the queueing discipline. The kernel's software segmentation comes
-    /// before it, so packets for segmentation do not bypass it.
+    /// Returns whether packets bypass the queueing discipline. A bypass would also skip the kernel's software
+    /// segmentation, so a port with segmentation offloads has none.
     fn bypasses(&self, config: &PortConfig) -> bool {
         self.options.bypass && !config.offloads.tx.intersects(TxOffloads::SEGMENT)
     }

@@ -273,7 +273,7 @@ fn get(path: &Path) -> io::Result<OwnedFd> {
     let mut attributes = Object { path: text.as_ptr() as u64, ..Object::default() };
     // SAFETY: the path ends with a zero byte and outlives the call.
     let got = unsafe { open(OBJ_GET, &mut attributes) };
-    // For a path outside of a bpf file system, the kernel returns EPERM.
+    // For a path without a pinned object, the kernel reports a missing permission.
     got.map_err(|error| if lies_elsewhere(path) { io::ErrorKind::InvalidInput.into() } else { error })
 }
 
