@@ -181,21 +181,21 @@ impl VirtioUser {
         connect: Arc<dyn Connect>,
         (closer, own): (Closer, Own),
     ) -> Result<Box<dyn Device>, PmdError> {
-        let errands = Errands { closer, most: self.limits.closings as usize };
-        let signal_budget = Arc::new(SignalBudget::new(Arc::new(errands)));
+        let slow_signals = SlowSignals { closer, most: self.limits.closings as usize };
+        let signal_budget = Arc::new(SignalBudget::new(Arc::new(slow_signals)));
         VirtioDevice::open(context, options, connect, signal_budget, own)
     }
 }
 
 /// Runs slow signals on the closing thread, which may wait for this backend and for no other.
 #[derive(Debug)]
-struct Errands {
+struct SlowSignals {
     closer: Closer,
     /// The number of waiting jobs at which another one is refused.
     most: usize,
 }
 
-impl Executor for Errands {
+impl Executor for SlowSignals {
     fn prepare(&self) -> bool {
         true
     }

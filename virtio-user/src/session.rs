@@ -40,7 +40,7 @@ const PENALTY: Duration = Duration::from_millis(1000);
 /// The pause before another attempt to close a gate with a burst inside.
 const BURST_TIME: Duration = Duration::from_millis(1);
 /// The time that a backend has to release the rings when the port stops.
-const FAREWELL: Duration = Duration::from_millis(500);
+const STOP_TIME: Duration = Duration::from_millis(500);
 
 /// The control side of the gate that holds a queue's present data path.
 pub(crate) type Inside<P> = Controller<Option<Box<P>>>;
@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// Closes every gate and takes out every data path.
-    fn paths_home(&mut self) -> Paths {
+    fn take_paths(&mut self) -> Paths {
         self.all_outside();
         let rx = self.rx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
         let tx = self.tx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
@@ -248,12 +248,12 @@ impl Session {
         drop(self.state.asks.take());
         self.state.rss_config().set_by_device(false, false);
         self.shared_domains.window.close();
-        let paths = self.paths_home();
+        let paths = self.take_paths();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
-            live.backend.enter(Phase::Stopping(after(FAREWELL)));
+            live.backend.enter(Phase::Stopping(after(STOP_TIME)));
             // A backend that does not answer is dropped all the same.
-            let _ = farewell(&mut *live.backend, &self.rings, live.features);
+            let _ = stop_device(&mut *live.backend, &self.rings, live.features);
         }
         drop(live);
         (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
@@ -286,7 +286,7 @@ fn in_use(rings: &[RingZone], features: Features) -> impl Iterator<Item = &RingZ
     rings.iter().filter(move |ring| control || ring.id().role() != Role::Control)
 }
 
-fn farewell(device: &mut dyn Backend, rings: &[RingZone], features: Features) -> Result<(), Error> {
+fn stop_device(device: &mut dyn Backend, rings: &[RingZone], features: Features) -> Result<(), Error> {
     for ring in in_use(rings, features) {
         device.stop_ring(ring.id())?;
     }
@@ -298,6 +298,6 @@ impl Drop for Session {
         // Also after a panic: a gate must not lead to a ring that no longer exists.
         self.state.set_down();
         self.shared_domains.window.close();
-        drop(self.paths_home());
+        drop(self.take_paths());
     }
 }

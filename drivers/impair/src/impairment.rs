@@ -137,13 +137,13 @@ impl Impairment {
                 self.enqueue(twin, now, stats);
             }
         }
-        self.let_go(now, stats);
+        self.release_held(now, stats);
     }
 
     /// Returns the next packet that is due.
     pub(super) fn pop(&mut self, now: u64, stats: &QueueStats<Fault>) -> Option<Packet> {
         if !self.held.is_empty() {
-            self.let_go(now, stats);
+            self.release_held(now, stats);
         }
         if self.late.peek()?.0.due > now {
             return None;
@@ -159,7 +159,7 @@ impl Impairment {
     }
 
     /// Queues the packets that have been overtaken, or have waited long enough for that.
-    fn let_go(&mut self, now: u64, stats: &QueueStats<Fault>) {
+    fn release_held(&mut self, now: u64, stats: &QueueStats<Fault>) {
         while let Some(at) =
             self.held.iter().position(|held| held.until <= self.arrivals || held.deadline <= now)
         {

@@ -32,7 +32,7 @@ impl Drop for PairClaim {
 }
 
 impl Pair {
-    fn sit(self: &Arc<Self>, place: usize) -> Option<PairClaim> {
+    fn claim(self: &Arc<Self>, place: usize) -> Option<PairClaim> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         (!std::mem::replace(&mut taken[place], true)).then(|| PairClaim { pair: Arc::clone(self), place })
     }
@@ -81,9 +81,9 @@ pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<PairClaim> {
     with(domain, |all, known| {
         let awaited = known.iter().filter(|(names, _)| names[0] != names[1]).find_map(|(names, pair)| {
             let place = names.iter().position(|name| name == own)?;
-            pair.sit(place)
+            pair.claim(place)
         });
-        awaited.or_else(|| make(all, domain, [own.to_owned(), own.to_owned()]).sit(0))
+        awaited.or_else(|| make(all, domain, [own.to_owned(), own.to_owned()]).claim(0))
     })
 }
 
@@ -100,7 +100,7 @@ pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<P
             }
             None => make(all, domain, names),
         };
-        pair.sit(place).ok_or(Refusal::Taken)
+        pair.claim(place).ok_or(Refusal::Taken)
     })
 }
 
@@ -114,6 +114,6 @@ pub(super) fn by_node(domain: &Arc<Domain>, node: &str, create: bool) -> Result<
             None if create => make(all, domain, names),
             None => return Err(Refusal::Unknown),
         };
-        pair.sit(usize::from(!create)).ok_or(Refusal::Taken)
+        pair.claim(usize::from(!create)).ok_or(Refusal::Taken)
     })
 }
