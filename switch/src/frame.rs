@@ -1,9 +1,9 @@
-//! What of a frame decides its way: addresses, type, VLAN tag.
+//! The parts of a frame that decide its path: addresses, EtherType, VLAN tag.
 
 /// EtherType of an 802.1Q tag.
 pub(crate) const TAG: u16 = 0x8100;
 
-/// The first bytes of a frame, read once.
+/// The header of a frame, read once.
 ///
 /// ```
 /// use linecard_switch::frame::Head;
@@ -16,14 +16,14 @@ pub(crate) const TAG: u16 = 0x8100;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes 0 to 7: the destination, the first of the source.
+    /// Bytes 0 to 7: the destination and the first two bytes of the source.
     first: u64,
-    /// Bytes 8 to 15: the rest of the source, the type, and the tag where there is one.
+    /// Bytes 8 to 15: the rest of the source, the EtherType, and the rest of the tag if there is one.
     second: u64,
 }
 
 impl Head {
-    /// `None` when there is no whole Ethernet header, or no whole tag.
+    /// Reads the header; returns `None` if the frame has no whole Ethernet header, or no whole tag.
     #[inline(always)]
     #[must_use]
     pub fn of(frame: &[u8]) -> Option<Self> {
@@ -32,7 +32,7 @@ impl Head {
             let word: [u8; 8] = std::array::from_fn(|i| bytes[at + i]);
             u64::from_be_bytes(word)
         });
-        // Only a tag belongs to what decides.
+        // Bytes 14 and 15 count only if they belong to a tag.
         let second = if (second >> 16) as u16 == TAG { second } else { second & !0xffff };
         Some(Self { first, second })
     }
@@ -45,28 +45,28 @@ impl Head {
         (frame.len() >= 14 && head.tci().is_none()).then_some(head)
     }
 
-    /// The destination, 48 bits.
+    /// Returns the destination address, as 48 bits.
     #[inline(always)]
     #[must_use]
     pub const fn destination(self) -> u64 {
         self.first >> 16
     }
 
-    /// The source, 48 bits.
+    /// Returns the source address, as 48 bits.
     #[inline(always)]
     #[must_use]
     pub const fn source(self) -> u64 {
         (self.first & 0xffff) << 32 | self.second >> 32
     }
 
-    /// Whether it is to a group, all stations among them.
+    /// Returns whether the destination is a group address; broadcast is one.
     #[inline(always)]
     #[must_use]
     pub const fn is_group(self) -> bool {
         self.first >> 56 & 1 != 0
     }
 
-    /// Whether its source can be a station's.
+    /// Returns whether the source can be the address of a station.
     #[inline(always)]
     #[must_use]
     pub const fn has_station(self) -> bool {
@@ -74,14 +74,15 @@ impl Head {
         source >> 40 & 1 == 0 && source != 0
     }
 
-    /// Whether it is to a group that bridges keep to the link (IEEE 802.1Q, Reserved addresses).
+    /// Returns whether the destination is a reserved group address that bridges do not forward (IEEE 802.1Q,
+    /// Reserved addresses).
     #[inline(always)]
     #[must_use]
     pub const fn is_for_the_link(self) -> bool {
         self.destination() >> 4 == 0x0018_0c20_0000
     }
 
-    /// The VLAN of its tag.
+    /// Returns the VLAN ID of the tag.
     #[inline(always)]
     #[must_use]
     pub const fn tag(self) -> Option<u16> {
@@ -91,7 +92,7 @@ impl Head {
         }
     }
 
-    /// All of its tag.
+    /// The whole tag control information (TCI).
     const fn tci(self) -> Option<u16> {
         if (self.second >> 16) as u16 == TAG { Some(self.second as u16) } else { None }
     }

@@ -1,17 +1,17 @@
-//! A learning Ethernet switch over any ports of Linecard, and the API of its control socket.
+//! A learning Ethernet switch over any Linecard ports, and the API of its control socket.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
-//! | [`Switch`] | ports, workers, and what is done to them while frames pass |
+//! | [`Switch`] | the ports and workers, and the operations on them while frames pass |
 //! | [`fdb`] | the table of addresses that all workers share |
-//! | [`frame`], [`rate`], [`rules`] | what of a frame decides, how much may pass, what a port may do |
+//! | [`frame`], [`rate`], [`rules`] | the header fields that decide, rate limits, the rules of a port |
 //! | [`api`] | the control socket: types, client |
-//! | [`keep`] | what a process after this one needs should this one be killed |
+//! | [`keep`] | the state that the next process needs if this one is killed |
 //! | [`metrics`] | counters as OpenMetrics text |
-//! | [`server`] | the control socket: who answers |
+//! | [`server`] | the control socket: server |
 //! | [`state`] | ports that survive a restart |
 //! | [`TelemetryFeed`] | telemetry: DPDK's client, `linecard top` |
-//! | [`upgrade`] | another process that goes on with everything |
+//! | [`upgrade`] | a second process that takes over everything |
 #![forbid(unsafe_code)]
 
 mod addresses;
@@ -49,7 +49,7 @@ pub mod upgrade;
 mod usage;
 mod worker;
 
-/// For the crates that use this one and not `eal`.
+/// For crates that depend on this one but not on `eal`.
 #[doc(hidden)]
 pub use linecard_eal::setters;
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};

@@ -1,18 +1,18 @@
-//! Counters as OpenMetrics text, which Prometheus and others read.
+//! Counters as OpenMetrics text, for Prometheus and compatible programs.
 //!
 //! | metric | labels | |
 //! |---|---|---|
 //! | `linecard_switch_info` | `version` | 1 |
 //! | `linecard_switch_uptime_seconds`, `_workers`, `_addresses` | | gauges |
-//! | `linecard_switch_swept_ports_total` | | removed because their containers are gone |
-//! | `linecard_switch_port_state` | `port`, `state` | 1 for the state it is in, 0 for the others |
+//! | `linecard_switch_swept_ports_total` | | removed because their containers no longer exist |
+//! | `linecard_switch_port_state` | `port`, `state` | 1 for the current state, 0 for the others |
 //! | `linecard_switch_port_addresses` | `port` | gauge |
-//! | `linecard_switch_port_received_packets_total`, `_bytes_total` | `port` | from the other end |
-//! | `linecard_switch_port_sent_packets_total`, `_bytes_total` | `port` | to the other end |
-//! | `linecard_switch_port_sent_direct_packets_total` | `port` | those that were copied once, from their sender's memory |
-//! | `linecard_switch_port_dropped_packets_total` | `port`, `cause` | every cause there is, also at 0 |
+//! | `linecard_switch_port_received_packets_total`, `_bytes_total` | `port` | from the peer |
+//! | `linecard_switch_port_sent_packets_total`, `_bytes_total` | `port` | to the peer |
+//! | `linecard_switch_port_sent_direct_packets_total` | `port` | those copied once, from the sender's memory |
+//! | `linecard_switch_port_dropped_packets_total` | `port`, `cause` | every cause, also at 0 |
 //!
-//! Counters begin anew when a port is attached, and when the switch starts.
+//! Counters start at 0 when a port is attached, and when the switch starts.
 
 use linecard_telemetry::openmetrics::Text;
 
@@ -21,7 +21,7 @@ use crate::api::{PortInfo, PortState, Stats};
 const STATES: [(PortState, &str); 3] =
     [(PortState::Up, "up"), (PortState::Down, "down"), (PortState::Waiting, "waiting")];
 
-/// All counters of a switch whose program has this version.
+/// Returns all counters of a switch as text; `version` is that of its program.
 ///
 /// ```
 /// use linecard_switch::{api::Stats, metrics};

@@ -1,4 +1,4 @@
-//! Limits of what a port may send: so much in the long run, so much at once, whichever workers receive it.
+//! Rate limits of a port: a long-term rate and a burst, whichever workers receive its frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// What several threads may let pass together. They take of it through a [`TokenBucket`] each, in slices, so that what they share
-/// is touched once a slice, and not for each packet. Counts in whatever the limit is in: bytes, frames.
+/// A limit that several threads share. Each takes from it through its own [`TokenBucket`], in slices, so that
+/// the shared state is touched once per slice and not for each packet. The unit is that of the limit: bytes
+/// or frames.
 ///
-/// The sum of what passes is never more than the rate and one burst. What a bucket has taken and not used is not there for the
-/// others, at most a slice each; the rate is, whole, for whoever asks.
+/// The total that passes never exceeds the rate plus one burst. Tokens that a bucket has taken and not used,
+/// at most a slice each, are not available to the others; the whole rate is available to any one of them.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -24,19 +25,20 @@ const SECOND: u64 = 1_000_000_000;
 /// ```
 #[derive(Debug)]
 pub struct Limit {
-    /// A second.
+    /// Per second.
     rate: u64,
-    /// At once.
+    /// The most that may pass at once.
     burst: u64,
     slice: u64,
-    /// Nanoseconds in which a burst is earned.
+    /// The time in which a burst is earned, in nanoseconds.
     full: u64,
-    /// When all that was taken so far will have been earned, and a burst beyond, in nanoseconds.
+    /// The time at which the limit is full again, in nanoseconds: by then all that was taken is earned back.
     spent: AtomicU64,
 }
 
 impl Limit {
-    /// `rate` a second, `burst` at once, for one thread: it takes all there is. Nothing passes where `rate` is 0.
+    /// A limit of `rate` per second and `burst` at once, for one thread, which takes all there is. Nothing
+    /// passes if `rate` is 0.
     #[must_use]
     pub fn new(rate: u64, burst: u64) -> Self {
         let mut limit = Self { rate, burst, slice: burst, full: 0, spent: AtomicU64::new(0) };
@@ -44,24 +46,24 @@ impl Limit {
         limit
     }
 
-    /// For several threads, which take so much at once.
+    /// For several threads, which take `slice` at a time.
     #[must_use]
     pub fn in_slices_of(self, slice: u64) -> Self {
         Self { slice: slice.clamp(1, self.burst.max(1)), ..self }
     }
 
-    /// Nanoseconds in which `amount` is earned; none is too short.
+    /// The time in which `amount` is earned, in nanoseconds, rounded up.
     fn time_of(&self, amount: u64) -> u64 {
         let time = (u128::from(amount) * u128::from(SECOND)).div_ceil(u128::from(self.rate.max(1)));
         u64::try_from(time).unwrap_or(u64::MAX)
     }
 
-    /// Takes at least `least`, or nothing, and not more than `most`; how much.
+    /// Takes at least `least` and at most `most`, or nothing; returns the amount.
     fn draw(&self, least: u64, most: u64, now: u64) -> u64 {
-        // Relaxed: nothing else is told by it.
+        // Relaxed: no other data depends on this value.
         let mut spent = self.spent.load(Ordering::Relaxed);
         loop {
-            // A bucket that was full earned nothing.
+            // A full bucket earns nothing more.
             let from = spent.max(now);
             let time = now.saturating_add(self.full).saturating_sub(from);
             let there = u128::from(time) * u128::from(self.rate) / u128::from(SECOND);
@@ -70,7 +72,7 @@ impl Limit {
                 return 0;
             }
             let taken = there.min(most);
-            // Only the time that it is paid with, so that slow rates lose nothing to rounding.
+            // Advances only by the time of the taken amount, so that rounding loses nothing at low rates.
             let then = from.saturating_add(self.time_of(taken));
             match self.spent.compare_exchange_weak(spent, then, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return taken,
@@ -79,18 +81,18 @@ impl Limit {
         }
     }
 
-    /// What was taken and is not used.
+    /// Returns tokens that were taken and not used.
     fn give_back(&self, amount: u64) {
         let time = u128::from(amount) * u128::from(SECOND) / u128::from(self.rate.max(1));
         let time = u64::try_from(time).unwrap_or(u64::MAX);
-        // It always changes.
+        // The closure always returns `Some`, so this cannot fail.
         let _ = self
             .spent
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| Some(spent.saturating_sub(time)));
     }
 }
 
-/// What may still pass here of a [`Limit`].
+/// A thread's share of a [`Limit`].
 ///
 /// ```
 /// use linecard_switch::rate::TokenBucket;
@@ -106,20 +108,20 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// One with a limit of its own: `rate` a second, `burst` at once.
+    /// A bucket with a limit of its own: `rate` per second, `burst` at once.
     #[must_use]
     pub fn new(rate: u64, burst: u64) -> Self {
         Self::of(&Arc::new(Limit::new(rate, burst)))
     }
 
-    /// One of those that share a limit. It takes nothing before it is asked.
+    /// One of the buckets that share a limit. It takes nothing before its first [`take`](Self::take).
     #[must_use]
     pub fn of(limit: &Arc<Limit>) -> Self {
         Self { limit: Arc::clone(limit), left: 0 }
     }
 
-    /// Takes `amount` at the time `now`, in nanoseconds of a clock that all who share the limit have; whether there was as much. A
-    /// clock that steps back brings nothing.
+    /// Takes `amount` at the time `now`; returns whether that much was available. `now` is in nanoseconds of
+    /// a clock that all users of the limit share. A clock that steps back adds nothing.
     #[inline]
     pub fn take(&mut self, amount: u64, now: u64) -> bool {
         if self.left < amount {
@@ -141,7 +143,7 @@ impl TokenBucket {
         }
     }
 
-    /// Leaves what is not used to the others.
+    /// Returns unused tokens to the others.
     pub fn give_back(&mut self) {
         self.limit.give_back(std::mem::take(&mut self.left));
     }

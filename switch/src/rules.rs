@@ -1,4 +1,4 @@
-//! What a port may do, ready for the data path.
+//! The rules of a port, in the form that the data path uses.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use linecard_net::MacAddr;
 
 use crate::api::{Cause, Code, PortKind, PortSpec, Problem, Vlan};
 
-/// Bytes of an Ethernet header and one tag, beside the MTU.
+/// Bytes of an Ethernet header and one tag, which the MTU does not include.
 const BESIDE: usize = 18;
 
-/// What the switch allows a port that says nothing of its own.
+/// The limits of a port that specifies none.
 ///
 /// ```
 /// let defaults = linecard_switch::rules::Defaults::default();
@@ -18,13 +18,13 @@ const BESIDE: usize = 18;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
-    /// Broadcast, multicast and unknown unicast frames a second.
+    /// Broadcast, multicast and unknown unicast frames per second.
     pub flood_rate: u32,
     /// Addresses learned behind a port of a guest or of the kernel: `vhost-user`, `vhost-user-fd`, `tap`.
     pub max_macs: u32,
     /// Addresses learned behind a port that may lead to many others: `vxlan`, `vdev`.
     pub uplink_macs: u32,
-    /// New addresses a second that are learned behind a port.
+    /// New addresses learned behind a port per second.
     pub learn_rate: u32,
 }
 
@@ -43,19 +43,19 @@ impl Defaults {
     }
 }
 
-/// What a frame to all is.
+/// The kinds of flooded frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
     Broadcast,
     Multicast,
-    /// Unicast to a station that nobody knows.
+    /// Unicast to an unknown station.
     Unknown,
 }
 
 impl Flood {
     pub(crate) const ALL: [Self; 3] = [Self::Broadcast, Self::Multicast, Self::Unknown];
 
-    /// Of a frame that begins so.
+    /// The kind of a flooded frame that begins with these bytes.
     #[inline]
     pub(crate) fn of(front: &[u8]) -> Self {
         match front.first_chunk() {
@@ -65,7 +65,7 @@ impl Flood {
         }
     }
 
-    /// Why one above its limit is lost.
+    /// The cause of dropping such a frame above its limit.
     pub(crate) const fn cause(self) -> Cause {
         match self {
             Self::Broadcast => Cause::BroadcastRate,
@@ -75,7 +75,7 @@ impl Flood {
     }
 }
 
-/// Most bytes a second, and at once.
+/// A rate limit: bytes per second, and at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policing {
     pub(crate) bytes_per_second: u64,
@@ -85,7 +85,7 @@ pub(crate) struct Policing {
 /// The VLANs of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Membership {
-    /// Frames pass as they are.
+    /// Frames pass unchanged.
     Open,
     Access(u16),
     Trunk {
@@ -94,7 +94,7 @@ pub(crate) enum Membership {
     },
 }
 
-/// What happens to the tag of a frame on its way out.
+/// The change of a frame's tag when it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retag {
     Keep,
@@ -103,7 +103,7 @@ pub(crate) enum Retag {
 }
 
 impl Membership {
-    /// The VLAN of a frame with this tag; `None` when it may not pass. Ports without VLANs are in number 0.
+    /// The VLAN of a received frame with this tag; `None` if it may not pass. Ports without VLANs use VLAN 0.
     #[inline]
     pub(crate) fn enter(&self, tag: Option<u16>) -> Option<u16> {
         match (self, tag) {
@@ -115,7 +115,8 @@ impl Membership {
         }
     }
 
-    /// How a frame of `vlan` leaves, with a tag or without so far; `None` when it may not.
+    /// How the tag of a frame of `vlan` changes when it is sent, `tagged` so far or not; `None` if the port
+    /// is not in that VLAN.
     #[inline]
     pub(crate) fn leave(&self, vlan: u16, tagged: bool) -> Option<Retag> {
         let bare = if tagged { Retag::Pop } else { Retag::Keep };
@@ -159,24 +160,24 @@ fn has(vlans: &[u64; 64], vlan: u16) -> bool {
     vlans[usize::from(vlan / 64 % 64)] >> (vlan % 64) & 1 != 0
 }
 
-/// What a port may do.
+/// The rules of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// Its station's address, as 48 bits.
+    /// The address of its station, as 48 bits.
     pub(crate) mac: Option<u64>,
     pub(crate) ipv4: Vec<[u8; 4]>,
     pub(crate) ipv6: Vec<[u8; 16]>,
     pub(crate) membership: Membership,
-    /// Longest frame.
+    /// The length of the longest frame, in bytes.
     pub(crate) longest: usize,
     pub(crate) policing: Option<Policing>,
     pub(crate) flood_rate: u32,
-    /// Of each [`Flood`] that does not count among those.
+    /// The rate of each kind of [`Flood`] that has a limit of its own and does not count for `flood_rate`.
     pub(crate) flood_rates: [Option<u32>; Flood::ALL.len()],
     pub(crate) max_macs: u32,
     pub(crate) learn_rate: u32,
     pub(crate) isolated: bool,
-    /// Its station is another port's, and looked for there.
+    /// Its station belongs to another port, and is looked up there.
     pub(crate) shares: bool,
 }
 
@@ -184,7 +185,7 @@ impl Rules {
     /// Checks `spec`.
     ///
     /// # Errors
-    /// The first thing in it that makes no sense.
+    /// The first invalid value.
     pub(crate) fn of(spec: &PortSpec, defaults: Defaults) -> Result<Self, Problem> {
         check_key(&spec.key)?;
         check_kind(&spec.kind)?;
@@ -252,17 +253,17 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Whether IP sources are looked at.
+    /// Returns whether the IP source of frames is checked.
     pub(crate) fn guards_ip(&self) -> bool {
         !self.ipv4.is_empty() || !self.ipv6.is_empty()
     }
 
-    /// Whether nothing has to be known of a frame but its header.
+    /// Returns whether the header alone decides on a frame.
     pub(crate) fn header_decides(&self) -> bool {
         !self.guards_ip() && self.policing.is_none()
     }
 
-    /// The VLAN in which the configured address lies.
+    /// The VLAN of the configured address.
     pub(crate) fn home_vlan(&self) -> u16 {
         match &self.membership {
             Membership::Open => 0,
@@ -310,7 +311,7 @@ fn check_key(key: &str) -> Result<(), Problem> {
     ))
 }
 
-/// What goes into a device argument must not end it.
+/// Text that goes into a device argument must not contain its separators.
 fn check_kind(kind: &PortKind) -> Result<(), Problem> {
     let path = |what: &str, path: &std::path::Path| match path.to_str() {
         Some(text) if text.starts_with('/') && !text.contains([',', '\n', '\0']) => Ok(()),

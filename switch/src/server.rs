@@ -1,4 +1,4 @@
-//! What is answered at the control socket.
+//! The requests of the control socket.
 
 mod clients;
 mod kept;
@@ -27,39 +27,39 @@ use crate::api::{
 use crate::state::State;
 use crate::upgrade::{self, Channel, Extra};
 
-/// How long a client asks nothing before its connection may be needed for another one: longer than any that is about to ask waits for
-/// its turn on a busy machine.
+/// How long a client must be idle before its connection may be closed for another one. It is longer than a client that is about to
+/// send a request waits for a core on a busy machine.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A switch that is asked, and what of it is kept.
+/// Carries out requests for a switch, and keeps on disk the changes that survive a restart.
 pub struct Service {
     switch: Arc<Switch>,
-    /// Where ports that were added by request are kept; with their keys, which are all that is written there.
+    /// The file for ports that were added by request, and their keys: only these ports are written.
     state: Option<State>,
     kept: Mutex<BTreeSet<String>>,
-    /// Addresses that were put in by hand, which are kept, too. Never locked before `kept`.
+    /// Static addresses, which are kept, too. Never locked before `kept`.
     statics: Mutex<Vec<FdbStatic>>,
-    /// The network namespaces of containers, by the keys of their ports, where the switch saw them. Never locked before `kept`.
+    /// The network namespaces of containers as the switch saw them, by port key. Never locked before `kept`.
     namespaces: Mutex<BTreeMap<String, String>>,
     version: String,
-    /// The socket that this is asked at, which goes along in an upgrade, and device and inode of its name.
+    /// The control socket, which an upgrade hands over, and device and inode of its path.
     control: Option<Control>,
-    /// Held for each request, and alone by an upgrade; the process that has taken over then.
+    /// Locked shared by each request and exclusively by an upgrade; the process that has taken over.
     successor: RwLock<Option<u32>>,
-    /// Nobody is accepted meanwhile.
+    /// No client is accepted during an upgrade.
     changing_hands: AtomicBool,
-    /// Told of the process that has taken over, before anything here is let go of.
+    /// Called with the process that has taken over, before anything is released here.
     left: Box<dyn Fn(u32) + Send + Sync>,
-    /// How long a client asks nothing before its connection may be needed for another one.
+    /// How long a client must be idle before its connection may be closed for another one.
     idle: Duration,
 }
 
-/// A control socket, and device and inode of its name.
+/// A control socket, and device and inode of its path.
 type Control = (OwnedFd, Option<(u64, u64)>);
 
 impl Service {
-    /// Answers for `switch`, whose program has this version. Ports added by request are kept in `state`; `kept` names those
-    /// that came from there.
+    /// A service for `switch`, whose program has this version. Ports added by request are kept in `state`;
+    /// `kept` lists the keys of those that were restored from it.
     pub fn new(
         switch: Arc<Switch>,
         state: Option<State>,
@@ -82,20 +82,21 @@ impl Service {
         }
     }
 
-    /// With another time than 30 seconds that a client must have asked nothing for before it is disconnected in favour of one more.
+    /// Sets how long a client must be idle before it is disconnected in favour of one more; 30 seconds by default.
     #[must_use]
     pub fn with_idle_limit(self, idle: Duration) -> Self {
         Self { idle, ..self }
     }
 
-    /// With what an earlier process [saw](crate::state::Saved::namespaces) of its containers' network namespaces.
+    /// Adds what an earlier process [saw](crate::state::Saved::namespaces) of its containers' network
+    /// namespaces.
     #[must_use]
     pub fn with_namespaces(self, seen: BTreeMap<String, String>) -> Self {
         Self { namespaces: Mutex::new(seen), ..self }
     }
 
-    /// With the socket that it will be asked at, for an upgrade to take along, and device and inode of its name if that goes with it.
-    /// `left` is called with the process that has taken over.
+    /// Adds the control socket, so that an upgrade can hand it over, with device and inode of its path if
+    /// these are handed over too. `left` is called with the process that has taken over.
     #[must_use]
     pub fn with_control(
         self,
@@ -106,17 +107,17 @@ impl Service {
         Self { control: Some((listener, name)), left: Box::new(left), ..self }
     }
 
-    /// The process that has taken over, once one has.
+    /// Returns the process that has taken over, if one has.
     #[must_use]
     pub fn successor(&self) -> Option<u32> {
-        // While an upgrade goes on there is none.
+        // `None` during an upgrade.
         self.successor.try_read().ok().and_then(|successor| *successor)
     }
 
-    /// Writes the ports that were added by request to where they are kept.
+    /// Writes the ports that were added by request to the state file.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// The file cannot be written.
     pub fn keep(&self) -> Result<(), Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let nothing = kept.is_empty()
@@ -127,8 +128,8 @@ impl Service {
         if nothing { Ok(()) } else { self.save(&kept) }
     }
 
-    /// Hands everything to the program at the other end of `socket`, which asked for that by `request`; the socket is of no
-    /// more use afterwards.
+    /// Hands everything over to the program at the other end of `socket`, which asked for it in `request`;
+    /// the socket cannot be used afterwards.
     fn upgrade(&self, socket: &UnixStream, request: Request) -> Result<(), LineError> {
         let asked =
             read(&request.method, request.params).and_then(|asked| upgrade::check(&asked).map(|()| asked));
@@ -159,7 +160,7 @@ impl Service {
         Ok(())
     }
 
-    /// Answers one line. Descriptors that nobody takes are closed.
+    /// Carries out the request in one line. Descriptors that the request does not use are closed.
     #[must_use]
     pub fn answer(&self, line: &[u8], fds: Vec<OwnedFd>) -> Answer {
         let request: Request = match serde_json::from_slice(line) {

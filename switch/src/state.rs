@@ -1,4 +1,4 @@
-//! Ports that survive a restart: a file with what was asked of each, replaced as a whole.
+//! Ports that survive a restart: a file with the parameters of each, which is always replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Code, FdbStatic, PortSpec, Problem, Span};
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 struct Content {
-    /// Of the layout; larger ones are not understood.
+    /// The version of the layout; larger ones are not understood.
     version: u32,
     ports: Vec<serde_json::Value>,
-    /// Earlier versions write and read none.
+    /// Earlier versions of the switch do not write this field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fdb: Vec<FdbStatic>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -26,7 +26,7 @@ struct Content {
     namespaces: BTreeMap<String, String>,
 }
 
-/// What is kept for a restart.
+/// The data kept for a restart.
 ///
 /// ```
 /// assert!(linecard_switch::state::Saved::default().ports.is_empty());
@@ -35,18 +35,18 @@ struct Content {
 pub struct Saved {
     /// Ports that were added by request.
     pub ports: Vec<PortSpec>,
-    /// Addresses that were put behind ports by hand, these or others.
+    /// Static addresses, behind these ports or others.
     pub fdb: Vec<FdbStatic>,
     /// Mirroring sessions that were set by request.
     pub spans: Vec<Span>,
-    /// The workers that poll the receive queues of ports of which one was moved, by the keys of the ports, these or others.
+    /// The workers of the receive queues of ports with a moved queue, by the keys of these ports or others.
     pub moves: BTreeMap<String, Vec<u16>>,
-    /// Network namespaces of containers as the switch saw them, by the keys of their ports, as in
-    /// [`SocketOrigin::namespace`](crate::api::SocketOrigin::namespace).
+    /// The network namespaces of containers as the switch saw them, by the keys of their ports, in the form
+    /// of [`SocketOrigin::namespace`](crate::api::SocketOrigin::namespace).
     pub namespaces: BTreeMap<String, String>,
 }
 
-/// The layout that is written.
+/// The version of the layout that is written.
 const VERSION: u32 = 1;
 
 /// Why the state cannot be read or written.
@@ -62,7 +62,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The file is none of ours.
+    /// The file was not written by a switch.
     #[error("{} is no state of a switch: {problem}; {}", path.display(), self.remedy())]
     Unreadable {
         /// The file.
@@ -70,20 +70,20 @@ pub enum StateError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The operating system's.
+    /// The error of the operating system.
     #[error("the state in {} cannot be {action}: {source}; {}", path.display(), self.remedy())]
     System {
         /// The file.
         path: PathBuf,
         /// `read` or `written`.
         action: &'static str,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
 }
 
 impl StateError {
-    /// What to do about it.
+    /// Returns what to do about it.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -121,27 +121,27 @@ pub struct State {
 }
 
 impl State {
-    /// In this file, which need not be there.
+    /// The state in this file, which need not exist.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self { path: path.into() }
     }
 
-    /// The file.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether something was saved there.
+    /// Returns whether the file exists.
     pub(crate) fn exists(&self) -> bool {
         self.path.exists()
     }
 
-    /// What was saved last; nothing when there is no file.
+    /// Returns the state saved last; an empty state if there is no file.
     ///
     /// # Errors
-    /// The file cannot be read, or makes no sense: nothing of it is used then.
+    /// The file cannot be read or is invalid; nothing of it is used.
     pub fn load(&self) -> Result<Saved, StateError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
@@ -160,10 +160,11 @@ impl State {
         Ok(Saved { ports, fdb, spans, moves, namespaces })
     }
 
-    /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.
+    /// Replaces the file as a whole: a reader finds the old or the new state at any time, also after a crash.
     ///
     /// # Errors
-    /// It cannot be written; the old one is still there.
+    /// The file cannot be written: the old state remains. If only its folder cannot be synced, the new state
+    /// may be there.
     pub fn save(&self, saved: &Saved) -> Result<(), StateError> {
         self.write(saved).map_err(|source| self.system("written", source))
     }
@@ -181,11 +182,11 @@ impl State {
         });
         let renamed = written.and_then(|()| fs::rename(&beside, &self.path));
         if renamed.is_err() {
-            // What is half written is of no use to anybody.
+            // A partly written file is of no use.
             let _ = fs::remove_file(&beside);
         }
         renamed?;
-        // The name is safe once its folder is written.
+        // The rename is durable once its folder is synced.
         match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             Some(folder) => File::open(folder)?.sync_all(),
             None => File::open(".")?.sync_all(),

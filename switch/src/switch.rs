@@ -1,4 +1,4 @@
-//! The switch: its ports, its workers, and what is done to them while frames pass.
+//! The switch: its ports, its workers, and the operations on them while frames pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -28,42 +28,41 @@ use crate::telemetry::OpenPort;
 use crate::usage::{Meter, Usage};
 use crate::worker::{Worker, WorkerHandle};
 
-/// Most ports of a switch.
+/// The maximum number of ports of a switch.
 pub const MAX_PORTS: usize = 4096;
-/// Frames that may wait for another worker.
+/// The number of frames that may wait for another worker.
 const INBOX: usize = 4096;
-/// How long a worker may take to give queues back before it counts as stuck.
+/// How long a worker may take to return queues before it counts as stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a switch is made of.
+/// The configuration of a switch.
 #[non_exhaustive]
 pub struct SwitchConfig {
-    /// The drivers its ports may have.
+    /// The drivers that its ports may use.
     pub drivers: Registry,
-    /// What they may use.
+    /// The memory and time limits that drivers may use.
     pub context: ProbeContext,
-    /// Where frames lie while they are here. Ports whose device may keep what it is given have a pool of their own.
+    /// The packet pool of the switch. Ports whose device may keep the packets it is given have a pool of their own.
     pub pool: Pool,
-    /// Where whoever captures finds the ports, by their numbers.
+    /// The hub in which capture clients find the ports, by their numbers.
     pub captures: Hub,
-    /// Where its workers run, one each.
+    /// The lcores of the workers, one each.
     pub lcores: Vec<Lcore>,
-    /// Most addresses.
+    /// The maximum number of addresses.
     pub addresses: usize,
-    /// Seconds after which an address that does not send is forgotten.
+    /// Seconds after which an address that does not send is removed.
     pub age_seconds: u32,
-    /// ARP requests and neighbour solicitations for addresses that ports were given (`mac` and `ips`) are answered here, and
-    /// not sent to all.
+    /// Answers ARP requests and neighbour solicitations for the addresses that ports were given (`mac` and `ips`) instead of flooding them.
     pub neigh_suppress: bool,
-    /// For ports that say nothing of their own.
+    /// Limits for ports that specify none.
     pub defaults: Defaults,
-    /// Where ports are kept for the case that this process is killed.
+    /// The store of port states, for the case that this process is killed.
     pub store: Option<Arc<Store>>,
 }
 
 impl SwitchConfig {
-    /// A switch for 65 536 addresses, each forgotten after five minutes, that answers nothing itself and keeps no ports for
-    /// a successor.
+    /// A switch for 65 536 addresses, each removed after five minutes without a frame. It answers no neighbour requests and keeps no port
+    /// states.
     #[must_use]
     pub fn new(drivers: Registry, context: ProbeContext, pool: Pool, lcores: Vec<Lcore>) -> Self {
         Self {
@@ -90,16 +89,16 @@ linecard_eal::setters!(SwitchConfig {
     store: impl Into<Option<Arc<Store>>> as into,
 });
 
-/// A port and what runs it.
+/// A port with its device and its counters.
 pub(crate) struct Entry {
     pub(crate) id: u16,
     pub(crate) spec: PortSpec,
     pub(crate) device: String,
-    /// `None` while it waits for what it can be opened with.
+    /// `None` while the port waits for something it needs to be opened.
     pub(crate) open: Option<Open>,
-    /// It is being opened or closed by somebody who does not hold the lock on the ports, and has to be left alone.
+    /// The port is being opened or closed by a thread that does not hold the lock on the ports; others leave it alone.
     pub(crate) changing: bool,
-    /// What a predecessor counted.
+    /// The counters of the predecessor.
     pub(crate) earlier: PortCounters,
 }
 
@@ -113,17 +112,17 @@ impl Entry {
 pub(crate) struct Open {
     pub(crate) control: Arc<dyn PortControl>,
     pub(crate) running: Box<dyn Running>,
-    /// What each worker lost.
+    /// The drop counters of each worker.
     pub(crate) losses: Vec<Arc<Losses>>,
-    /// Its queues, and which worker has each.
+    /// The receive queues, and the worker of each.
     pub(crate) queues: Queues,
-    /// The link was up when it was last looked at.
+    /// The link was up when it was last checked.
     pub(crate) up: Arc<AtomicBool>,
-    /// What the workers were told to copy of it.
+    /// The mirroring and sharing relations that the workers were told of this port.
     pub(crate) relations: Mutex<Relations>,
 }
 
-/// A learning switch with its threads; they end with it.
+/// A learning switch with its threads, which end when it is dropped.
 ///
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
@@ -149,23 +148,23 @@ pub struct Switch {
     pub(crate) config: SwitchConfig,
     pub(crate) table: Arc<Table>,
     pub(crate) remotes: Vec<WorkerHandle>,
-    /// What each of them does with its time.
+    /// The time accounting of each worker.
     pub(crate) usages: Arc<[Arc<Usage>]>,
-    /// A device may let whoever opens or closes it wait for its peer, so this is not locked meanwhile.
+    /// Not locked while a device is opened or closed, because that may wait for the device's peer.
     ports: Mutex<BTreeMap<String, Entry>>,
-    /// A port is not [changing](Entry::changing) any more.
+    /// Notified when a port is no longer [changing](Entry::changing).
     pub(crate) changed: Condvar,
-    /// What is copied from port to port. Locked after `ports`.
+    /// The mirroring sessions. Locked after `ports`.
     sessions: Mutex<Sessions>,
-    /// Who polls the receive queues of ports of which one was moved, by their keys; also of ports that are not open now.
+    /// The workers of the receive queues, by port key, for each port of which a queue was moved; also for ports that are not open now.
     pub(crate) moved: Mutex<BTreeMap<String, Vec<u16>>>,
-    /// Ports that were removed because their containers are gone.
+    /// The number of ports removed because their containers no longer exist.
     pub(crate) swept: AtomicU64,
     start: Instant,
-    /// What the table's clock showed then: a predecessor's time.
+    /// What the table's clock showed at `start`: after an upgrade, the predecessor's time.
     pub(crate) clock: AtomicU32,
     pub(crate) kept_addresses: Mutex<KeptAddresses>,
-    /// Last: the workers end when the remotes are dropped.
+    /// Dropped last: the workers end once `remotes` are dropped.
     _workers: Workers,
 }
 
@@ -210,7 +209,7 @@ impl Switch {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ports, once this one is not being opened or closed.
+    /// Waits until this port is not being opened or closed, and returns the ports.
     pub(crate) fn ports_when_settled(&self, key: &str) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         let changing =
             |ports: &mut BTreeMap<String, Entry>| ports.get(key).is_some_and(|entry| entry.changing);
@@ -224,7 +223,7 @@ impl Switch {
     /// Attaches a port, or finds it attached.
     ///
     /// # Errors
-    /// It makes no sense, is there with other parameters, or cannot be had.
+    /// The port is invalid, exists with other parameters, or cannot be opened.
     pub fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
         let rules = Rules::of(spec, self.config.defaults)?;
         self.check_workers(spec)?;
@@ -253,10 +252,10 @@ impl Switch {
         Ok(PortAdded { created, port })
     }
 
-    /// Brings back a port of an earlier run; one that cannot be opened now waits.
+    /// Restores a port of an earlier run; a port that cannot be opened now waits.
     ///
     /// # Errors
-    /// It makes no sense, or there is another of that key.
+    /// The port is invalid, or there is another one with that key.
     pub fn restore(&self, spec: &PortSpec) -> Result<PortState, Problem> {
         let fd = match &spec.kind {
             PortKind::VhostUserFd { origin: Some(origin) } => origin
@@ -270,7 +269,7 @@ impl Switch {
         self.restore_with(spec, fd)
     }
 
-    /// As [`restore`](Self::restore), with what was opened for the port already: a listening socket, or a queue of its tap.
+    /// As [`restore`](Self::restore), with a descriptor that is open already: a listening socket, or a queue of the port's tap.
     ///
     /// # Errors
     /// As [`restore`](Self::restore).
@@ -295,15 +294,15 @@ impl Switch {
         Ok(state)
     }
 
-    /// Detaches a port; `false` when there is none.
+    /// Detaches a port; returns `false` if there is none.
     ///
     /// # Errors
-    /// A worker does not give it back.
+    /// A worker does not return its queues.
     pub fn remove(&self, key: &str) -> Result<bool, Problem> {
         self.remove_if(key, |_| true)
     }
 
-    /// As [`remove`](Self::remove), if the port `is` the one that is meant.
+    /// As [`remove`](Self::remove), if `is` accepts the port.
     pub(crate) fn remove_if(&self, key: &str, is: impl Fn(&PortSpec) -> bool) -> Result<bool, Problem> {
         let mut ports = self.ports_when_settled(key);
         let Some(entry) = ports.get_mut(key).filter(|entry| is(&entry.spec)) else { return Ok(false) };
@@ -315,19 +314,19 @@ impl Switch {
         self.close(&mut leaving).map(|()| true)
     }
 
-    /// Every port.
+    /// Returns every port.
     #[must_use]
     pub fn list(&self) -> Vec<PortInfo> {
         self.ports().values().map(|entry| self.info(entry)).collect()
     }
 
-    /// Where frames lie while they are here.
+    /// The packet pool of the switch.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.config.pool
     }
 
-    /// Those ports that are open, for telemetry.
+    /// The open ports, for telemetry.
     pub(crate) fn open_ports(&self) -> Vec<OpenPort> {
         let of = |entry: &Entry| {
             let open = entry.open.as_ref()?;
@@ -337,7 +336,7 @@ impl Switch {
         self.ports().values().filter_map(of).collect()
     }
 
-    /// What was asked of every port, to ask it again.
+    /// Returns the parameters of every port, so that they can be requested again.
     #[must_use]
     pub fn specs(&self) -> Vec<PortSpec> {
         self.ports().values().map(|entry| entry.spec.clone()).collect()
@@ -348,10 +347,10 @@ impl Switch {
         self.ports().keys().cloned().collect()
     }
 
-    /// One port.
+    /// Returns one port.
     ///
     /// # Errors
-    /// There is none of that key.
+    /// There is no port with that key.
     pub fn show(&self, key: &str) -> Result<PortInfo, Problem> {
         self.ports().get(key).map(|entry| self.info(entry)).ok_or_else(|| no_port(key))
     }
@@ -360,7 +359,7 @@ impl Switch {
         let mut counters = entry.earlier.clone();
         if let Some(open) = &entry.open {
             let stats = open.control.stats();
-            // A sender's packets are received here, as seen from the port.
+            // The port's transmissions are the switch's receptions.
             counters.rx_packets += stats.ipackets;
             counters.rx_bytes += stats.ibytes;
             counters.tx_packets += stats.opackets;
@@ -382,7 +381,7 @@ impl Switch {
         }
     }
 
-    /// Everything that is counted.
+    /// Returns all counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {
@@ -394,13 +393,13 @@ impl Switch {
         }
     }
 
-    /// What the table's clock has to show.
+    /// The time that the table's clock should show, in seconds.
     pub(crate) fn seconds(&self) -> u32 {
         let here = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX);
         self.clock.load(Ordering::Relaxed).saturating_add(here)
     }
 
-    /// What has to be done now and then, about ten times a second: the clock, ageing, links that went down.
+    /// Does the periodic work, to be called about ten times a second: the clock, ageing, links that went down.
     pub fn look_after(&self) {
         let seconds = self.seconds();
         if seconds != self.table.now() {
@@ -414,7 +413,7 @@ impl Switch {
             let Some(open) = &entry.open else { continue };
             let up = open.control.link().up;
             if open.up.swap(up, Ordering::Relaxed) && !up {
-                // Its stations may turn up elsewhere.
+                // Its stations may appear behind another port.
                 self.table.forget(|_, place| place.port == id && !place.fixed);
             }
         }

@@ -1,4 +1,4 @@
-//! What a switch tells of its ports by telemetry, as they come and go.
+//! Telemetry about the ports of a switch, updated as they come and go.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::api::DropCounters;
 use crate::port::Losses;
 use crate::usage::Usage;
 
-/// Keeps a [`Telemetry`] up to date with the ports of a switch. Whoever asks it then waits for nothing that the switch does.
+/// Keeps a [`Telemetry`] up to date with the ports of a switch. Telemetry requests never wait for the switch.
 ///
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
@@ -37,24 +37,24 @@ use crate::usage::Usage;
 #[derive(Debug)]
 pub struct TelemetryFeed {
     telemetry: Telemetry,
-    /// The workers are told of.
+    /// The workers have been registered.
     workers: bool,
     told: Vec<Told>,
 }
 
-/// A port as it was told: its number, key, and which opening of it. Telemetry keeps that one's place in memory, so no later
-/// opening can have the same.
+/// A registered port: its number, its key, and the address of its device's control. Telemetry keeps that
+/// control alive, so no later opening can have the same address.
 type Told = (u16, String, usize);
 
 impl TelemetryFeed {
-    /// Tells `telemetry`, from the first [`look`](Self::look) on.
+    /// Updates `telemetry`, from the first [`look`](Self::look) on.
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
         Self { telemetry, workers: false, told: Vec::new() }
     }
 
-    /// Tells of the ports that are open now, if they are others than at the last look, and of the workers, which are always the
-    /// same.
+    /// Registers the ports that are open now if they differ from those of the last call. The first call also
+    /// registers the workers, which never change.
     pub fn look(&mut self, switch: &Switch) {
         if !std::mem::replace(&mut self.workers, true) {
             let usages = Arc::clone(&switch.usages);
@@ -71,13 +71,13 @@ impl TelemetryFeed {
     }
 }
 
-/// What is told of a worker.
+/// The usage of a worker, as telemetry reports it.
 fn told_of(usage: &Usage) -> LcoreUsage {
     let (busy_cycles, total_cycles) = usage.cycles();
     LcoreUsage { lcore: usage.lcore(), busy_cycles, total_cycles }
 }
 
-/// What is told of a port.
+/// An open port, as telemetry reports it.
 pub(crate) struct OpenPort {
     pub(crate) id: u16,
     opening: usize,
@@ -86,7 +86,7 @@ pub(crate) struct OpenPort {
 }
 
 impl OpenPort {
-    /// A port of this number and key, with its receive queues, as it is open.
+    /// An open port with this number, key and number of receive and transmit queues.
     pub(crate) fn new(id: u16, key: &str, (rx, tx): (u16, u16), open: &crate::switch::Open) -> Self {
         let config = PortConfig::default().rx_queues(rx).tx_queues(tx);
         Self {
@@ -101,7 +101,8 @@ impl OpenPort {
         (self.id, self.entry.name.clone(), self.opening)
     }
 
-    /// What the switch dropped of the port's frames, or on their way to it. The causes are the switch's, not a queue's.
+    /// The frames that the switch dropped when they came from the port or were to go to it. The causes are
+    /// the switch's, not a queue's.
     fn drops(&self) -> Vec<Drops> {
         let mut sum = DropCounters::default();
         self.losses.iter().for_each(|losses| losses.add_to(&mut sum));

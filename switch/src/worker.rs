@@ -1,4 +1,4 @@
-//! A thread that polls its share of the ports and forwards what comes.
+//! A thread that polls its share of the receive queues and forwards the frames.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,47 +20,48 @@ use crate::port::{Egress, WorkerPort};
 use crate::relations::Relations;
 use crate::usage::Meter;
 
-/// Rounds without frames before the time is looked at.
+/// The number of rounds without frames before the clock is read.
 const QUIET_ROUNDS: u32 = 64;
-/// How long a worker goes on looking once nothing comes; then it sleeps until something does.
+/// How long a worker keeps polling without receiving anything; then it sleeps until a frame arrives.
 const ALERT: Duration = Duration::from_micros(200);
-/// How often a worker that receives nothing looks for what others leave to it.
+/// How often a halted worker checks for frames that others left in its inbox.
 const COLLECT: Duration = Duration::from_micros(20);
-/// How long a worker that stands still and is to be ready does not sleep.
+/// How long a halted worker polls for commands without sleeping after [`Command::Ready`].
 const READY: Duration = Duration::from_micros(500);
-/// What a worker is told.
+/// A command to a worker.
 pub(crate) enum Command {
-    /// A port is there; its receive queues are this worker's.
+    /// A port was added; these of its receive queues belong to this worker.
     Add(u16, Box<WorkerPort>, Vec<Queue>),
-    /// One receive queue of a port goes to another worker.
+    /// One receive queue of a port moves to another worker.
     Move(Move),
-    /// It is this worker's from here on.
+    /// The receive queue belongs to this worker from now on.
     Give(Given),
-    /// The workers that have transmit queues of a port: who sent by another one sends by the first of them.
+    /// The workers that have transmit queues of a port. A worker that sent through another one now sends
+    /// through the first of them.
     Route(u16, Vec<usize>),
-    /// To say that it does what it is told.
+    /// Confirm that commands are being carried out.
     Answer(Sender<()>),
-    /// What a port has to do with others.
+    /// The mirroring and sharing relations of a port.
     Relate(u16, Relations),
-    /// A port is removed: its queues go back to it.
+    /// A port is removed: return its queues.
     Remove(u16, Sender<ReturnedQueues>),
-    /// Receive no more; what other workers leave here is still sent.
+    /// Stop receiving; still send the frames that other workers leave in the inbox.
     Drain(Sender<()>),
-    /// Send what is left here, then stand still.
+    /// Send the frames left in the inbox, then stop.
     Halt(Sender<()>),
-    /// To one that stands still: look for the next command without sleeping, for a moment.
+    /// While halted: poll for the next command without sleeping, for a moment.
     Ready,
-    /// Go on.
+    /// Resume after `Drain` or `Halt`.
     Resume,
 }
 
-/// The queues of a port that come back from a worker.
+/// The queues of a port that a worker returns.
 pub(crate) struct ReturnedQueues {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     pub(crate) tx: Option<Box<dyn TxQueue>>,
 }
 
-/// Tells a worker what to do. The worker ends with it.
+/// Sends commands to a worker. The worker ends when its last handle is dropped.
 pub(crate) struct WorkerHandle {
     commands: Option<Sender<Command>>,
     pending: Arc<AtomicBool>,
@@ -68,7 +69,7 @@ pub(crate) struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// One for a worker to be made that `wake` wakes, and what it listens to.
+    /// The handle of a worker to be started, which `wake` wakes, and the worker's end of it.
     pub(crate) fn new(wake: Arc<Wake>) -> (Self, Mailbox) {
         let (commands, mailbox) = channel();
         let pending = Arc::new(AtomicBool::new(false));
@@ -76,18 +77,18 @@ impl WorkerHandle {
         (Self { commands: Some(commands), pending, wake }, mailbox)
     }
 
-    /// One more for the same worker, which ends with the last.
+    /// Another handle of the same worker, which ends with its last handle.
     pub(crate) fn another(&self) -> Self {
         let Self { commands, pending, wake } = self;
         Self { commands: commands.clone(), pending: Arc::clone(pending), wake: Arc::clone(wake) }
     }
 
-    /// `false` when the worker is gone.
+    /// Returns `false` if the worker has ended.
     pub(crate) fn tell(&self, command: Command) -> bool {
         self.send(command).is_ok()
     }
 
-    /// Gives a queue to the worker; back, when it is gone.
+    /// Gives a queue to the worker; returns it if the worker has ended.
     pub(crate) fn give(&self, given: Given) -> Result<(), Given> {
         match self.send(Command::Give(given)) {
             Err(Some(Command::Give(given))) => Err(given),
@@ -105,7 +106,7 @@ impl WorkerHandle {
     }
 
     fn knock(&self) {
-        // W1, pairs with W2: who sees the flag finds the command.
+        // W1, pairs with W2: a worker that sees the flag also finds the command.
         self.pending.store(true, Ordering::Release);
         self.wake.wake();
     }
@@ -125,11 +126,11 @@ pub(crate) struct Mailbox {
     wake: Arc<Wake>,
 }
 
-/// One look at every queue.
+/// One poll of every queue.
 struct Round<'a> {
     engine: &'a mut Engine,
     start: Instant,
-    /// The engine knows the time.
+    /// The engine's clock has been set in this round.
     told: bool,
 }
 
@@ -155,7 +156,7 @@ impl Forward for Round<'_> {
     }
 }
 
-/// The thread's state.
+/// The state of the thread.
 pub(crate) struct Worker {
     engine: Engine,
     lanes: Lanes,
@@ -164,7 +165,7 @@ pub(crate) struct Worker {
     burst: Burst,
     start: Instant,
     meter: Meter,
-    /// Nobody can tell it anything any more.
+    /// The last handle was dropped: no command can come any more.
     over: bool,
 }
 
@@ -179,18 +180,18 @@ impl Worker {
         Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, meter, over: false }
     }
 
-    /// Polls until it is stopped. A panic in forwarding costs the burst it was at.
+    /// Polls until it is stopped. A panic in forwarding drops only the current burst.
     pub(crate) fn run(mut self, stop: &Stop) {
         linecard_eal::eventfd::prepare_thread();
         while stop.running() && !self.over {
-            // Forwarding is safe code: what it did before it panicked left everything whole.
+            // Forwarding is safe code: what it did before the panic left every structure valid.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.poll(stop))) {
                 tracing::error!(
                     "the switch panicked over a frame and goes on without it ({}); report this as a fault of the switch",
                     contain::message(&*panic)
                 );
                 self.burst.clear();
-                // What a panic carries may panic when it is dropped.
+                // The panic's payload may panic itself when it is dropped.
                 std::mem::forget(panic);
             }
         }
@@ -215,7 +216,7 @@ impl Worker {
         }
     }
 
-    /// Looks at the queues that may have something; how many frames came.
+    /// Polls the queues that may have frames; returns the number of frames received.
     #[inline]
     fn round(&mut self) -> usize {
         // W2, pairs with W1.
@@ -233,7 +234,7 @@ impl Worker {
         count
     }
 
-    /// Nothing came for `quiet`: looks on, or sleeps until something does.
+    /// Called after `quiet` without frames: keeps polling, or sleeps until a frame arrives.
     #[cold]
     fn rest(&mut self, quiet: Duration) {
         if quiet < ALERT {
@@ -241,7 +242,7 @@ impl Worker {
         }
         self.engine.reclaim();
         let Self { lanes, mailbox, inbox, .. } = self;
-        // The inbox and the mailbox are looked at after the worker asked to be woken for them.
+        // The inbox and the mailbox are checked after the worker has asked to be woken for them.
         let busy = || mailbox.pending.load(Ordering::Acquire) || !inbox.is_empty();
         lanes.sleep(quiet, &mailbox.wake, busy);
     }
@@ -277,7 +278,7 @@ impl Worker {
             Command::Move(asked) => asked.carry_out(self),
             Command::Give(given) => self.take_up(given),
             Command::Route(port, owners) => self.engine.route(port, &owners),
-            // The requester may have given up.
+            // The requester may have given up waiting.
             Command::Answer(tell) => drop(tell.send(())),
             Command::Relate(port, relations) => {
                 if let Some(worker_port) = self.engine.worker_port_mut(port) {
@@ -285,21 +286,22 @@ impl Worker {
                 }
             }
             Command::Remove(port, home) => {
-                // The requester may have given up; the queues are dropped then.
+                // The requester may have given up waiting; the queues are dropped then.
                 let _ = home.send(self.give_back(port));
             }
             Command::Drain(tell) => self.stand(false, &tell),
             Command::Halt(tell) => self.stand(true, &tell),
-            // It goes on already.
+            // The worker is running already.
             Command::Resume | Command::Ready => {}
         }
     }
 
-    /// Receives nothing until it is to go on; sends what other workers leave here, until it is `still`.
+    /// Receives nothing until it is resumed. Until it is `still`, it sends what other workers leave in the
+    /// inbox.
     fn stand(&mut self, mut still: bool, tell: &Sender<()>) {
         self.send_out();
         self.lanes.disarm_all();
-        // The requester may have given up; it sends the command to go on all the same.
+        // The requester may have given up waiting; it sends the command to resume all the same.
         let _ = tell.send(());
         let mut alert: Option<Instant> = None;
         loop {
@@ -334,7 +336,7 @@ impl Worker {
         }
     }
 
-    /// Sends what other workers have left here, and what earlier bursts have left to do.
+    /// Sends the frames in the inbox, and lets the transmit queues finish earlier bursts.
     fn send_out(&mut self) {
         while self.engine.collect(&self.inbox) > 0 {
             self.engine.flush();

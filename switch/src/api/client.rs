@@ -15,7 +15,7 @@ use super::{
     SpanRemoved, Stats, Trace, TraceRequest, Version, WorkerInfo, send,
 };
 
-/// How long an answer may take before a switch counts as stuck.
+/// How long an answer may take before the switch counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call has no result.
@@ -28,26 +28,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody can be reached at the socket.
+    /// No switch can be reached at the socket.
     #[error("no switch answers at {}: {source}; start one with `linecard switch`, or name its socket", path.display())]
     Absent {
         /// The socket.
         path: PathBuf,
-        /// What connecting to it said.
+        /// The error that `connect` returned.
         source: io::Error,
     },
-    /// The switch refused.
+    /// The switch refused the request.
     #[error(transparent)]
     Refused(#[from] Problem),
     /// The connection broke or the answer took too long.
     #[error("the switch does not answer: {0}; its log may say why")]
     Broken(#[from] LineError),
-    /// The answer is none.
+    /// The answer cannot be understood.
     #[error("the switch's answer cannot be read: {0}; use client and switch of the same version")]
     Unreadable(String),
 }
 
-/// A connection to a switch; one call at a time.
+/// A connection to a switch, which carries one call at a time.
 ///
 /// ```no_run
 /// use linecard_switch::api::{Client, DEFAULT_SOCKET, PortKind, PortSpec};
@@ -71,7 +71,7 @@ impl Client {
     /// Connects to the switch that listens at `path`.
     ///
     /// # Errors
-    /// [`ClientError::Absent`].
+    /// [`ClientError::Absent`] if the connection cannot be made.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let absent = |source| ClientError::Absent { path: path.into(), source };
         let client = Self::over(UnixStream::connect(path).map_err(absent)?);
@@ -79,25 +79,26 @@ impl Client {
         Ok(client)
     }
 
-    /// Speaks over a socket that is connected already.
+    /// Uses a socket that is connected already.
     #[must_use]
     pub fn over(socket: UnixStream) -> Self {
         Self { socket, lines: Lines::default(), id: 0 }
     }
 
-    /// How long a call may wait for its answer; ten seconds at first.
+    /// Sets how long a call may wait for its answer; ten seconds by default.
     ///
     /// # Errors
-    /// The operating system's; zero is not allowed.
+    /// Returns the error of the operating system; zero is not allowed.
     pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
         self.socket.set_read_timeout(Some(patience))?;
         self.socket.set_write_timeout(Some(patience))
     }
 
-    /// Calls any method.
+    /// Calls a method by its name.
     ///
     /// # Errors
-    /// The switch refused, or did not answer; after the latter the connection is of no more use.
+    /// The switch refused the request, or it did not answer. In the latter case the connection cannot be used
+    /// any more.
     pub fn call<P: Serialize, R: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -110,7 +111,8 @@ impl Client {
         let request = Request { id: self.id, method: method.into(), params };
         let mut line = serde_json::to_vec(&request).map_err(unreadable)?;
         line.push(b'\n');
-        // A switch that refuses this user has answered and closed: what it said is there to read.
+        // A switch that refuses this user answers and closes at once: its answer can be read although sending
+        // fails.
         let sent = send(self.socket.as_fd(), &line, fds);
         let answer = match (self.lines.next(self.socket.as_fd()), sent) {
             (Ok(Some(line)), _) => line,
@@ -131,12 +133,13 @@ impl Client {
         }
     }
 
-    /// The connection, for what is not lines; nothing that was received is lost, because a client reads answers only.
+    /// The connection, for data other than lines. No received data is lost, because a client reads only
+    /// answers.
     pub(crate) fn into_socket(self) -> UnixStream {
         self.socket
     }
 
-    /// Who answers.
+    /// Returns the version of the switch.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -144,7 +147,8 @@ impl Client {
         self.call("version", &(), &[])
     }
 
-    /// Attaches a port, or finds it attached; `listener` for [`VhostUserFd`](super::PortKind::VhostUserFd).
+    /// Attaches a port, or finds it attached. `listener` is for
+    /// [`VhostUserFd`](super::PortKind::VhostUserFd).
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -156,7 +160,7 @@ impl Client {
         self.call("port.add", spec, listener.as_slice())
     }
 
-    /// Detaches a port; `false` when there was none.
+    /// Detaches a port; returns `false` if there was none.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -165,7 +169,7 @@ impl Client {
         Ok(removed.removed)
     }
 
-    /// All ports.
+    /// Returns all ports.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -173,15 +177,15 @@ impl Client {
         self.call("port.list", &(), &[])
     }
 
-    /// One port.
+    /// Returns one port.
     ///
     /// # Errors
-    /// As [`call`](Self::call), [`NotFound`](super::Code::NotFound) among them.
+    /// As [`call`](Self::call), including [`NotFound`](super::Code::NotFound).
     pub fn port_show(&mut self, key: &str) -> Result<PortInfo, ClientError> {
         self.call("port.show", &PortKey { key: key.into() }, &[])
     }
 
-    /// The addresses that match `filter`.
+    /// Returns the addresses that match `filter`.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -189,7 +193,7 @@ impl Client {
         self.call("fdb.list", filter, &[])
     }
 
-    /// Forgets learned addresses that match `filter`; how many.
+    /// Removes the learned addresses that match `filter`; returns their number.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -198,7 +202,7 @@ impl Client {
         Ok(flushed.flushed)
     }
 
-    /// Puts an address behind a port by hand.
+    /// Adds a static address behind a port.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -206,7 +210,7 @@ impl Client {
         self.call("fdb.add", asked, &[])
     }
 
-    /// Forgets one address; `false` when it was not known.
+    /// Removes one address; returns `false` if it was not known.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -215,7 +219,7 @@ impl Client {
         Ok(removed.removed)
     }
 
-    /// All workers, and what they poll.
+    /// Returns all workers and the queues that they poll.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -223,7 +227,7 @@ impl Client {
         self.call("workers", &(), &[])
     }
 
-    /// Has another worker poll a receive queue.
+    /// Assigns a receive queue to another worker.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -231,7 +235,7 @@ impl Client {
         self.call("worker.move", asked, &[])
     }
 
-    /// Copies what passes some ports to another one.
+    /// Starts to mirror the frames of some ports to another port.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -239,7 +243,7 @@ impl Client {
         self.call("span.set", asked, &[])
     }
 
-    /// Copies nothing more to a port; `false` when nothing was.
+    /// Ends the mirroring to a port; returns `false` if there was none.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -248,7 +252,7 @@ impl Client {
         Ok(removed.removed)
     }
 
-    /// All mirroring sessions.
+    /// Returns all mirroring sessions.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -256,7 +260,7 @@ impl Client {
         self.call("span.list", &(), &[])
     }
 
-    /// Which way a frame would go.
+    /// Returns the path that a frame would take.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -264,7 +268,7 @@ impl Client {
         self.call("trace", request, &[])
     }
 
-    /// All counters.
+    /// Returns all counters.
     ///
     /// # Errors
     /// As [`call`](Self::call).

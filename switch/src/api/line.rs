@@ -1,4 +1,4 @@
-//! Lines with descriptors beside them, on a Unix stream socket.
+//! Lines with file descriptors beside them, on a Unix stream socket.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -10,14 +10,14 @@ use rustix::net::{
     SendFlags,
 };
 
-/// Most bytes of a line, its end included.
+/// The maximum number of bytes of a line, including its newline.
 pub const MAX_LINE: usize = 1 << 20;
-/// Most descriptors that may be sent beside one line.
+/// The maximum number of descriptors beside one line.
 const MAX_FDS: usize = 4;
-/// Bytes asked of the socket at once.
+/// The number of bytes read from the socket at once.
 const CHUNK: usize = 16 << 10;
 
-/// One line and the descriptors that came beside it.
+/// One line and the descriptors received with it.
 ///
 /// ```
 /// fn told(line: &linecard_switch::api::Line) -> String {
@@ -26,9 +26,9 @@ const CHUNK: usize = 16 << 10;
 /// ```
 #[derive(Debug)]
 pub struct Line {
-    /// Without its end.
+    /// The line without its newline.
     pub bytes: Vec<u8>,
-    /// In the order they came.
+    /// The descriptors, in the order in which they were received.
     pub fds: Vec<OwnedFd>,
 }
 
@@ -41,24 +41,24 @@ pub struct Line {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {
-    /// It does not end.
+    /// The line is too long.
     #[error("a line has at most {MAX_LINE} bytes")]
     TooLong,
     /// More descriptors than any request takes.
     #[error("a line has at most {MAX_FDS} descriptors beside it")]
     TooManyFds,
-    /// The other end went away within a line.
+    /// The peer closed the connection within a line.
     #[error("the other end closed the connection in the middle of a line")]
     Cut,
-    /// Nothing came as long as was waited.
+    /// Nothing was received before the timeout.
     #[error("nothing came in time")]
     Late,
-    /// The operating system's.
+    /// The error of the operating system.
     #[error("reading from the socket failed: {0}")]
     System(#[from] io::Error),
 }
 
-/// Takes lines from a socket.
+/// Receives lines from a socket.
 ///
 /// ```
 /// use std::os::{fd::AsFd, unix::net::UnixStream};
@@ -72,23 +72,24 @@ pub enum LineError {
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: VecDeque<u8>,
-    /// Bytes at the front in which no line ends.
+    /// The number of leading bytes already searched for a newline.
     searched: usize,
     fds: Vec<OwnedFd>,
 }
 
 impl Lines {
-    /// Whether a whole line is here already.
+    /// Returns whether a whole line has been received already.
     #[must_use]
     pub fn has_line(&self) -> bool {
         self.bytes.contains(&b'\n')
     }
 
-    /// Waits for the next line; `None` when the other end closed. A socket with a read timeout ends with
-    /// [`io::ErrorKind::WouldBlock`].
+    /// Waits for the next line; returns `None` if the peer closed the connection. On a socket with a read
+    /// timeout the error is [`io::ErrorKind::WouldBlock`].
     ///
     /// # Errors
-    /// There is none that may be used; the connection is of no use any more, but for `WouldBlock`.
+    /// No further line can be received. After any error but `WouldBlock` the connection cannot be used any
+    /// more.
     pub fn next(&mut self, socket: BorrowedFd<'_>) -> Result<Option<Line>, LineError> {
         loop {
             let end = self.bytes.iter().skip(self.searched).position(|byte| *byte == b'\n');
@@ -109,7 +110,7 @@ impl Lines {
         }
     }
 
-    /// Reads some bytes and the descriptors beside them.
+    /// Reads some bytes and the descriptors received with them.
     fn read(&mut self, socket: BorrowedFd<'_>) -> Result<usize, LineError> {
         let mut chunk = [0; CHUNK];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 1))];
@@ -135,10 +136,10 @@ impl Lines {
     }
 }
 
-/// Sends `line` whole, `fds` beside its first byte.
+/// Sends the whole `line`, with `fds` beside its first byte.
 ///
 /// # Errors
-/// The operating system's; `WouldBlock` after a write timeout.
+/// Returns the error of the operating system; `WouldBlock` after a write timeout.
 pub fn send(socket: BorrowedFd<'_>, line: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let fds = fds.get(..MAX_FDS).unwrap_or(fds);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

@@ -1,7 +1,7 @@
-//! The control API of `linecard switch`: what programs (a container plugin, `linecard switch ctl`) say to it.
+//! The control API of `linecard switch`, for programs such as a container plugin or `linecard switch ctl`.
 //!
-//! The switch listens on a local Unix stream socket ([`DEFAULT_SOCKET`]) and answers root and the user it runs as, whom the
-//! kernel names (`SO_PEERCRED`). A client sends one JSON object a line, at most [`MAX_LINE`] bytes, and gets one line back
+//! The switch listens on a local Unix stream socket ([`DEFAULT_SOCKET`]). It answers root and the user it runs as; the kernel tells
+//! who the client is (`SO_PEERCRED`). A client sends one JSON object per line, at most [`MAX_LINE`] bytes long, and receives one line
 //! for each, in order:
 //!
 //! ```text
@@ -29,11 +29,11 @@
 //! | `workers` | none | [`WorkerInfo`], an array |
 //! | `worker.move` | [`QueueMove`] | nothing |
 //! | `stats` | none | [`Stats`] |
-//! | `upgrade` | [`UpgradeRequest`](crate::upgrade::UpgradeRequest) | nothing; the connection is the [upgrade's](crate::upgrade) then |
+//! | `upgrade` | [`UpgradeRequest`](crate::upgrade::UpgradeRequest) | nothing; the connection then carries the [upgrade](crate::upgrade) |
 //!
-//! `port.add` may be repeated: a port with the same key and the same parameters is answered with `"created":false` (a new
-//! listening descriptor replaces a lost one); one with other parameters is refused as `exists`. `port.remove` of a key that
-//! nobody has is no error. Unknown fields of parameters are refused by name; unknown fields of answers are to be ignored.
+//! `port.add` may be repeated. For a port with the same key and the same parameters the answer is `"created":false`; a new listening
+//! descriptor replaces a lost one. A port with the same key and other parameters is refused as `exists`. `port.remove` of an unknown
+//! key is not an error. The switch refuses unknown parameters by name; clients must ignore unknown fields of answers.
 
 mod client;
 mod line;
@@ -58,9 +58,9 @@ pub use self::span::{Span, SpanInfo, SpanKey, SpanRemoved};
 pub use self::trace::{Trace, TracePort, TraceRequest, TraceVerdict};
 pub use self::worker::{QueueInfo, QueueMove, WorkerInfo, balance};
 
-/// Where the switch listens unless it is told otherwise.
+/// The socket on which the switch listens by default.
 pub const DEFAULT_SOCKET: &str = "/run/linecard/switch.sock";
-/// The version of this API; larger ones understand all that smaller ones do.
+/// The version of this API. Larger versions understand everything that smaller ones do.
 pub const API: u32 = 1;
 
 /// One line from a client.
@@ -74,11 +74,11 @@ pub const API: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Comes back with the answer.
+    /// A number that the answer repeats.
     pub id: u64,
-    /// What to do.
+    /// The name of the method.
     pub method: String,
-    /// With what; may be left out where a method takes nothing.
+    /// The parameters; may be left out if the method takes none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub params: Value,
 }
@@ -94,17 +94,17 @@ pub struct Request {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The request's; 0 where it could not be read.
+    /// The `id` of the request; 0 if the request could not be read.
     pub id: u64,
     /// What the method found or did; absent after an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
-    /// Why it did nothing.
+    /// Why the method did nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Problem>,
 }
 
-/// Why a request was refused: what is wrong, and what to do about it.
+/// Why a request was refused: the problem and the remedy.
 ///
 /// ```
 /// use linecard_switch::api::{Code, Problem};
@@ -113,17 +113,17 @@ pub struct Answer {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// For programs.
+    /// The kind of the problem, for programs.
     pub code: Code,
-    /// For people: what is wrong.
+    /// The problem, for people.
     pub message: String,
-    /// What to do.
+    /// The remedy, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub details: String,
 }
 
 impl Problem {
-    /// A problem and its remedy.
+    /// A problem with its remedy.
     pub fn new(code: Code, message: impl Into<String>, details: impl Into<String>) -> Self {
         Self { code, message: message.into(), details: details.into() }
     }
@@ -150,23 +150,23 @@ impl std::error::Error for Problem {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// The line is no request.
+    /// The line is not a request.
     InvalidRequest,
     /// There is no such method.
     UnknownMethod,
     /// The method does not take these parameters.
     InvalidParams,
-    /// A port of that key is there, with other parameters.
+    /// A port with that key exists and has other parameters.
     Exists,
     /// There is no such port.
     NotFound,
-    /// This user may not ask.
+    /// This user may not use the control socket.
     NotPermitted,
-    /// No memory, descriptors or port numbers are left; may go by.
+    /// No memory, descriptors or port numbers are left; may be temporary.
     Exhausted,
-    /// A device, socket or file cannot be had.
+    /// A device, socket or file is not available.
     Unavailable,
-    /// A fault of the switch.
+    /// An internal error of the switch.
     Internal,
     /// A code that this version does not know.
     #[serde(other)]
@@ -182,15 +182,15 @@ pub enum Code {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Of the program.
+    /// The version of the program.
     pub version: String,
     /// [`API`].
     pub api: u32,
-    /// Its process.
+    /// The process ID of the switch.
     pub pid: u32,
 }
 
-/// Names a port.
+/// The key of a port.
 ///
 /// ```
 /// let key = linecard_switch::api::PortKey { key: "c1-net1".into() };
@@ -213,9 +213,9 @@ pub struct PortKey {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortAdded {
-    /// The port is new; `false` when it was there.
+    /// The port is new; `false` if it existed already.
     pub created: bool,
-    /// What it is now.
+    /// The port in its current state.
     pub port: PortInfo,
 }
 
@@ -228,11 +228,11 @@ pub struct PortAdded {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRemoved {
-    /// There was one.
+    /// A port with that key existed.
     pub removed: bool,
 }
 
-/// Which learned addresses: those that match everything that is given.
+/// Selects addresses: those that match every field that is given.
 ///
 /// ```
 /// use linecard_switch::api::FdbFilter;
@@ -254,7 +254,7 @@ pub struct FdbFilter {
     pub mac: Option<MacAddr>,
 }
 
-/// One address the switch knows.
+/// One address that the switch knows.
 ///
 /// ```
 /// use linecard_switch::api::FdbEntry;
@@ -268,13 +268,13 @@ pub struct FdbEntry {
     /// The address.
     #[serde(with = "mac")]
     pub mac: MacAddr,
-    /// The VLAN it is in; 0 for ports without VLANs.
+    /// The VLAN of the address; 0 for ports without VLANs.
     pub vlan: u16,
-    /// The key of its port.
+    /// The key of the port behind which the address is.
     pub port: String,
     /// Configured, not learned; does not age.
     pub fixed: bool,
-    /// Seconds since it last sent.
+    /// Seconds since the address last sent a frame.
     pub age_seconds: u64,
 }
 
@@ -287,11 +287,11 @@ pub struct FdbEntry {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbFlushed {
-    /// Learned addresses forgotten.
+    /// The number of learned addresses that were removed.
     pub flushed: u64,
 }
 
-/// An address to put behind a port by hand: `fdb.add`. It is kept for a restart, as ports are, and goes with its port.
+/// A static address behind a port: `fdb.add`. It survives a restart, as ports do, and is removed together with its port.
 ///
 /// ```
 /// use linecard_switch::api::FdbStatic;
@@ -312,7 +312,7 @@ pub struct FdbStatic {
     pub port: String,
 }
 
-/// An address to forget: `fdb.del`.
+/// An address to remove: `fdb.del`.
 ///
 /// ```
 /// use linecard_switch::api::FdbAddress;
@@ -340,7 +340,7 @@ pub struct FdbAddress {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FdbRemoved {
-    /// It was known.
+    /// The address was known.
     pub removed: bool,
 }
 
@@ -355,11 +355,11 @@ pub struct FdbRemoved {
 pub struct Stats {
     /// Seconds since the switch started.
     pub uptime_seconds: u64,
-    /// Threads that move packets.
+    /// The number of threads that move packets.
     pub workers: u16,
-    /// Addresses known.
+    /// The number of known addresses.
     pub addresses: u64,
-    /// Ports that were removed because the network namespaces of their containers are gone.
+    /// The number of ports removed because the network namespace of their container no longer exists.
     #[serde(default)]
     pub swept_ports: u64,
     /// Every port.
@@ -374,7 +374,7 @@ pub mod mac {
     /// Writes an address.
     ///
     /// # Errors
-    /// The writer's.
+    /// Returns the error of the serializer.
     pub fn serialize<S: Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&mac.to_string().to_lowercase())
     }
@@ -382,7 +382,7 @@ pub mod mac {
     /// Reads an address.
     ///
     /// # Errors
-    /// It is none.
+    /// Fails if the text is not an address.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
@@ -394,7 +394,7 @@ pub mod mac {
         /// Writes an address.
         ///
         /// # Errors
-        /// The writer's.
+        /// Returns the error of the serializer.
         pub fn serialize<S: Serializer>(mac: &Option<MacAddr>, serializer: S) -> Result<S::Ok, S::Error> {
             match mac {
                 Some(mac) => super::serialize(mac, serializer),
@@ -405,7 +405,7 @@ pub mod mac {
         /// Reads an address.
         ///
         /// # Errors
-        /// What is there is none.
+        /// Fails if the text is not an address.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
             let text = Option::<String>::deserialize(deserializer)?;
             text.map(|text| text.parse().map_err(de::Error::custom)).transpose()

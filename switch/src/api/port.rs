@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Code, Problem, mac};
 
-/// A port that is asked for: `port.add`.
+/// A requested port: the parameters of `port.add`.
 ///
 /// ```
 /// use linecard_switch::api::{PortKind, PortSpec, Vlan};
@@ -26,66 +26,66 @@ use super::{Code, Problem, mac};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortSpec {
-    /// Its owner's name for it, unique in the switch: 1 to 255 printable ASCII characters without spaces. The container
-    /// plugin's are `<container-id>-<ifname>`.
+    /// The owner's name for the port, unique in the switch: 1 to 255 printable ASCII characters without spaces. The container plugin uses
+    /// `<container-id>-<ifname>`.
     pub key: String,
-    /// What it is, with the fields of that kind beside this one's.
+    /// The kind of port; its own fields stand beside these.
     #[serde(flatten)]
     pub kind: PortKind,
-    /// The station behind it. When given, frames from another address are dropped, and the switch knows the way to this one
-    /// before it speaks, whatever it has learned of the address behind other ports.
+    /// The MAC address of the station behind the port. If given, frames from any other address are dropped, and the switch knows the port
+    /// of this address before the station sends, whatever it has learned about the address behind other ports.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "mac::optional")]
     pub mac: Option<MacAddr>,
-    /// Addresses of that station. When given, IP packets and ARP and neighbour discovery messages that name another source
-    /// are dropped. The unspecified source passes (before an address is configured), and so does one IPv6 link-local address, which
-    /// every host makes of its own: that of the MAC address (`fe80::` with the modified EUI-64 of RFC 4291). A station that has
-    /// another one (RFC 7217) has to have it listed here. Such a port is of a host: its router advertisements and redirects are
-    /// dropped, and a router's port has no `ips`.
+    /// The IP addresses of that station. If given, IP packets, ARP and neighbour discovery messages with another source are dropped. Two
+    /// more sources pass: the unspecified address (used before an address is configured) and the one IPv6 link-local address that every
+    /// host derives from its MAC address (`fe80::` with the modified EUI-64 of RFC 4291). Any other link-local address (RFC 7217) has to be
+    /// listed here. A port with `ips` belongs to a host: its router advertisements and redirects are dropped. The port of a router has no
+    /// `ips`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
-    /// The VLANs it is in; without, frames pass as they are among ports without VLANs.
+    /// The VLANs of the port. Without it, frames pass unchanged between ports without VLANs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vlan>,
-    /// Largest IP packet, in bytes; longer frames from it are dropped, ones to it are too.
+    /// The largest IP packet, in bytes; longer frames are dropped in both directions.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
-    /// Most queue pairs.
+    /// The maximum number of queue pairs.
     #[serde(default = "one")]
     pub queues: u16,
-    /// Most that it may send.
+    /// The maximum rate at which the port may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Most broadcast, multicast and unknown unicast frames it may send, a second, together, but for those that have a limit of their
-    /// own below; the switch's default without. A tenth of a second's worth may come at once, and 2048 in any case.
+    /// The maximum rate of broadcast, multicast and unknown unicast frames together, in frames per second; kinds with a limit of their own
+    /// (below) do not count. Without it, the switch's default applies. Bursts may hold a tenth of a second's worth, and always 2048 frames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flood_rate: Option<u32>,
-    /// Most broadcast frames it may send, a second, which do not count for `flood_rate` then.
+    /// The maximum rate of broadcast frames, in frames per second. With this limit they do not count for `flood_rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_rate: Option<u32>,
-    /// Most multicast frames it may send, a second, which do not count for `flood_rate` then.
+    /// The maximum rate of multicast frames, in frames per second. With this limit they do not count for `flood_rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multicast_rate: Option<u32>,
-    /// Most frames to stations that nobody knows it may send, a second, which do not count for `flood_rate` then.
+    /// The maximum rate of frames to unknown stations, in frames per second. With this limit they do not count for `flood_rate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_rate: Option<u32>,
-    /// Most addresses that are learned behind it; the switch's default for its kind without.
+    /// The maximum number of addresses learned behind the port. Without it, the switch's default for this kind applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_macs: Option<u32>,
-    /// Most new addresses that are learned behind it, a second; the switch's default without. A frame from one more passes, and is learned
-    /// from later.
+    /// The maximum rate of new addresses learned behind the port, per second. Without it, the switch's default applies. A frame from an
+    /// address beyond the limit passes; its address is learned later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learn_rate: Option<u32>,
-    /// The workers that poll its receive queues, in turn: queue 0 the first of them, queue 1 the next. Without, the switch deals queues
-    /// out. A queue that was moved (`worker.move`) stays where it was moved to.
+    /// The workers that poll the receive queues, in turn: the first polls queue 0, the next queue 1. Without it, the switch distributes the
+    /// queues. A queue that was moved (`worker.move`) stays with its new worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub workers: Vec<u16>,
-    /// Exchanges frames with ports that are not isolated only.
+    /// Exchanges frames only with ports that are not isolated.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
-    /// It has the station of another port, and of what is sent to that one it gets some TCP and UDP ports.
+    /// Shares the station of another port, and receives some TCP and UDP ports of the frames sent to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Share>,
-    /// What its owner wants to find again in `port.list`: the network's name, the container's namespace.
+    /// Data that the owner wants to find again in `port.list`: the network's name, the container's namespace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
 }
@@ -99,7 +99,7 @@ fn one() -> u16 {
 }
 
 impl PortSpec {
-    /// A port of this kind with nothing else asked.
+    /// A port of this kind with defaults for everything else.
     ///
     /// ```
     /// use linecard_switch::api::{PortKind, PortSpec};
@@ -130,7 +130,7 @@ impl PortSpec {
         }
     }
 
-    /// Reads the parameters of `port.add`, whose unknown fields are refused by name.
+    /// Reads the parameters of `port.add` and refuses unknown fields by name.
     ///
     /// ```
     /// use linecard_switch::api::PortSpec;
@@ -140,7 +140,7 @@ impl PortSpec {
     /// ```
     ///
     /// # Errors
-    /// [`Code::InvalidParams`]: what is wrong, and what is possible.
+    /// [`Code::InvalidParams`], with the problem and the allowed values.
     pub fn read(value: serde_json::Value) -> Result<Self, Problem> {
         let invalid = |problem: String, remedy: &dyn Display| {
             Problem::new(Code::InvalidParams, problem, remedy.to_string())
@@ -169,7 +169,7 @@ impl PortSpec {
     }
 }
 
-/// The first of the common fields that has a value which it cannot have, that value, and what it takes.
+/// The first common field with an invalid value, that value, and what the field takes.
 fn misfit(whole: &serde_json::Value) -> Option<(&'static str, String, &'static str)> {
     let without = |name: &str| {
         let mut other = whole.clone();
@@ -181,7 +181,7 @@ fn misfit(whole: &serde_json::Value) -> Option<(&'static str, String, &'static s
         }
         serde_json::from_value::<PortSpec>(other)
     };
-    // Fields of its kind are told apart by the reader.
+    // Serde's own message describes an invalid field of the kind.
     without("key").is_ok().then_some(())?;
     let wrong = EXPECTED.iter().find(|(name, _)| whole.get(name).is_some() && without(name).is_err());
     wrong.map(|(name, expected)| {
@@ -194,10 +194,10 @@ fn misfit(whole: &serde_json::Value) -> Option<(&'static str, String, &'static s
     })
 }
 
-/// Most characters of a value that a message repeats.
+/// The maximum number of characters of a value that a message repeats.
 const SHOWN: usize = 80;
 
-/// What common fields take, as JSON, for whoever gave them something else.
+/// What the common fields take, as JSON; shown after an invalid value.
 const EXPECTED: &[(&str, &str)] = &[
     ("mac", r#"give the address of a station, such as "02:00:00:00:00:01""#),
     ("ips", r#"give a list of addresses, such as ["192.0.2.1", "fd00::1"]"#),
@@ -217,7 +217,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("meta", r#"give texts by name, such as {"network": "blue"}"#),
 ];
 
-/// The fields of every port.
+/// The fields that every port has.
 const COMMON: &[&str] = &[
     "key",
     "type",
@@ -239,7 +239,7 @@ const COMMON: &[&str] = &[
     "meta",
 ];
 
-/// What a port is made of; the field `type` says which.
+/// The kind of a port; the field `type` selects it.
 ///
 /// ```
 /// use linecard_switch::api::PortKind;
@@ -252,67 +252,67 @@ const COMMON: &[&str] = &[
 pub enum PortKind {
     /// A vhost-user backend on a socket with a path.
     VhostUser {
-        /// Of the socket.
+        /// The path of the socket.
         path: PathBuf,
         /// The frontend listens and the switch connects; otherwise the switch listens.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         client: bool,
-        /// Access rights of a socket that the switch makes, in octal (`0660`); 0600 without.
+        /// Access mode of a socket that the switch creates, in octal (`0660`); 0600 by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<String>,
-        /// Group of a socket that the switch makes.
+        /// Group of a socket that the switch creates.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         group: Option<String>,
     },
     /// A vhost-user backend on a listening socket that comes with the request (`SCM_RIGHTS`, one descriptor).
     VhostUserFd {
-        /// How a switch that was restarted makes the socket anew; without, the port waits for a `port.add` of the same
-        /// parameters with a new descriptor.
+        /// How a restarted switch creates the socket again. Without it, the port waits for a `port.add` with the same parameters and a new
+        /// descriptor.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<SocketOrigin>,
     },
-    /// A kernel interface that the switch makes. Or a queue of one that comes with the request (`SCM_RIGHTS`, one descriptor of
-    /// `/dev/net/tun` that is attached to it, with `IFF_VNET_HDR`): the switch needs no right to make interfaces then. A restarted
-    /// switch, and one that takes over, opens the interface by its name, and if it may not, the port waits for a `port.add`
-    /// with a new descriptor.
+    /// A kernel interface that the switch creates; or a queue of an interface that comes with the request (`SCM_RIGHTS`, one descriptor of
+    /// `/dev/net/tun` attached to the interface, with `IFF_VNET_HDR`). In the second case the switch needs no right to create interfaces. A
+    /// switch that was restarted, or that takes over, opens the interface by its name. If it may not, the port waits for a `port.add` with
+    /// a new descriptor.
     Tap {
-        /// Of the interface.
+        /// The name of the interface.
         name: String,
-        /// The network namespace that it is in; the switch's without. An interface in another one is opened by its name only if its
-        /// address is the port's `mac`: a path such as `/proc/PID/ns/net` may lead to another namespace by then.
+        /// The network namespace of the interface; the switch's by default. An interface in another namespace is opened by its name only if
+        /// its address is the port's `mac`: a path such as `/proc/PID/ns/net` may have come to lead to another namespace.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         netns: Option<PathBuf>,
     },
-    /// A network with other hosts, in UDP (VXLAN, RFC 7348). Of a `vlan` that the port has, `access` is usual: so each VLAN
-    /// has a network number.
+    /// A network with other hosts, carried in UDP (VXLAN, RFC 7348). A `vlan` of this port is usually `access`, so that each VLAN has its
+    /// own network identifier.
     Vxlan {
-        /// The network's number, 1 to 16777215.
+        /// The VXLAN network identifier (VNI), 1 to 16777215.
         vni: u32,
-        /// The other hosts; what is for all stations, and for ones that are not known, goes to each of them.
+        /// The other hosts. Frames to all stations, or to an unknown one, go to each of them.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         remotes: Vec<IpAddr>,
-        /// This host's address; any without.
+        /// The address of this host; any by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         local: Option<IpAddr>,
-        /// UDP port, here and there; 4789 without.
+        /// The UDP port, local and remote; 4789 by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         udp_port: Option<u16>,
-        /// Time to live of the packets; 64 without.
+        /// The time to live of the packets; 64 by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ttl: Option<u8>,
-        /// Frames of hosts that are not among `remotes` are taken, too.
+        /// Accepts frames also from hosts that are not among `remotes`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         any_peer: bool,
     },
-    /// Any device, as `--vdev` takes it.
+    /// Any device, described as for `--vdev`.
     Vdev {
-        /// `net_af_packet0,iface=eth0`.
+        /// The device and its arguments, such as `net_af_packet0,iface=eth0`.
         device: String,
     },
 }
 
 impl PortKind {
-    /// The fields that a kind has of its own.
+    /// The fields that only this kind has.
     fn fields(kind: &str) -> Option<&'static [&'static str]> {
         match kind {
             "vhost-user" => Some(&["path", "client", "mode", "group"]),
@@ -325,7 +325,7 @@ impl PortKind {
     }
 }
 
-/// Where a socket that was passed in was made.
+/// The place where a passed-in socket was created.
 ///
 /// ```
 /// use linecard_switch::api::SocketOrigin;
@@ -338,19 +338,19 @@ impl PortKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SocketOrigin {
-    /// A network namespace.
+    /// The path of the network namespace.
     pub netns: PathBuf,
-    /// An abstract socket's name, without the leading zero.
+    /// The name of the abstract socket, without the leading zero byte.
     #[serde(rename = "abstract")]
     pub name: String,
-    /// Which namespace that is: the boot, the file system and the inode of its file. A path may lead to another one when the switch
-    /// is restarted, in which the socket is not made then.
+    /// The identity of that namespace: the boot, the file system and the inode of its file. After a restart of the switch the path may lead
+    /// to another namespace; the socket is not created there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
 impl SocketOrigin {
-    /// A socket of that name in the namespace that `netns` leads to now.
+    /// A socket of that name in the namespace to which `netns` leads now.
     #[must_use]
     pub fn new(netns: impl Into<PathBuf>, name: impl Into<String>) -> Self {
         let netns = netns.into();
@@ -358,7 +358,7 @@ impl SocketOrigin {
         Self { netns, name: name.into(), namespace }
     }
 
-    /// Listens at that name in the namespace, if it is the one where the socket was made.
+    /// Listens at that name in the namespace, provided that it is the namespace in which the socket was created.
     ///
     /// ```
     /// use linecard_switch::api::SocketOrigin;
@@ -367,7 +367,7 @@ impl SocketOrigin {
     /// ```
     ///
     /// # Errors
-    /// The namespace is gone, or is another; this process may not enter it; somebody listens there.
+    /// The namespace no longer exists or is another one, this process may not enter it, or another socket listens at that name.
     pub fn listen(&self) -> io::Result<OwnedFd> {
         crate::origin::listen(self)
     }
@@ -385,7 +385,7 @@ impl SocketOrigin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vlan {
-    /// Frames are untagged outside and in this VLAN inside; tagged ones are dropped.
+    /// Frames are untagged outside the switch and belong to this VLAN inside; tagged frames are dropped.
     Access(u16),
     /// Frames are tagged.
     Trunk(Trunk),
@@ -401,14 +401,14 @@ pub enum Vlan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trunk {
-    /// These may pass.
+    /// The VLANs whose frames may pass.
     pub vlans: Vec<u16>,
-    /// Where untagged frames belong; they are dropped without.
+    /// The VLAN of untagged frames; without it they are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native: Option<u16>,
 }
 
-/// Most that a port may send, by all its queues together, whichever workers poll them; frames beyond are dropped.
+/// The maximum rate at which a port may send, over all its queues and whichever workers poll them. Frames above it are dropped.
 ///
 /// ```
 /// use linecard_switch::api::Rate;
@@ -419,17 +419,17 @@ pub struct Trunk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// In the long run.
+    /// The average rate, in bits per second.
     pub bits_per_second: u64,
-    /// At once; ten milliseconds' worth, and no less than 64 KiB, without.
+    /// The largest burst, in bytes; by default 10 ms at the rate, and no less than 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst_bytes: Option<u64>,
 }
 
-/// An address that a fast port has together with a port of the kernel (a tap): frames to the address whose TCP or UDP
-/// destination port is in a range go to the fast port, all others (ARP, neighbour discovery, ICMP, other ports) to the kernel's. So do
-/// fragments, packets with IPv6 extension headers, and what has no whole TCP or UDP header. Both ports have the same `mac`
-/// and `vlan`, which the other one has to have already, or gets later: nothing passes the fast port without it.
+/// An address that a fast port shares with a kernel port (a tap). Frames to this address whose TCP or UDP destination port is in a range go
+/// to the fast port; all others (ARP, neighbour discovery, ICMP, other ports) go to the kernel port. So do fragments, packets with IPv6
+/// extension headers, and frames without a whole TCP or UDP header. Both ports have the same `mac` and `vlan`. The kernel port may be added
+/// later: without it nothing passes the fast port.
 ///
 /// ```
 /// let share: linecard_switch::api::Share = serde_json::from_str(r#"{"with":"pod-tap","ports":"tcp:4444-20000,udp:53"}"#)?;
@@ -445,7 +445,7 @@ pub struct Share {
     pub ports: String,
 }
 
-/// A port that is there.
+/// A port of the switch.
 ///
 /// ```
 /// fn is_served(port: &linecard_switch::api::PortInfo) -> bool {
@@ -454,18 +454,18 @@ pub struct Share {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PortInfo {
-    /// Its number while this switch runs.
+    /// The number of the port while this switch runs.
     pub id: u16,
     /// Whether frames can pass.
     pub state: PortState,
-    /// The device it became, as `--vdev` would name it; empty while it waits.
+    /// The device that was opened, as `--vdev` would name it; empty while the port waits.
     #[serde(rename = "vdev")]
     pub device: String,
-    /// Addresses known behind it.
+    /// The number of addresses known behind the port.
     pub addresses: u64,
-    /// What passed and what did not.
+    /// The frames that passed and those that were dropped.
     pub counters: PortCounters,
-    /// What was asked.
+    /// The parameters of the request.
     #[serde(flatten)]
     pub spec: PortSpec,
 }
@@ -480,11 +480,11 @@ pub struct PortInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortState {
-    /// The other end is there.
+    /// The peer is connected.
     Up,
-    /// The other end is not there.
+    /// The peer is not connected.
     Down,
-    /// The switch was restarted and needs something to open the port with: a new descriptor, or a device that is not there.
+    /// The switch was restarted and lacks what it needs to open the port: a new descriptor, or a device that does not exist now.
     Waiting,
 }
 
@@ -497,25 +497,25 @@ pub enum PortState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PortCounters {
-    /// Frames that came from the other end.
+    /// Frames received from the peer.
     pub rx_packets: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub rx_bytes: u64,
-    /// Frames that went to the other end.
+    /// Frames sent to the peer.
     pub tx_packets: u64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub tx_bytes: u64,
-    /// Those of `tx_packets` that were copied once, straight from their sender's memory.
+    /// Those of `tx_packets` that were copied once, directly from the sender's memory.
     #[serde(rename = "tx_direct_packets")]
     pub tx_direct: u64,
-    /// Frames lost, by cause.
+    /// Dropped frames, by cause.
     pub drops: DropCounters,
 }
 
 macro_rules! drops {
     ($($(#[$doc:meta])* $variant:ident $name:ident: $text:literal,)*) => {
-        /// Frames that were lost, by cause. Causes of receiving are counted where the frame came from, those of sending
-        /// where it was to go.
+        /// Dropped frames, by cause. Receive causes are counted at the port from which the frame came, transmit causes at the port to which
+        /// it was to go.
         ///
         /// ```
         /// let drops = linecard_switch::api::DropCounters { source_mac: 2, tx_full: 1, ..Default::default() };
@@ -528,7 +528,7 @@ macro_rules! drops {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        /// Why a frame was lost; each is a field of [`DropCounters`].
+        /// Why a frame was dropped. Each cause is a field of [`DropCounters`].
         ///
         /// ```
         /// use linecard_switch::api::Cause;
@@ -544,7 +544,7 @@ macro_rules! drops {
             /// Every cause, in the order of its number.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The name of its counter.
+            /// Returns the name of its counter.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -552,7 +552,7 @@ macro_rules! drops {
                 }
             }
 
-            /// What it means, for people.
+            /// Returns what the cause means, for people.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self {
@@ -562,7 +562,7 @@ macro_rules! drops {
         }
 
         impl DropCounters {
-            /// Counts `packets` lost for `cause`.
+            /// Counts `packets` dropped for `cause`.
             pub fn add(&mut self, cause: Cause, packets: u64) {
                 let counter = match cause {
                     $(Cause::$variant => &mut self.$name,)*
@@ -570,13 +570,13 @@ macro_rules! drops {
                 *counter = counter.saturating_add(packets);
             }
 
-            /// All of them.
+            /// Returns the sum of all counters.
             #[must_use]
             pub fn total(&self) -> u64 {
                 [$(self.$name),*].into_iter().fold(0, u64::saturating_add)
             }
 
-            /// Every cause with its name and count.
+            /// Returns every cause with its name and count.
             pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),*].into_iter()
             }
@@ -593,7 +593,7 @@ drops! {
     SourceMac source_mac: "its source is not the address of the port",
     /// From an address that belongs to another port.
     SourceTaken source_taken: "its source belongs to another port",
-    /// To all ports, from an address that moved between ports too often and stays behind another one for a while.
+    /// To all ports, from an address that moved between ports too often and is therefore held at another port for a while.
     SourceMoves source_moves: "its source moves between ports too often: they form a loop, or two stations have one address",
     /// From more addresses than the port may have.
     AddressLimit address_limit: "the port has as many addresses as it may",
@@ -609,21 +609,21 @@ drops! {
     BroadcastRate broadcast_rate: "above the broadcast rate of the port",
     /// Multicast above the port's own limit for it.
     MulticastRate multicast_rate: "above the multicast rate of the port",
-    /// To a station that nobody knows, above the port's own limit for that.
+    /// To an unknown station, above the port's own limit for these.
     UnknownRate unknown_rate: "to an unknown station, above the port's rate for that",
-    /// To a port that this one may not reach, or back where it came from.
+    /// To a port that the sender may not reach, or back to the port from which it came.
     Filtered filtered: "to the port it came from, or between isolated ports",
-    /// From a port that gets copies only (mirroring, SPAN).
+    /// From a port that only receives copies (mirroring, SPAN).
     SpanOutput span_output: "from a port that gets copies only",
-    /// Sent to a group that is for the link only (01:80:c2:00:00:0x).
+    /// To a group that is local to the link (01:80:c2:00:00:0x).
     Reserved reserved: "to an address that bridges do not forward",
-    /// No packet to copy it into: for a frame to several ports, or to a port whose peer keeps the packets it was given.
+    /// No packet to copy the frame into: for a frame to several ports, or to a port whose peer keeps the packets it is given.
     NoPacket no_packet: "no packet to copy it into, as the port's peer keeps them or memory is short",
     /// Longer than the port's MTU, on the way out.
     TxOversize tx_oversize: "longer than the MTU of the port it was to go to",
-    /// Lost by the device on the way in; `show` of the device says why.
+    /// Dropped by the device while receiving; `show` of the device says why.
     RxDevice rx_device: "lost by the device on the way in",
-    /// Lost by the device on the way out.
+    /// Dropped by the device while sending.
     TxDevice tx_device: "lost by the device on the way out",
     /// The port has no peer, or its interface is down.
     PortDown port_down: "the port it was to go to is down",

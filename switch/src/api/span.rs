@@ -1,12 +1,14 @@
-//! Copies of what passes some ports, sent to another one (SPAN), as the control API describes them.
+//! Port mirroring (SPAN) as the control API describes it.
 
 use serde::{Deserialize, Serialize};
 
-/// A mirroring session: `span.set`. Frames that pass some ports are copied to another port, which gets nothing else: frames
-/// that come from it are dropped (`span_output`), and no other frame is forwarded to it. What it has no room for is counted
-/// as its own loss (`tx_full`); the mirrored ports never wait for it.
+/// A mirroring session: `span.set`. Frames that pass some ports are copied to another port. That port
+/// receives nothing else: frames that it sends are dropped (`span_output`), and no other frame is forwarded
+/// to it. Copies for which it has no room are counted as its own drops (`tx_full`); the mirrored ports never
+/// wait for it.
 ///
-/// A port may be part of several sessions, and need not be there all the time: it is copied whenever it is.
+/// A mirrored port may be part of several sessions. It need not exist all the time: it is mirrored whenever
+/// it does.
 ///
 /// ```
 /// let span: linecard_switch::api::Span = serde_json::from_str(r#"{"to":"monitor","ingress":["vm1","vm2"],"egress":["vm1"]}"#)?;
@@ -16,18 +18,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
-    /// The key of the port that gets the copies; a port has one session.
+    /// The key of the port that receives the copies; each such port has one session.
     pub to: String,
-    /// Ports whose frames are copied as they come from the other end, before the switch decides on them: dropped ones, too.
+    /// Ports whose frames are copied as they arrive, before the switch decides on them, so that dropped
+    /// frames are included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ingress: Vec<String>,
-    /// Ports whose frames are copied as they are put into the port's transmit queue, tagged as they leave. Those for which the queue
-    /// then has no room are among them.
+    /// Ports whose frames are copied as they are put into the transmit queue, tagged as they are sent. Frames
+    /// for which the queue then has no room are included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<String>,
 }
 
-/// A mirroring session that is there: `span.list`.
+/// A mirroring session of the switch: `span.list`.
 ///
 /// ```
 /// fn complete(info: &linecard_switch::api::SpanInfo) -> bool {
@@ -36,16 +39,16 @@ pub struct Span {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpanInfo {
-    /// Which ports it names that are not open now. Nothing is copied while the one that gets the copies is among them.
+    /// The ports it names that are not open now. Nothing is copied while the receiving port is among them.
     pub absent: Vec<String>,
-    /// It was set by request, and is kept for a restart; otherwise it is configured.
+    /// The session was set by request and is kept for a restart; otherwise it comes from the configuration.
     pub kept: bool,
-    /// What was asked.
+    /// The parameters of the request.
     #[serde(flatten)]
     pub span: Span,
 }
 
-/// Names a session: `span.remove`.
+/// The key of a session: `span.remove`.
 ///
 /// ```
 /// let key: linecard_switch::api::SpanKey = serde_json::from_str(r#"{"to":"monitor"}"#)?;
@@ -68,6 +71,6 @@ pub struct SpanKey {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpanRemoved {
-    /// There was one.
+    /// A session with that key existed.
     pub removed: bool,
 }

@@ -1,8 +1,8 @@
-//! The way of a frame, as the control API tells it.
+//! The path of a frame through the switch, as the control API describes it.
 
 use serde::{Deserialize, Serialize};
 
-/// A frame whose way is asked for: `trace`. It is not sent, and nothing is learned from it.
+/// A frame to trace: `trace`. It is not sent, and nothing is learned from it.
 ///
 /// ```
 /// use linecard_switch::api::TraceRequest;
@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceRequest {
-    /// The key of the port it comes from.
+    /// The key of the port from which the frame comes.
     pub port: String,
-    /// Its bytes in hexadecimal, from the destination address on; blanks, colons, dashes and dots do not count.
+    /// The bytes of the frame in hexadecimal, from the destination address on; blanks, colons, dashes and
+    /// dots are ignored.
     pub frame: String,
 }
 
-/// What would become of a frame.
+/// What would happen to a frame.
 ///
 /// ```
 /// assert_eq!(serde_json::to_string(&linecard_switch::api::TraceVerdict::Flood)?, r#""flood""#);
@@ -29,18 +30,18 @@ pub struct TraceRequest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TraceVerdict {
-    /// To the port of its destination.
+    /// Sent to the port of its destination.
     Forward,
-    /// To all ports of its VLAN that may have it.
+    /// Sent to all ports of its VLAN that may receive it.
     Flood,
-    /// The switch answers it.
+    /// Answered by the switch.
     Answer,
-    /// To nobody.
+    /// Dropped.
     #[default]
     Drop,
 }
 
-/// A port that a frame would go to.
+/// A port to which a frame would be sent.
 ///
 /// ```
 /// fn arrives(port: &linecard_switch::api::TracePort) -> bool {
@@ -49,16 +50,17 @@ pub enum TraceVerdict {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TracePort {
-    /// Its key.
+    /// The key of the port.
     pub port: String,
-    /// What becomes of the tag, for people.
+    /// What happens to the VLAN tag, for people.
     pub tag: String,
-    /// Why it would be lost there, by the name of the counter in [`DropCounters`](super::DropCounters).
+    /// Why it would be dropped there: the name of a counter in [`DropCounters`](super::DropCounters).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }
 
-/// The answer of `trace`: the decisions the workers would take now, in their order. Rates are not among them.
+/// The answer of `trace`: the decisions that the workers would take now, in their order. Rate limits are not
+/// applied.
 ///
 /// ```
 /// fn told(trace: &linecard_switch::api::Trace) -> String {
@@ -67,16 +69,16 @@ pub struct TracePort {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trace {
-    /// What becomes of it.
+    /// What happens to the frame.
     pub verdict: TraceVerdict,
-    /// Why it is lost, by the name of the counter in [`DropCounters`](super::DropCounters).
+    /// Why it is dropped: the name of a counter in [`DropCounters`](super::DropCounters).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// The VLAN it is in, once that is known; 0 among ports without VLANs.
+    /// The VLAN of the frame, once it is known; 0 among ports without VLANs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
-    /// Where it goes.
+    /// The ports to which it is sent.
     pub ports: Vec<TracePort>,
-    /// What was decided, one line each, for people.
+    /// The decisions, one per line, for people.
     pub steps: Vec<String>,
 }

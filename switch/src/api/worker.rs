@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerInfo {
-    /// Its number, from 0.
+    /// The number of the worker, from 0.
     pub id: u16,
-    /// The lcore it is, as `--lcores` names it.
+    /// The lcore on which it runs, as `--lcores` numbers it.
     pub lcore: u32,
-    /// The cores it may run on.
+    /// The CPU cores on which it may run.
     pub cores: Vec<u32>,
-    /// What it polls.
+    /// The receive queues that it polls.
     pub queues: Vec<QueueInfo>,
 }
 
@@ -32,14 +32,14 @@ pub struct WorkerInfo {
 pub struct QueueInfo {
     /// The key of the port.
     pub port: String,
-    /// Its number among the port's.
+    /// The number of the queue within its port.
     pub queue: u16,
-    /// Frames that came from it.
+    /// Frames received from the queue.
     pub rx_packets: u64,
 }
 
-/// A receive queue and the worker that is to poll it: `worker.move`. It stays there when the switch is started again, as ports do that are
-/// kept.
+/// A receive queue and the worker that is to poll it: `worker.move`. The assignment survives a restart of the
+/// switch, as ports do that are kept.
 ///
 /// ```
 /// let asked: linecard_switch::api::QueueMove = serde_json::from_str(r#"{"port":"a","worker":1}"#)?;
@@ -58,9 +58,10 @@ pub struct QueueMove {
     pub worker: u16,
 }
 
-/// Which queues to move so that workers have about the same to do: `load` tells for each worker the queues it polls, and how many
-/// frames came from each in some time. The busiest queues are placed first, each with the worker that has least so far;
-/// who stays where it is at no cost does.
+/// Computes which queues to move so that all workers have about the same load. `load` lists for each worker
+/// the queues it polls and the number of frames received from each in some period. The busiest queues are
+/// placed first, each with the worker that has the least load so far; a queue stays where it is if that costs
+/// nothing.
 ///
 /// ```
 /// use linecard_switch::api::{QueueInfo, QueueMove, balance};
@@ -81,7 +82,7 @@ pub fn balance(load: &[Vec<QueueInfo>]) -> Vec<QueueMove> {
     let mut moves = Vec::new();
     for (now, queue) in queues {
         let Some(least) = sums.iter().min().copied() else { break };
-        // Idle queues, and those that have least where they are, stay.
+        // Idle queues stay, and so do those whose worker has the least load.
         let stays = queue.rx_packets == 0 || sums[now] == least;
         let to = if stays { now } else { sums.iter().position(|sum| *sum == least).unwrap_or(now) };
         sums[to] = sums[to].saturating_add(queue.rx_packets);

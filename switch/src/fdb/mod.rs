@@ -1,16 +1,15 @@
-//! The table of addresses: which port each station is behind. One for all workers.
+//! The forwarding database (FDB): the port behind which each station is. All workers share one table.
 //!
 //! ```text
 //!   bucket: one cache line            [ sequence | passed | 3 keys | 3 values ]
-//!   key     MAC (48 bits), used (1), VLAN (12)        value   port (16), fixed (1), held (1), last seen (32, seconds)
+//!   key     MAC (48 bits), used (1), VLAN (12)        value   port (16), fixed (1), held (1), other port (12), last seen (32, seconds)
 //! ```
-//! A key lies in the bucket its hash names or, when that was full, in one of the next few; `passed` counts the keys that went
-//! past a bucket, so that a search knows where to end. Readers take no lock: a bucket's sequence number is odd while it
-//! changes and different afterwards, and who sees that looks again. Writers are few (stations that are new, move or go) and take a
-//! lock that a worker never waits for: an address that cannot be learned now is learned from its next frame. Lists are made without
-//! it.
+//! A key is in the bucket that its hash selects or, if that was full, in one of the next few. `passed` counts the keys that were stored
+//! beyond a bucket, so that a search knows where to end. Readers take no lock: a bucket's sequence number is odd while it changes and
+//! different afterwards; a reader that sees this reads again. Writers are rare (stations that are new, move or disappear) and take a lock.
+//! A worker never waits for it: an address that cannot be learned now is learned from its next frame. Lists are made without the lock.
 //!
-//! The hash has a secret of each table, so that nobody can choose addresses that all lie in one place.
+//! The hash has a secret per table, so that nobody can choose addresses that all collide.
 
 mod moves;
 #[cfg(test)]
@@ -26,18 +25,18 @@ use linecard_net::MacAddr;
 use self::moves::Moves;
 pub use self::moves::{HOLD_SECONDS, Held, MOST_MOVES};
 
-/// Keys of a bucket.
+/// The number of keys in a bucket.
 const SLOTS: usize = 3;
-/// Buckets that are looked into at most.
+/// The maximum number of buckets that are searched.
 const REACH: usize = 8;
-/// Tries to have the table for a new station: about as long as another worker takes to put one into it.
+/// How often a worker tries to lock the table for a new station: about as long as another worker needs to insert one.
 const TRIES: u32 = 64;
-/// Looks at a bucket that keeps changing before the address counts as unknown.
+/// How often a bucket that keeps changing is read before the address counts as unknown.
 const PATIENCE: usize = 64;
 const FIXED: u64 = 1 << 47;
-/// It moved too often and does not move for a while. Not part of a [`Location`]: it concerns nobody but the table.
+/// The station moved too often and is held for a while. Not part of a [`Location`], because only the table uses it.
 const HELD: u64 = 1 << 46;
-/// The other port of one that is held, of as many ports as a switch has.
+/// The port to which a held station moved; as many bits as port numbers need.
 const OTHER: u64 = 0xfff << OTHER_AT;
 const OTHER_AT: u32 = 32;
 const STAMP: u64 = u32::MAX as u64;
@@ -57,7 +56,7 @@ impl Station {
     /// Marks a key that is in use, so that no station is the key 0.
     const USED: u64 = 1 << 15;
 
-    /// A station in a VLAN, whose number has twelve bits.
+    /// A station in a VLAN. The VLAN ID has twelve bits.
     #[must_use]
     pub fn new(mac: MacAddr, vlan: u16) -> Self {
         let [a, b, c, d, e, f] = mac.0;
@@ -70,32 +69,32 @@ impl Station {
         Self(mac << 16 | Self::USED | (vlan & 0xfff) as u64)
     }
 
-    /// As it crosses to another process.
+    /// The form in which it is sent to another process.
     pub(crate) const fn to_wire(self) -> u64 {
         self.0
     }
 
-    /// What another process sent; `None` where that is no station.
+    /// Parses the form of another process; `None` if it is not a station.
     pub(crate) fn from_wire(bits: u64) -> Option<Self> {
         let station = Self(bits);
         (Self::new(station.mac(), station.vlan()) == station).then_some(station)
     }
 
-    /// Its address.
+    /// Returns its address.
     #[must_use]
     pub const fn mac(self) -> MacAddr {
         let [a, b, c, d, e, f, _, _] = self.0.to_be_bytes();
         MacAddr([a, b, c, d, e, f])
     }
 
-    /// Its VLAN.
+    /// Returns its VLAN.
     #[must_use]
     pub const fn vlan(self) -> u16 {
         (self.0 & 0xfff) as u16
     }
 }
 
-/// Where a station is.
+/// The location of a station.
 ///
 /// ```
 /// use linecard_switch::fdb::Location;
@@ -103,11 +102,11 @@ impl Station {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
-    /// Its port.
+    /// The port behind which it is.
     pub port: u16,
-    /// Configured; does not age and does not move by what is received.
+    /// Configured: it does not age, and received frames do not move it.
     pub fixed: bool,
-    /// When it last sent, in seconds of the table's clock.
+    /// When it last sent a frame, in seconds of the table's clock.
     pub seen: u32,
 }
 
@@ -117,12 +116,12 @@ impl Location {
         (self.port as u64) << 48 | if self.fixed { FIXED } else { 0 } | self.seen as u64
     }
 
-    /// As it crosses to another process.
+    /// The form in which it is sent to another process.
     pub(crate) const fn to_wire(self) -> u64 {
         self.to_bits()
     }
 
-    /// What another process sent; `None` where that is no place.
+    /// Parses the form of another process; `None` if it is not a location.
     pub(crate) const fn from_wire(bits: u64) -> Option<Self> {
         let place = Self::of(bits);
         if place.to_bits() == bits { Some(place) } else { None }
@@ -134,7 +133,7 @@ impl Location {
     }
 }
 
-/// What learning a station came to.
+/// The outcome of learning a station.
 ///
 /// ```
 /// use linecard_switch::fdb::Learned;
@@ -146,21 +145,21 @@ pub enum Learned {
     New,
     /// It was known behind another port.
     Moved,
-    /// It is known there already.
+    /// It is known behind this port already.
     Known,
     /// It is configured on another port and stays there.
     Taken,
     /// It moved too often and stays on another port for a while.
     Held,
-    /// The port has as many as it may.
+    /// The port has as many stations as it may have.
     Full,
-    /// The table has no place for it.
+    /// The table has no room for it.
     NoRoom,
-    /// Somebody else is changing the table; the next frame may do it.
+    /// Another thread is changing the table; the next frame may be learned.
     Busy,
 }
 
-/// A port that stations send through.
+/// A port behind which stations are learned.
 ///
 /// ```
 /// let port = linecard_switch::fdb::LearningPort { port: 3, limit: 64, fixed: false };
@@ -168,11 +167,11 @@ pub enum Learned {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LearningPort {
-    /// Its number.
+    /// The number of the port.
     pub port: u16,
-    /// The most stations it may have.
+    /// The maximum number of stations behind it.
     pub limit: u32,
-    /// They are configured, so that no other port may have them.
+    /// The stations are configured, so that no other port may have them.
     pub fixed: bool,
 }
 
@@ -185,24 +184,24 @@ struct Bucket {
     places: [AtomicU64; SLOTS],
 }
 
-/// What a look into a bucket found.
+/// The outcome of searching a bucket.
 enum Look<'a> {
     Here(u64, &'a AtomicU64),
-    /// Not here, and maybe further on.
+    /// Not in this bucket, but maybe in a later one.
     Further,
     Nowhere,
 }
 
 impl Bucket {
-    /// What `see` sees of the bucket, all of it at one moment; `None` when it keeps changing.
+    /// Runs `see` on a consistent state of the bucket; returns `None` if the bucket keeps changing.
     #[inline(always)]
     fn read<T>(&self, see: impl Fn() -> T) -> Option<T> {
         for _ in 0..PATIENCE {
             // F1, pairs with F3: what is read below is at least as new as this number.
             let before = self.sequence.load(Ordering::Acquire);
             let seen = see();
-            // F2, pairs with F4: had any of it been newer, the number would be too. Else a station might be taken for behind
-            // the port of the one that got its place.
+            // F2, pairs with F4: had `see` read anything newer, this number would be newer too. Without it, a station might be reported
+            // behind the port of the station that took its slot.
             fence(Ordering::Acquire);
             if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
                 return Some(seen);
@@ -231,7 +230,7 @@ impl Bucket {
         }
     }
 
-    /// The stations here and where they are, empty places as zeros. At one moment inside [`read`](Self::read), or under the lock.
+    /// The stations of this bucket and their locations; empty slots are zeros. Consistent inside [`read`](Self::read) or under the lock.
     fn entries(&self) -> [(u64, u64); SLOTS] {
         let mut entries = [(0, 0); SLOTS];
         for (entry, (key, place)) in entries.iter_mut().zip(self.keys.iter().zip(&self.places)) {
@@ -252,11 +251,11 @@ impl Bucket {
     }
 }
 
-/// Whoever changes the table has this.
+/// The state of the writer, which holds the lock on the table.
 struct Writer {
-    /// Stations that came, moved or went, while somebody wants to know.
+    /// Stations that were added, moved or removed, while a journal is kept.
     journal: Option<Vec<Station>>,
-    /// Stations that move, where they are held when they do so too often.
+    /// Stations that moved recently, if the table holds those that move too often.
     moves: Option<Moves>,
 }
 
@@ -268,7 +267,7 @@ impl Writer {
     }
 }
 
-/// The stations a switch knows.
+/// The stations that a switch knows.
 ///
 /// ```
 /// use linecard_switch::fdb::{Learned, LearningPort, Station, Table};
@@ -289,8 +288,8 @@ pub struct Table {
     capacity: usize,
     /// Seconds since the table was made.
     now: AtomicU32,
-    /// Stations behind each port, and all. Written by who has `writer`; read without it, because a frame that comes while
-    /// somebody has it teaches nothing.
+    /// The number of stations behind each port, and of all. Written with `writer` locked; read without it, because nothing is learned from
+    /// a frame that arrives while another thread holds the lock.
     behind: Box<[AtomicU32]>,
     all: AtomicUsize,
     writer: Mutex<Writer>,
@@ -303,7 +302,7 @@ impl Table {
         Self::with_secret(capacity, RandomState::new().hash_one(capacity))
     }
 
-    /// As [`new`](Self::new), the same in every run: for tests.
+    /// As [`new`](Self::new), with a given secret so that tests are repeatable.
     #[must_use]
     pub fn with_secret(capacity: usize, secret: u64) -> Self {
         let capacity = capacity.clamp(1, 1 << 24);
@@ -321,26 +320,26 @@ impl Table {
         }
     }
 
-    /// Where `station` is.
+    /// Returns the location of `station`.
     #[must_use]
     pub fn find(&self, station: Station) -> Option<Location> {
         self.look(station).map(|(bits, _)| Location::of(bits))
     }
 
-    /// Seconds of the table's clock.
+    /// Returns the table's clock, in seconds.
     #[inline(always)]
     #[must_use]
     pub fn now(&self) -> u32 {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Sets the clock.
+    /// Sets the table's clock, in seconds.
     pub fn tick(&self, seconds: u32) {
         self.now.store(seconds, Ordering::Relaxed);
     }
 
-    /// A frame came from `station`. Where there is no place for it, it takes that of one that was learned behind a port with more
-    /// stations than this one has: no port can fill the table so that others are not learned.
+    /// Learns `station` from a frame. If there is no room, it replaces a station learned behind a port that has more stations than this
+    /// one, so that no port can fill the table and keep others from being learned.
     #[inline]
     pub fn learn(&self, station: Station, behind: LearningPort) -> Learned {
         match self.refresh(station, behind.port) {
@@ -349,7 +348,7 @@ impl Table {
         }
     }
 
-    /// A frame came from `station`, which is not to be learned if it is not known behind `port`: then `None`.
+    /// Refreshes `station` from a frame without learning it; returns `None` if it is not known behind `port` and could be learned there.
     #[inline]
     pub fn refresh(&self, station: Station, port: u16) -> Option<Learned> {
         let (bits, cell) = self.look(station)?;
@@ -360,7 +359,7 @@ impl Table {
         }
         if place.seen != now {
             let newer = Location { seen: now, ..place }.to_bits() | bits & (HELD | OTHER);
-            // The station may have moved meanwhile, or another got its place; then there is nothing to refresh.
+            // The station may have moved meanwhile, or another one may have taken its slot; then there is nothing to refresh.
             let _ = cell.compare_exchange(bits, newer, Ordering::Relaxed, Ordering::Relaxed);
         }
         Some(Learned::Known)
@@ -381,8 +380,8 @@ impl Table {
         Learned::Busy
     }
 
-    /// Puts a configured station behind `port`, in the place of what was learned of it. In a full table it takes the place of another
-    /// station that was learned, so that there is [`NoRoom`](Learned::NoRoom) only among configured ones.
+    /// Puts a configured station behind `port`, replacing what was learned about it. In a full table it replaces another learned station,
+    /// so that [`NoRoom`](Learned::NoRoom) is returned only if the configured ones fill the table.
     pub fn set(&self, station: Station, port: u16) -> Learned {
         let mut writer = self.lock();
         match self.find(station) {
@@ -395,13 +394,13 @@ impl Table {
         }
         let behind = LearningPort { port, limit: u32::MAX, fixed: true };
         match self.put_fairly(&mut writer, station, behind) {
-            // Near enough is none: the table as a whole may be full.
+            // No slot nearby could be freed, or the table as a whole is full.
             Learned::NoRoom if self.forget_one(&mut writer) => self.put(&mut writer, station, behind),
             outcome => outcome,
         }
     }
 
-    /// As [`put`](Self::put), and where there is no place, in that of another station.
+    /// As [`put`](Self::put); if there is no room, replaces another station.
     fn put_fairly(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> Learned {
         match self.put(writer, station, behind) {
             Learned::NoRoom if self.make_room(writer, station, behind) => self.put(writer, station, behind),
@@ -409,8 +408,9 @@ impl Table {
         }
     }
 
-    /// Forgets a learned station for the sake of this one, among those whose places it could have: of the port that has most, the one
-    /// that was quiet for the longest. A station that is not configured takes nothing from ports that have no more than its own.
+    /// Removes a learned station to make room for this one. Candidates are the stations in whose slots it could be. It picks the port with
+    /// the most stations, and of these the one that was quiet longest. For a learned station, ports with no more stations than its own are
+    /// exempt.
     fn make_room(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> bool {
         let own = self.count(behind.port);
         let may_go =
@@ -421,26 +421,26 @@ impl Table {
         picked.is_some_and(|(station, _)| self.remove(writer, station))
     }
 
-    /// Forgets any learned station.
+    /// Removes any one learned station.
     fn forget_one(&self, writer: &mut Writer) -> bool {
         let mut all = self.buckets.iter().flat_map(|bucket| stations(bucket.entries()));
         let picked = all.find(|(_, place)| !place.fixed);
         picked.is_some_and(|(station, _)| self.remove(writer, station))
     }
 
-    /// Forgets a station, configured or learned; whether it was there.
+    /// Removes a station, configured or learned; returns whether it was known.
     pub fn unset(&self, station: Station) -> bool {
         let mut writer = self.lock();
         self.remove(&mut writer, station)
     }
 
-    /// Forgets what was learned longer than `limit` seconds ago and not seen since. How many stations.
+    /// Removes learned stations that have not sent for more than `limit` seconds; returns their number.
     pub fn age(&self, limit: u32) -> usize {
         let now = self.now();
         self.forget(|_, place| !place.fixed && now.saturating_sub(place.seen) > limit)
     }
 
-    /// Forgets the stations that `which` picks. How many.
+    /// Removes the stations that `which` selects; returns their number.
     pub fn forget(&self, which: impl Fn(Station, Location) -> bool) -> usize {
         let mut gone = 0;
         for bucket in &self.buckets {
@@ -448,7 +448,7 @@ impl Table {
                 self.entries_of(bucket).filter(|(station, place)| which(*station, *place)).collect();
             for (station, _) in picked {
                 let mut writer = self.lock();
-                // It may have moved or sent since the look.
+                // The station may have moved or sent since it was selected.
                 let still = self.find(station).is_some_and(|place| which(station, place));
                 gone += usize::from(still && self.remove(&mut writer, station));
             }
@@ -456,18 +456,18 @@ impl Table {
         gone
     }
 
-    /// Begins to note which stations come, move or go.
+    /// Starts to record which stations are added, moved or removed.
     pub(crate) fn start_journal(&self) {
         self.lock().journal = Some(Vec::new());
     }
 
-    /// Ends that, and gives those stations, each where it is by now.
+    /// Ends the recording; returns those stations, each with its current location.
     pub(crate) fn end_journal(&self) -> Vec<(Station, Option<Location>)> {
         let stations = self.lock().journal.take().unwrap_or_default();
         stations.into_iter().map(|station| (station, self.find(station))).collect()
     }
 
-    /// Puts a station where a predecessor had it; `false` when there is no room.
+    /// Puts a station where the predecessor had it; returns `false` if there is no room.
     pub(crate) fn restore(&self, station: Station, place: Location) -> bool {
         let mut writer = self.lock();
         self.remove(&mut writer, station);
@@ -483,25 +483,25 @@ impl Table {
         true
     }
 
-    /// Every station and its place. Workers learn meanwhile: what comes or goes during this may be listed or not.
+    /// Returns every station and its location. Workers keep learning: a station added or removed meanwhile may or may not be listed.
     #[must_use]
     pub fn list(&self) -> Vec<(Station, Location)> {
         self.buckets.iter().flat_map(|bucket| self.entries_of(bucket)).collect()
     }
 
-    /// Stations behind `port`.
+    /// Returns the number of stations behind `port`.
     #[must_use]
     pub fn count(&self, port: u16) -> u32 {
         self.of(port).load(Ordering::Relaxed)
     }
 
-    /// All stations.
+    /// Returns the number of all stations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.all.load(Ordering::Relaxed)
     }
 
-    /// Whether there is none.
+    /// Returns whether the table has no stations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -517,7 +517,7 @@ impl Table {
 
     #[inline(always)]
     fn home(&self, station: Station) -> usize {
-        // The high half of the product folded in first: VLANs lie in the low bits, makers in the high ones.
+        // Folds in the high half before multiplying: VLANs are in the low bits, manufacturer IDs in the high ones.
         let mixed = station.0 ^ station.0 >> 32;
         (mixed.wrapping_mul(self.secret) >> self.shift) as usize
     }
@@ -535,13 +535,13 @@ impl Table {
         None
     }
 
-    /// The buckets a station may lie in.
+    /// The buckets in which a station may be.
     fn reach(&self, station: Station) -> impl Iterator<Item = &Bucket> {
         let (home, mask) = (self.home(station), self.buckets.len() - 1);
         (0..REACH.min(self.buckets.len())).map(move |step| &self.buckets[(home + step) & mask])
     }
 
-    /// Puts a station to its place, new or moved. One that moves keeps its slot, so that whoever lists or forgets meanwhile meets it.
+    /// Inserts or moves a station. A station that moves keeps its slot, so that concurrent listing or removal does not miss it.
     fn put(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> Learned {
         let known = self.look(station);
         let mut place = Location { port: behind.port, fixed: behind.fixed, seen: self.now() };
@@ -579,7 +579,7 @@ impl Table {
         }
     }
 
-    /// Puts a station that is not there where one of its places is free; `false` when none is.
+    /// Inserts a station that is not in the table into a free slot; returns `false` if there is none within reach.
     fn put_in(&self, writer: &mut Writer, station: Station, bits: u64) -> bool {
         let free = |bucket: &&Bucket| bucket.keys.iter().any(|key| key.load(Ordering::Relaxed) == 0);
         let Some(steps) = self.reach(station).position(|bucket| free(&bucket)) else {
@@ -605,7 +605,7 @@ impl Table {
         true
     }
 
-    /// Takes a station out; whether it was there.
+    /// Removes a station; returns whether it was in the table.
     fn remove(&self, writer: &mut Writer, station: Station) -> bool {
         if let Some(moves) = &mut writer.moves {
             moves.forget(station);
@@ -633,7 +633,7 @@ impl Table {
         true
     }
 
-    /// What lies in a bucket; nobody waits for this look, unless the bucket keeps changing.
+    /// The stations of a bucket, read without the lock unless the bucket keeps changing.
     fn entries_of(&self, bucket: &Bucket) -> impl Iterator<Item = (Station, Location)> + use<> {
         let entries = bucket.read(|| bucket.entries()).unwrap_or_else(|| {
             let _still = self.lock();

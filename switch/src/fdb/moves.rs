@@ -1,8 +1,9 @@
-//! Stations that move again and again: what a loop between ports does to every station whose frames go round, and what two
-//! stations with one address look like.
+//! Detection of stations that move again and again. A loop between ports causes this for every station whose
+//! frames circulate, and so do two stations with the same address.
 //!
-//! One that moved too often goes back to where it was before, and stays there for a while. That ends a loop: what went round came
-//! in at its own port first, and what comes in at another one from now on is not sent to all ports.
+//! A station that moved too often returns to the port where it was before, and is held there for a while.
+//! This ends a loop: the circulating frames first came in at the station's own port, and frames that come in
+//! at another port are no longer flooded.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -11,9 +12,9 @@ use super::{HELD, OTHER, OTHER_AT, Station, Table};
 
 /// How often a station may move within a second.
 pub const MOST_MOVES: u32 = 5;
-/// For how many seconds one that moved more often stays where it is.
+/// How long a station that moved more often is held at its port, in seconds.
 pub const HOLD_SECONDS: u32 = 10;
-/// The most of these that one look tells of, by name.
+/// The maximum number of held stations that one report names.
 const TOLD: usize = 3;
 
 /// A station that moved too often.
@@ -32,35 +33,35 @@ const TOLD: usize = 3;
 pub struct Held {
     /// The station.
     pub station: Station,
-    /// The port where it stays.
+    /// The port at which it is held.
     pub home: u16,
-    /// The other port that it was seen at last.
+    /// The other port, where it was seen last.
     pub other: u16,
 }
 
-/// What is known of a station that moved.
+/// The recent moves of a station.
 struct History {
-    /// Where it was before.
+    /// The port where it was before.
     home: u16,
-    /// In which second it moved first.
+    /// The second of its first move.
     since: u32,
-    /// How often it has moved since.
+    /// The number of moves since then.
     moves: u32,
-    /// It stays until this second.
+    /// The second until which it is held.
     held_until: Option<u32>,
 }
 
-/// The stations that moved within this second, and those that stay where they are.
+/// The stations that moved within this second, and those that are held.
 #[derive(Default)]
 pub(super) struct Moves {
     stations: HashMap<Station, History>,
-    /// Those that nobody was told of yet: the first, and how many.
+    /// Held stations not reported yet: the first few, and the number of all.
     held: (Vec<Held>, u64),
 }
 
 impl Moves {
-    /// A station is about to move from one port to another. If it did so too often it is not to, and this is where it is to
-    /// stay, and the port to keep it from. At most `most` stations are watched at a time.
+    /// Records that a station is about to move from one port to another. If it moved too often, returns the
+    /// port at which it is held and the port to keep it from. At most `most` stations are tracked at a time.
     pub(super) fn moves(
         &mut self,
         station: Station,
@@ -92,7 +93,7 @@ impl Moves {
         Some((home, other))
     }
 
-    /// The station is not in the table any more.
+    /// Forgets a station that is no longer in the table.
     pub(super) fn forget(&mut self, station: Station) {
         if !self.stations.is_empty() {
             self.stations.remove(&station);
@@ -104,7 +105,7 @@ impl Moves {
         self.stations.len()
     }
 
-    /// Forgets what is over by now; the stations that may move again.
+    /// Forgets expired histories; returns the stations that are no longer held.
     pub(super) fn over(&mut self, now: u32) -> Vec<Station> {
         let mut free = Vec::new();
         self.stations.retain(|station, history| match history.held_until {
@@ -118,15 +119,16 @@ impl Moves {
         free
     }
 
-    /// Those that were held since this was asked last: the first of them, and how many.
+    /// The stations held since the last call: the first few, and the number of all.
     pub(super) fn take_held(&mut self) -> (Vec<Held>, u64) {
         std::mem::take(&mut self.held)
     }
 }
 
 impl Table {
-    /// A table in which a station that moves more than [`MOST_MOVES`] times within a second of the table's clock is put back to
-    /// the port where it was before, and stays there for [`HOLD_SECONDS`]; see [`look_at_held`](Self::look_at_held).
+    /// A table that holds stations. One that moves more than [`MOST_MOVES`] times within a second of the
+    /// table's clock returns to the port where it was before and is held there for [`HOLD_SECONDS`]; see
+    /// [`look_at_held`](Self::look_at_held).
     ///
     /// ```
     /// use linecard_switch::fdb::{Learned, LearningPort, Station, Table};
@@ -144,8 +146,8 @@ impl Table {
         self
     }
 
-    /// Lets stations go that were held long enough, and tells which were held since it was called last: the first of them, and how
-    /// many; to be called about once a second.
+    /// Releases stations that were held long enough; returns those held since the last call: the first few,
+    /// and the number of all. To be called about once a second.
     pub fn look_at_held(&self) -> (Vec<Held>, u64) {
         let mut writer = self.lock();
         let Some(moves) = &mut writer.moves else { return Default::default() };
@@ -157,14 +159,14 @@ impl Table {
         moves.take_held()
     }
 
-    /// The port from which a station that moved too often is kept for a while: its frames to all do not go there, where the same
-    /// loop may begin.
+    /// The port from which a held station is kept: its flooded frames are not sent there, where the loop may
+    /// continue.
     pub(crate) fn kept_from(&self, station: Station) -> Option<u16> {
         let (bits, _) = self.look(station).filter(|(bits, _)| bits & HELD != 0)?;
         Some(((bits & OTHER) >> OTHER_AT) as u16)
     }
 
-    /// Whether `station` moved too often, and stays where it is.
+    /// Returns whether `station` moved too often and is held.
     pub(crate) fn is_held(&self, station: Station) -> bool {
         self.look(station).is_some_and(|(bits, _)| bits & HELD != 0)
     }

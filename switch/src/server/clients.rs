@@ -1,4 +1,4 @@
-//! The control socket: who is accepted there, and for how long.
+//! The control socket: which clients are accepted, and for how long.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 use super::Service;
 use crate::api::{Answer, Code, LineError, Lines, Problem, Request, send};
 
-/// Clients at once. For one more, a client is disconnected that has asked nothing for long; without such a client it waits.
+/// The maximum number of clients. For one more, a client that has been idle for long is disconnected; without such a client it waits.
 const MOST_CLIENTS: usize = 64;
-/// How long a client that reads nothing keeps its connection.
+/// How long a client that does not read keeps its connection.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How soon to look again for a client that cannot be accepted yet.
+/// How soon to try again when a client cannot be accepted yet.
 const CHANGING: Duration = Duration::from_millis(10);
-/// How often the end is looked for.
+/// How often the threads check whether the server stops.
 const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Threads that answer at a socket, until it is dropped.
+/// The threads that serve a control socket, until this is dropped.
 pub struct Server {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Answers whoever connects to `listener`: root, and the user this process runs as.
+    /// Serves clients that connect to `listener`: root, and the user as whom this process runs.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// The thread cannot be started.
     pub fn start(listener: UnixListener, service: Arc<Service>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -57,16 +57,16 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// A connection, and the thread that answers it.
+/// A connection, and the thread that serves it.
 struct Client {
     connection: Arc<Connection>,
     thread: JoinHandle<()>,
 }
 
-/// What a connection's thread shares with the one that accepts.
+/// The part of a connection that its thread shares with the accepting one.
 struct Connection {
     socket: UnixStream,
-    /// When its last answer was sent; nothing while a request is carried out.
+    /// When the last answer was sent; `None` while a request is carried out.
     idle_since: Mutex<Option<Instant>>,
 }
 
@@ -80,7 +80,7 @@ impl Connection {
     }
 }
 
-/// Disconnects the client that has asked nothing for the longest time, if that is longer than `limit`.
+/// Disconnects the client that has been idle longest, if that is longer than `limit`.
 fn make_room(clients: &[Client], limit: Duration) {
     let idle = clients.iter().filter_map(|client| Some((client.connection.idle_since()?, client)));
     if let Some((since, client)) = idle.min_by_key(|(since, _)| *since)
@@ -89,7 +89,8 @@ fn make_room(clients: &[Client], limit: Duration) {
         tracing::info!(
             "the control socket has {MOST_CLIENTS} clients: the one that was idle longest is disconnected"
         );
-        // Its thread finds the end of the stream. A request that comes at this moment is not carried out, or not answered.
+        // Its thread finds the end of the stream. A request sent at this moment is not carried out, or not
+        // answered.
         let _ = client.connection.socket.shutdown(std::net::Shutdown::Both);
     }
 }
@@ -106,7 +107,7 @@ fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool
             std::thread::sleep(CHANGING);
             continue;
         }
-        // What waits is answered by whoever has the switch afterwards.
+        // Waiting clients are served by the process that has the switch after the upgrade.
         if service.changing_hands.load(Ordering::Relaxed) {
             std::thread::sleep(CHANGING);
             continue;
@@ -119,22 +120,22 @@ fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool
                 tracing::debug!("a control connection ended: {error}");
             }
         });
-        // Without a thread for it the connection is closed.
+        // If no thread can be started, the connection is closed.
         clients.extend(spawned.map(|thread| Client { connection, thread }));
     }
-    // Each has the switch in its hands until it ends.
+    // Each thread holds the switch until it ends.
     for client in clients {
         let _ = client.thread.join();
     }
 }
 
-/// Waits a little; whether there is something to read, or the other end is gone.
+/// Waits a little; returns whether there is something to read, or the peer has closed the connection.
 fn readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     let mut wait = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
     rustix::event::poll(&mut wait, Some(&LOOK)).is_ok_and(|ready| ready > 0)
 }
 
-/// Answers one client until it goes, or the server does.
+/// Serves one client until it disconnects or the server stops.
 fn converse(connection: &Connection, service: &Service, stop: &AtomicBool) -> Result<(), LineError> {
     let socket = &connection.socket;
     socket.set_nonblocking(false)?;
@@ -173,7 +174,7 @@ fn converse(connection: &Connection, service: &Service, stop: &AtomicBool) -> Re
     Ok(())
 }
 
-/// Whom the kernel says is at the other end.
+/// Checks the peer's user as the kernel reports it.
 fn may_ask(socket: &UnixStream) -> bool {
     let peer = rustix::net::sockopt::socket_peercred(socket);
     peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())

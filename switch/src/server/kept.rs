@@ -1,4 +1,4 @@
-//! What is changed by request and kept for a restart: ports, and addresses put in by hand.
+//! Requests whose effect is kept for a restart: ports, static addresses, mirroring sessions, moved queues.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,8 @@ use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem, 
 use crate::state::Saved;
 
 impl Service {
-    /// A port that cannot be kept is not added. While it is opened nothing is locked here: what it opens may make it wait.
+    /// Adds a port; one that cannot be kept is not added. Nothing is locked here while it is opened, because
+    /// that may wait.
     pub(super) fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
         let added = self.switch.add(spec, fd)?;
         self.see(spec);
@@ -25,7 +26,7 @@ impl Service {
         Ok(added)
     }
 
-    /// Keeps a port, if it was not removed meanwhile.
+    /// Keeps a port, unless it was removed meanwhile.
     fn keep_port(&self, key: &str) -> Result<(), Problem> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if self.switch.show(key).is_err() {
@@ -37,26 +38,27 @@ impl Service {
         })
     }
 
-    /// What is kept changes first: if it cannot be written the port is left as it is, and the request can be repeated.
+    /// Removes a port. The state file changes first: if it cannot be written, the port stays and the request
+    /// can be repeated.
     pub(super) fn remove(&self, key: &str) -> Result<bool, Problem> {
         self.remove_if(key, |_| true)
     }
 
-    /// As [`remove`](Self::remove), if the port `is` the one that is meant.
+    /// As [`remove`](Self::remove), if `is` accepts the port.
     pub(super) fn remove_if(&self, key: &str, is: impl Fn(&PortSpec) -> bool) -> Result<bool, Problem> {
-        // What is kept of a port that is not there goes as well.
+        // If the port does not exist, its kept data is removed all the same.
         self.forget(key, |switch| switch.show(key).ok().is_none_or(|port| is(&port.spec)))?;
         let removed = self.switch.remove_if(key, &is)?;
         if !removed && self.switch.show(key).is_ok() {
-            // Another one has come meanwhile.
+            // Another port with that key was added meanwhile.
             self.keep_port(key)?;
         }
-        // One of that key that was added meanwhile has gone with it; a later one is what is kept now.
+        // A port with that key that was added meanwhile has been removed too; a later one is kept now.
         self.forget(key, |switch| switch.show(key).is_err())?;
         Ok(removed)
     }
 
-    /// Keeps a port and the addresses behind it no more, if that is `still` wanted once nobody else changes what is kept.
+    /// Stops keeping a port and its static addresses, if `still` holds once the kept data is locked.
     fn forget(&self, key: &str, still: impl Fn(&Switch) -> bool) -> Result<(), Problem> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if !still(&self.switch) {
@@ -78,7 +80,7 @@ impl Service {
         })
     }
 
-    /// An address that cannot be kept is not put in.
+    /// Adds a static address; one that cannot be kept is not added.
     pub(super) fn fix(&self, asked: &FdbStatic) -> Result<FdbEntry, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let fixed = self.switch.fix(asked)?;
@@ -87,7 +89,7 @@ impl Service {
             statics.push(asked.clone());
         });
         if let Err(problem) = self.save(&kept) {
-            // One that was there before stays.
+            // An address that was static before stays.
             if !before.iter().any(|address| is_at(address, asked.mac, asked.vlan)) {
                 self.switch.unfix(&FdbAddress { mac: asked.mac, vlan: asked.vlan })?;
             }
@@ -97,7 +99,7 @@ impl Service {
         Ok(fixed)
     }
 
-    /// An address that would come back with a restart is not forgotten.
+    /// Removes a static address; one that cannot be removed from the state file stays.
     pub(super) fn unfix(&self, asked: &FdbAddress) -> Result<bool, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.switch.unfix(asked)?;
@@ -115,7 +117,7 @@ impl Service {
         Ok(removed)
     }
 
-    /// A session that cannot be kept is not set.
+    /// Sets a mirroring session; one that cannot be kept is not set.
     pub(super) fn set_span(&self, asked: &Span) -> Result<SpanInfo, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.switch.spans().into_iter().find(|info| info.span.to == asked.to);
@@ -130,7 +132,7 @@ impl Service {
         Ok(set)
     }
 
-    /// A session that would come back with a restart is not removed.
+    /// Removes a mirroring session; one that cannot be removed from the state file stays.
     pub(super) fn remove_span(&self, to: &str) -> Result<bool, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.switch.spans().into_iter().find(|info| info.span.to == to);
@@ -144,7 +146,7 @@ impl Service {
         Ok(removed)
     }
 
-    /// A queue that was moved stays so, whether that can be kept or not.
+    /// Moves a queue. It stays with its new worker even if that cannot be kept.
     pub(super) fn move_queue(&self, asked: &QueueMove) -> Result<(), Problem> {
         self.switch.move_queue(asked)?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,7 +157,7 @@ impl Service {
         })
     }
 
-    /// Changes them; what they were.
+    /// Changes the static addresses; returns what they were.
     fn change_statics(&self, change: impl FnOnce(&mut Vec<FdbStatic>)) -> Vec<FdbStatic> {
         let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
         let before = statics.clone();
@@ -168,7 +170,7 @@ impl Service {
         let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
         let fdb = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let spans = self.switch.spans().into_iter().filter(|info| info.kept).map(|info| info.span).collect();
-        // What is known of ports that are not there any more is of no use.
+        // Data of ports that no longer exist is not written.
         let keys = self.switch.keys();
         let mut moves = self.switch.moves();
         moves.retain(|key, _| keys.contains(key));

@@ -1,14 +1,16 @@
-//! Ports of containers that are gone, where nobody says so: a container runtime may lose its DEL, and not every one calls GC.
+//! Removal of ports whose containers no longer exist although nobody removed them: a container runtime may
+//! lose its DEL, and not every runtime calls GC.
 //!
 //! ```text
-//!   a port of the container plugin, whose namespace the switch has seen at its path
-//!     the path leads there                           stays
-//!     it leads elsewhere, or nowhere, and
-//!       the namespace is mounted, or has a process   stays
-//!       else, or the machine was started anew        is removed, with what is kept of it
+//!     a port of the container plugin whose namespace the switch has seen at its path
+//!       the path still leads there                     stays
+//!       it leads elsewhere, or nowhere, and
+//!         the namespace is mounted, or has a process   stays
+//!         otherwise, or after a reboot                 is removed, with its kept data
 //! ```
-//! A namespace that has ended may have left its inode to another one: then the port stays for as long as that one.
-//! Where the switch does not see the containers' namespaces, because it runs in a container itself, it removes nothing.
+//! The inode of a namespace that has ended may have been reused by another one: then the port stays as long
+//! as that one exists. A switch that does not see the containers' namespaces, because it runs in a container
+//! itself, removes nothing.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -22,17 +24,18 @@ use super::Service;
 use crate::api::{PortKind, PortSpec};
 use crate::origin::{Namespace, boot};
 
-/// Keys of a port's `meta` by which the container plugin says what is its own, and where.
+/// Keys of a port's `meta` in which the container plugin records the owner and the namespace.
 const OWNER: &str = "owner";
 const PLUGIN: &str = "linecard-cni";
 const NETNS: &str = "netns";
 const NAMESPACE: &str = "namespace";
 
 impl Service {
-    /// Removes ports of the container plugin whose network namespaces are gone; their keys. What it looks at and what it closes may make
-    /// it wait: it is for a thread that nobody waits for, such as a [`Sweeper`]'s.
+    /// Removes ports of the container plugin whose network namespaces no longer exist; returns their keys. It
+    /// may wait for the files that it checks and the devices that it closes: call it in a thread for which
+    /// nothing waits, such as a [`Sweeper`]'s.
     pub fn sweep(&self) -> Vec<String> {
-        // Without it nothing can be told.
+        // Without the boot ID namespaces cannot be compared.
         let Ok(boot) = boot() else { return Vec::new() };
         let mut swept = Vec::new();
         for spec in self.switch.specs() {
@@ -45,7 +48,7 @@ impl Service {
         swept
     }
 
-    /// Notes which namespace the container of a new port is in, if the switch can see that.
+    /// Records the namespace of a new port's container, if the switch can see it.
     pub(super) fn see(&self, spec: &PortSpec) {
         let Some((path, made)) = namespace(spec) else { return };
         let (Ok(boot), Ok(found)) = (boot(), Namespace::at(&path)) else { return };
@@ -59,7 +62,7 @@ impl Service {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path at which the port's container was, if that is gone.
+    /// The path of the port's container, if its namespace no longer exists.
     fn is_orphaned(&self, spec: &PortSpec, boot: &str) -> Option<PathBuf> {
         let (path, made) = namespace(spec)?;
         if !self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains(&spec.key) {
@@ -81,7 +84,7 @@ impl Service {
         (seen.is_some() && !made.is_mounted() && !made.has_processes()).then_some(path)
     }
 
-    /// Removes a port whose container is gone; whether it was there, as it was.
+    /// Removes a port whose container no longer exists; returns whether the port was there, unchanged.
     fn removes(&self, spec: &PortSpec, path: &Path) -> bool {
         let successor = self.successor.read().unwrap_or_else(PoisonError::into_inner);
         if successor.is_some() {
@@ -106,7 +109,7 @@ impl Service {
     }
 }
 
-/// Where the container of a port of the plugin is, and which namespace that was, as far as the plugin says so.
+/// The path of the namespace of a plugin port's container, and the identity that the plugin recorded, if any.
 fn namespace(spec: &PortSpec) -> Option<(PathBuf, Option<String>)> {
     if let PortKind::VhostUserFd { origin: Some(origin) } = &spec.kind {
         return Some((origin.netns.clone(), origin.namespace.clone()));
@@ -116,13 +119,13 @@ fn namespace(spec: &PortSpec) -> Option<(PathBuf, Option<String>)> {
     Some((path.into(), spec.meta.get(NAMESPACE).cloned()))
 }
 
-/// Whether nothing is at a path, rather than something that may not be looked at.
+/// Returns whether nothing exists at a path, as opposed to something that cannot be accessed.
 fn is_absent(error: &io::Error) -> bool {
     let vanished = error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
     vanished || matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// A thread that [sweeps](Service::sweep) at once and then from time to time, until this is dropped.
+/// A thread that [sweeps](Service::sweep) at once and then periodically, until this is dropped.
 ///
 /// ```no_run
 /// use std::{sync::Arc, time::Duration};
@@ -138,10 +141,10 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// Sweeps so often.
+    /// Sweeps at this interval.
     ///
     /// # Errors
-    /// No thread can be made.
+    /// The thread cannot be started.
     pub fn start(service: Arc<Service>, every: Duration) -> io::Result<Self> {
         let stop = Arc::<(Mutex<bool>, Condvar)>::default();
         let stopped = Arc::clone(&stop);
