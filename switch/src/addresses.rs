@@ -1,4 +1,4 @@
-//! The addresses a switch knows, as its users see them: listed, forgotten, put in by hand.
+//! The known addresses as users see them: listed, removed, configured.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::rules::{Rules, number};
 use crate::switch::no_port;
 
 impl Switch {
-    /// Known addresses.
+    /// Returns the known addresses that match `filter`.
     ///
     /// # Errors
-    /// The filter names a port that is not there.
+    /// The filter names a port that does not exist.
     pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Problem> {
         let (wanted, names) = self.filter(filter)?;
         let now = self.table.now();
@@ -34,7 +34,7 @@ impl Switch {
         Ok(entries)
     }
 
-    /// Addresses that were put behind ports by [hand](Self::fix), and not by what was asked of a port.
+    /// Returns the static addresses: those added by [`fix`](Self::fix), not by the parameters of a port.
     #[must_use]
     pub fn statics(&self) -> Vec<FdbStatic> {
         let entries = self.fdb(&FdbFilter::default()).unwrap_or_default();
@@ -50,16 +50,16 @@ impl Switch {
         by_hand.map(|FdbEntry { mac, vlan, port, .. }| FdbStatic { mac, vlan, port }).collect()
     }
 
-    /// Forgets learned addresses; how many.
+    /// Removes learned addresses; returns their number.
     ///
     /// # Errors
-    /// The filter names a port that is not there.
+    /// The filter names a port that does not exist.
     pub fn flush(&self, filter: &FdbFilter) -> Result<u64, Problem> {
         let (wanted, _) = self.filter(filter)?;
         Ok(self.table.forget(|station, place| !place.fixed && wanted(station, place.port)) as u64)
     }
 
-    /// What `filter` picks, and the keys of all ports by number.
+    /// The predicate of `filter`, and the keys of all ports by number.
     #[expect(clippy::type_complexity, reason = "one closure and one map")]
     fn filter(
         &self,
@@ -80,11 +80,11 @@ impl Switch {
         Ok((wanted, names))
     }
 
-    /// Puts an address behind a port by hand, in the place of what was learned of it. It does not age, no other port may use
-    /// it, and it goes with its port.
+    /// Adds a static address behind a port, replacing what was learned about it. It does not age, no other
+    /// port may use it, and it is removed with its port.
     ///
     /// # Errors
-    /// There is no such port or VLAN, the address is no station's, or belongs to another port.
+    /// There is no such port or VLAN, or the address is not a unicast address or belongs to another port.
     pub fn fix(&self, asked: &FdbStatic) -> Result<FdbEntry, Problem> {
         let (mac, vlan) = (asked.mac, asked.vlan);
         if !mac.is_unicast() {
@@ -120,10 +120,10 @@ impl Switch {
         }
     }
 
-    /// Forgets one address, learned or put in by hand; whether it was known.
+    /// Removes one address, learned or static; returns whether it was known.
     ///
     /// # Errors
-    /// It is the configured address of a port.
+    /// The address is the configured address of a port.
     pub fn unfix(&self, asked: &FdbAddress) -> Result<bool, Problem> {
         let ports = self.ports();
         let own = ports.values().find(|entry| {
@@ -145,7 +145,8 @@ impl Switch {
         Ok(self.table.unset(Station::of(number(asked.mac), asked.vlan & 0xfff)))
     }
 
-    /// Lets stations go that were held long enough, and says which are held: a few of them, however many there are.
+    /// Releases stations that were held long enough, and logs those newly held: a few by name, and how many
+    /// more.
     pub(crate) fn look_at_held(&self) {
         let (first, count) = self.table.look_at_held();
         let told = first.len() as u64;
@@ -162,7 +163,7 @@ impl Switch {
             )
         };
         let lines: Vec<_> = first.iter().map(line).collect();
-        // Whoever reads the log keeps nobody from the ports.
+        // Logging may block, so it must not hold the lock on the ports.
         drop(ports);
         for line in lines {
             tracing::warn!("{line}");

@@ -1,4 +1,4 @@
-//! From what is asked of a port to a port that is started.
+//! Attaching: from the parameters of a port to a started device.
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
@@ -12,30 +12,30 @@ use linecard_pmd::{DeviceInfo, Port, PortConfig, configure, contain};
 use crate::SwitchConfig;
 use crate::api::{Code, PortKind, PortSpec, Problem};
 
-/// Packets of a port's own beside those that its rings can hold.
+/// The number of packets in a port's own pool beyond those that its rings can hold.
 const SPARE: u32 = 2048;
 
-/// A port that is started, with its queues.
+/// A started port with its queues.
 pub(crate) struct Attached {
     pub(crate) port: Port,
-    /// Its own packets, where its device may keep what it is given.
+    /// The port's own pool, if its device may keep the packets it is given.
     pub(crate) own: Option<Pool>,
     /// The device, as `--vdev` would name it.
     pub(crate) argument: String,
 }
 
-/// Where a device comes from.
+/// The origin of a device.
 pub(crate) enum Source<'a> {
-    /// It is opened, some kinds with a descriptor that was passed.
+    /// It is opened, for some kinds with a passed descriptor.
     New(Option<&'a OwnedFd>),
-    /// A predecessor holds it.
+    /// A predecessor handed it over.
     Held(HandedOver),
 }
 
 /// Opens, configures and starts the device of port `id`.
 ///
 /// # Errors
-/// It cannot be had; nothing is left behind.
+/// The device is not available; nothing is left behind.
 pub(crate) fn attach(
     config: &SwitchConfig,
     id: u16,
@@ -70,7 +70,7 @@ pub(crate) fn attach(
     Ok(Attached { port: watched(&config.captures, id, port), own, argument })
 }
 
-/// What a path leads to may be another container's by now, where an interface of the same name is.
+/// The path may have come to lead to another container that has an interface of the same name.
 fn check_address(spec: &PortSpec, found: [u8; 6]) -> Result<(), Problem> {
     let PortKind::Tap { name, netns: Some(netns) } = &spec.kind else { return Ok(()) };
     match spec.mac {
@@ -91,12 +91,12 @@ pub(crate) fn unavailable(error: &linecard_pmd::Error) -> Problem {
     )
 }
 
-/// As many packets as the rings of a port can hold, in memory of its own: its peer may see that memory, and may keep as many
-/// packets as it likes.
+/// A pool for the packets that the rings of a port can hold, in a memory domain of its own: the peer may see
+/// this memory and may keep as many of the packets as it likes.
 fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Pool, Problem> {
     let packets = 2 * u32::from(queues) * u32::from(info.default_depth) + SPARE;
     let shape = config.pool.config().clone().name(format!("{} packets", info.driver)).packets(packets);
-    // Addresses cost nothing: twice the buffers, and as much as the alignment of huge pages may take.
+    // Address space costs nothing: twice the buffers, plus the largest alignment that huge pages may need.
     let range = packets as usize * config.pool.stride() * 2 + (8 << 20);
     let exhausted = |error: &dyn std::fmt::Display| {
         let remedy = "allow the switch more memory (-m), or give the port fewer queues";
@@ -127,7 +127,7 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<Str
             format!("net_vhost{id},queues={queues},tso=1,handover=1{fd}")
         }
         PortKind::Tap { name, netns } => match fd {
-            // The driver takes the descriptor for its own.
+            // The driver takes ownership of the descriptor.
             Some(fd) => format!("net_tap{id},fd={}", duplicate(fd)?.into_raw_fd()),
             None => {
                 let netns =
@@ -164,7 +164,7 @@ fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
     })
 }
 
-/// Puts in front of each queue what a capture takes copies from, and what keeps a panic in a driver to its queue.
+/// Wraps each queue for packet capture, and contains a driver's panic within its queue.
 fn watched(captures: &Hub, id: u16, port: Port) -> Port {
     let (port, rx, tx) = captures.watch_queues(id, port);
     let (mut port, rx, tx) = contain::contain_queues(port, rx, tx);

@@ -1,4 +1,4 @@
-//! Which worker polls which receive queue: shown, and changed while frames pass.
+//! The assignment of receive queues to workers: shown, and changed while frames pass.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -12,7 +12,7 @@ use crate::switch::{Entry, Open, PATIENCE, no_port};
 use crate::worker::{Command, WorkerHandle};
 
 impl Switch {
-    /// Every worker, and what it polls.
+    /// Returns every worker and the queues it polls.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let worker = |(id, lcore): (usize, &linecard_eal::Lcore)| WorkerInfo {
@@ -34,11 +34,13 @@ impl Switch {
         workers
     }
 
-    /// Has another worker poll a receive queue, and send by the transmit queue of the one that did if that has no more use for it. No frame
-    /// is lost; frames that came before may be overtaken by those after. Nobody else waits for that.
+    /// Assigns a receive queue to another worker. The transmit queue of the previous worker goes with it, if
+    /// that worker needs it no longer. No frame is lost; frames that came before may be overtaken by later
+    /// ones. No other request waits meanwhile.
     ///
     /// # Errors
-    /// There is no such port, queue or worker, or one of the two workers does not answer: the queue stays where it is then.
+    /// There is no such port, queue or worker, or one of the two workers does not answer: then the queue
+    /// stays with its worker.
     pub fn move_queue(&self, asked: &QueueMove) -> Result<(), Problem> {
         self.move_within(asked, PATIENCE)
     }
@@ -48,7 +50,7 @@ impl Switch {
         let from = self.place(&self.ports(), asked)?;
         let to = self.worker(asked.worker.into())?;
         if from != usize::from(asked.worker) {
-            // One that stands still would leave what is in the queue where it is.
+            // A halted worker would leave frames unread in the queue.
             let (tell, told) = channel();
             to.tell(Command::Answer(tell));
             if told.recv_timeout(patience).is_err() {
@@ -61,7 +63,7 @@ impl Switch {
             Err(RecvTimeoutError::Disconnected) => return Err(overtaken(asked)),
             Err(RecvTimeoutError::Timeout) => {
                 lock(&placement).ask();
-                // From here on it is not done any more; it may have been, just now.
+                // The request is withdrawn now; the queue may have moved just before.
                 match told.try_recv() {
                     Ok(with_tx) => self.has_moved(asked, &placement, with_tx),
                     Err(_) => {
@@ -73,7 +75,8 @@ impl Switch {
         Ok(())
     }
 
-    /// Asks the worker that has the queue to give it to the other one; `None` if that has it.
+    /// Asks the worker that has the queue to give it to the other one; returns `None` if the other one has it
+    /// already.
     #[expect(clippy::type_complexity, reason = "what is waited for, and where that is written")]
     fn ask(&self, asked: &QueueMove) -> Result<Option<(Arc<Mutex<Placement>>, Receiver<bool>)>, Problem> {
         let ports = self.ports();
@@ -82,7 +85,7 @@ impl Switch {
         let (tell, told) = channel();
         let mut placement = open.queues.placement();
         let number = placement.ask();
-        // Nobody moves it from here on but who is asked below.
+        // From here on only the worker asked below moves the queue.
         let from = placement.rx.get(usize::from(asked.queue)).copied().unwrap_or_default();
         drop(placement);
         if from == usize::from(asked.worker) {
@@ -98,12 +101,13 @@ impl Switch {
             asked: number,
             tell,
         };
-        // While the port is there for sure: it is told to close after this.
+        // The lock on the ports ensures that the worker gets this before it is told to close the port.
         self.worker(from)?.tell(Command::Move(asked));
         Ok(Some((shared, told)))
     }
 
-    /// The queue is where it was to go: those who sent by the worker that had the transmit queue are told where that is.
+    /// Records a completed move, and tells workers that sent through the previous owner of the transmit queue
+    /// who has it now.
     fn has_moved(&self, asked: &QueueMove, placement: &Arc<Mutex<Placement>>, with_tx: bool) {
         let ports = self.ports();
         let Some((entry, open)) = find(&ports, asked) else { return };
@@ -122,18 +126,18 @@ impl Switch {
         }
     }
 
-    /// The workers that poll the receive queues of ports of which one was moved, by the keys of the ports.
+    /// Returns the workers of the receive queues of ports with a moved queue, by port key.
     #[must_use]
     pub fn moves(&self) -> BTreeMap<String, Vec<u16>> {
         self.moved().clone()
     }
 
-    /// Has these workers poll the receive queues of ports that are opened from here on, as they were moved in an earlier process.
+    /// Restores assignments of an earlier process, for ports that are opened from now on.
     pub fn restore_moves(&self, moves: impl IntoIterator<Item = (String, Vec<u16>)>) {
         self.moved().extend(moves);
     }
 
-    /// Where the queues of a port were moved to does not count any more.
+    /// Forgets where the queues of a port were moved.
     pub(crate) fn forget_moves(&self, key: &str) -> Option<Vec<u16>> {
         self.moved().remove(key)
     }
@@ -142,14 +146,15 @@ impl Switch {
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The workers that are to poll the receive queues of a port: where these were moved to, or what was asked.
+    /// The workers that are to poll the receive queues of a port: those they were moved to, or those
+    /// requested.
     pub(crate) fn wanted(&self, spec: &PortSpec) -> Vec<usize> {
         let moved = self.moved().get(&spec.key).cloned();
         let asked = || spec.workers.iter().copied().cycle().take(spec.queues.into()).collect();
         moved.unwrap_or_else(asked).into_iter().map(usize::from).collect()
     }
 
-    /// Whether the workers that a port asks for are there.
+    /// Checks that the requested workers exist.
     pub(crate) fn check_workers(&self, spec: &PortSpec) -> Result<(), Problem> {
         let all = self.remotes.len();
         match spec.workers.iter().map(|worker| usize::from(*worker)).find(|worker| *worker >= all) {
@@ -158,7 +163,7 @@ impl Switch {
         }
     }
 
-    /// Who polls the queue that is to move.
+    /// The current worker of the queue.
     fn place(&self, ports: &BTreeMap<String, Entry>, asked: &QueueMove) -> Result<usize, Problem> {
         let entry = ports.get(&asked.port).ok_or_else(|| no_port(&asked.port))?;
         let workers = entry.open.as_ref().map(|open| open.queues.workers()).unwrap_or_default();

@@ -1,13 +1,13 @@
-//! Frames that go straight from their sender's buffer into another port's, copied once; see [`linecard_pmd::direct`].
+//! Frames copied once, directly from their sender's buffer into another port's; see [`linecard_pmd::direct`].
 //!
 //! ```text
 //!   shown frames ─► classified one by one, on private copies of their first bytes
-//!     lost                                          counted, and dealt with
-//!     to one port, as it is, whose queue is ours    that queue copies them, all for one port at once
-//!     any other                                     become packets, and take the way that was decided
+//!     dropped                                         counted, done
+//!     to one port, unchanged, whose queue is ours     that queue copies them, all for one port at once
+//!     any other                                       become packets and follow their decision
 //! ```
-//! Each frame is classified once, so that no limit counts it twice. Between two ports frames keep their order: behind one that
-//! becomes a packet others to the same port do, too.
+//! Each frame is classified once, so that no limit counts it twice. Frames between two ports keep their
+//! order: once one of them becomes a packet, later ones to the same port do too.
 
 use std::sync::atomic::Ordering;
 
@@ -21,14 +21,14 @@ use crate::frame::Head;
 use crate::port::Egress;
 use crate::rules::Retag;
 
-/// What was decided of the frames of a burst.
+/// The decisions on the frames of a burst.
 #[derive(Default)]
 pub(crate) struct Decisions {
-    /// In their order; `None` for a lost one. Behind the last are frames that have to be looked at in full.
+    /// In order; `None` for a dropped frame. Frames after the last of these have to be read in full.
     frames: Vec<Option<Decision>>,
-    /// The last header, and what was decided of it.
+    /// The last header and its decision.
     last: Option<(Head, Decision)>,
-    /// Counts bursts; a port notes the last one that has packets for it.
+    /// Counts bursts; a port records the last one that has packets for it.
     burst: u64,
 }
 
@@ -49,8 +49,8 @@ impl Decisions {
 }
 
 impl Engine {
-    /// Classifies what came from `port`, and sends straight what can go so. Which frames are dealt with; the others are given to
-    /// [`forward_decided`](Self::forward_decided) next, as packets.
+    /// Classifies the frames shown by `port`, and sends directly those that qualify. Returns which frames are
+    /// done; the others are passed to [`forward_decided`](Self::forward_decided) next, as packets.
     pub(crate) fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
         self.decisions.begin();
         let Some(worker_port) = self.worker_port(port) else { return 0 };
@@ -75,7 +75,7 @@ impl Engine {
         self.each_frame(port, frames, last)
     }
 
-    /// Frame by frame; `last` is what was decided of a header before.
+    /// Classifies frame by frame; `last` is the last header and its decision.
     fn each_frame(&mut self, port: u16, frames: &[Frame<'_>], mut last: Option<(Head, Decision)>) -> u64 {
         let (mut to_all, mut straight, mut dealt_with) = (false, 0, 0);
         for (at, frame) in frames.iter().enumerate() {
@@ -115,8 +115,8 @@ impl Engine {
         dealt_with
     }
 
-    /// Whether a frame of this length can be copied straight to where it goes. If not, none to the same port can from here on,
-    /// in this burst.
+    /// Returns whether a frame of this length can be copied directly to its destination. If not, later frames
+    /// to the same port cannot either, in this burst.
     fn goes_straight(&mut self, decision: Decision, len: usize) -> bool {
         let Verdict::To(to) = decision.verdict else { return false };
         let burst = self.decisions.burst;
@@ -134,7 +134,7 @@ impl Engine {
         goes
     }
 
-    /// Sends the frames in `straight`, port by port; which are dealt with.
+    /// Sends the frames in `straight`, port by port; returns which are done.
     fn send_straight(&mut self, frames: &[Frame<'_>], mut straight: u64) -> u64 {
         let (Some(first), true) = (frames.first(), straight != 0) else { return 0 };
         let (mut some, mut dealt_with) = ([*first; BURST], 0);
@@ -157,7 +157,8 @@ impl Engine {
         dealt_with
     }
 
-    /// Has the queue of a port copy these frames; what it has no room for is lost. `false` when it takes packets only.
+    /// Lets a port's queue copy these frames; drops those for which it has no room. Returns `false` if it
+    /// takes only packets.
     fn send_frames(&mut self, to: u16, frames: &[Frame<'_>]) -> bool {
         let Some(worker_port) = self.worker_port_mut(to) else { return true };
         let Egress::Own(queue) = &mut worker_port.egress else { return false };

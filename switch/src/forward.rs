@@ -1,13 +1,13 @@
-//! From a burst of one port to the bursts of others.
+//! Forwarding: from a burst received at one port to the bursts of others.
 //!
 //! ```text
-//!   received ─ header ─► decision: to a port │ to all │ lost, and why      (table, VLAN, addresses)
-//!            └ for each frame: length, rate, IP source where a port asks for it
-//!   to a port ─► tag ─► its burst ─► its queue, or the worker that has one
-//!   to all    ─► a reference for each port of the VLAN
+//!   received ─ header ─► decision: to one port │ to all │ dropped, and why  (table, VLAN, addresses)
+//!            └ for each frame: length, rate, and the IP source if the port requires it
+//!   to one port ─► tag ─► its burst ─► its queue, or the worker that has one
+//!   to all      ─► a reference for each port of the VLAN
 //! ```
-//! Neighbouring frames mostly have the same header: a decision is used again as long as the next header is equal, within one
-//! burst. A burst that wholly goes one way is sent as it came.
+//! Consecutive frames mostly have the same header: within one burst, a decision is reused as long as the next header is equal. A
+//! burst whose frames all go to one port is sent as it came.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,10 +26,10 @@ use crate::neighbours::Neighbours;
 use crate::port::{Egress, WorkerPort};
 use crate::rules::{Retag, Rules};
 
-/// Bytes of a tag.
+/// Bytes of a VLAN tag.
 const TAG_LEN: usize = 4;
 
-/// Where a frame goes.
+/// The destination of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     To(u16),
@@ -37,29 +37,29 @@ pub(crate) enum Verdict {
     Lost(Cause),
 }
 
-/// What a header decides.
+/// The decision for all frames with the same header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) verdict: Verdict,
     vlan: u16,
     tagged: bool,
-    /// What happens to the tag, when the frame goes to one port.
+    /// The change of the tag, if the frame goes to one port.
     pub(crate) retag: Retag,
 }
 
-/// What a frame is judged by, beside its header.
+/// The parts of a frame that are checked besides its header.
 pub(crate) struct Seen<'a> {
     /// Its first bytes.
     pub(crate) front: &'a [u8],
-    /// There is more of it that can be looked at.
+    /// `front` does not hold the whole frame; more of it can be read.
     pub(crate) more: bool,
-    /// Bytes of all of it.
+    /// The length of the whole frame, in bytes.
     pub(crate) len: usize,
-    /// It is to be cut on its way: then it is as long as its pieces, which its sender made.
+    /// The frame is segmented on its way: its length is that of all its segments, which its sender chose.
     pub(crate) cut: bool,
 }
 
-/// Where other workers leave frames for one that has the queue of a port.
+/// The frames that other workers leave for a worker that has a transmit queue they need.
 #[derive(Clone)]
 pub(crate) struct Inbox {
     pub(crate) packets: Arc<ArrayQueue<Packet>>,
@@ -68,7 +68,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// `false` when it is full.
+    /// Returns `false` if the inbox is full.
     fn push(&self, packet: Packet) -> bool {
         let pushed = self.packets.push(packet).is_ok();
         self.wake.wake();
@@ -76,20 +76,20 @@ impl Inbox {
     }
 }
 
-/// A worker's part of the switch: what it has of each port, and the table all share.
+/// A worker's part of the switch: its view of each port, and the table that all workers share.
 pub(crate) struct Engine {
     pub(crate) table: Arc<Table>,
-    /// By the number of the port.
+    /// Indexed by port number.
     pub(crate) worker_ports: Vec<Option<WorkerPort>>,
-    /// What other workers are to send for this one, by their numbers.
+    /// The inboxes of all workers, indexed by worker number.
     pub(crate) inboxes: Vec<Inbox>,
-    /// Who has which IP address, where questions for them are answered here.
+    /// The owners of IP addresses, if the switch answers neighbour requests.
     pub(crate) neighbours: Option<Neighbours>,
-    /// Ports with frames on their way out.
+    /// Ports whose bursts hold frames to send.
     dirty: Vec<u16>,
-    /// Of the frames that a receive queue shows.
+    /// The decisions on the frames that a receive queue shows in place.
     pub(crate) decisions: Decisions,
-    /// Nanoseconds, for limits; set once a round.
+    /// The time in nanoseconds, for rate limits; set once per round.
     pub(crate) now: u64,
 }
 
@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Deals with what came from `port`; `left` says that it is what [`direct`](Self::direct) left.
+    /// Handles the packets received at `port`. If `left`, they are those that [`direct`](Self::direct) left.
     #[inline]
     pub(crate) fn received(&mut self, port: u16, packets: &mut Burst, left: bool) {
         if self.worker_port(port).is_some_and(|worker_port| worker_port.relations.takes_received())
@@ -132,7 +132,7 @@ impl Engine {
         if left { self.forward_decided(port, packets) } else { self.forward(port, packets) }
     }
 
-    /// Forwards what came from `port`; nothing is left in `packets`.
+    /// Forwards the packets received at `port`; nothing is left in `packets`.
     pub(crate) fn forward(&mut self, port: u16, packets: &mut Burst) {
         let Some(worker_port) = self.worker_port(port) else {
             packets.clear();
@@ -151,7 +151,7 @@ impl Engine {
         self.each(port, packets, last);
     }
 
-    /// The port to which a whole burst can be sent as it came; `None` when it cannot.
+    /// The port to which a whole burst can be sent as it came; `None` if there is none.
     #[inline]
     fn one_way(&self, decision: Decision) -> Option<u16> {
         let Verdict::To(to) = decision.verdict else { return None };
@@ -179,7 +179,7 @@ impl Engine {
         self.send(to, packets);
     }
 
-    /// Forwards frame by frame; `last` is what was decided of a header before.
+    /// Forwards frame by frame; `last` is the last header and its decision.
     pub(crate) fn each(&mut self, port: u16, packets: &mut Burst, mut last: Option<(Head, Decision)>) {
         for packet in packets.drain(..linecard_mempool::BURST) {
             let Some(head) = Head::of(packet.data()) else {
@@ -211,7 +211,7 @@ impl Engine {
         }
     }
 
-    /// Whether a frame passes, or why it is lost. `None` when more of it has to be looked at; nothing is counted then.
+    /// Checks whether a frame passes, or why it is dropped. `None` if more of the frame has to be read; nothing is counted then.
     #[inline]
     pub(crate) fn judge(
         &mut self,
@@ -242,7 +242,7 @@ impl Engine {
         Some(Ok(()))
     }
 
-    /// Lets a frame that passed go where it was decided.
+    /// Sends a frame that passed to its destination.
     pub(crate) fn go(&mut self, port: u16, packet: Packet, decision: Decision) {
         match decision.verdict {
             Verdict::Lost(_) => {}
@@ -255,7 +255,7 @@ impl Engine {
         }
     }
 
-    /// The way of frames with this header; the station that sent it is learned.
+    /// The decision for frames with this header; learns the station that sent it.
     pub(crate) fn decide(&mut self, port: u16, head: Head) -> Decision {
         let lost =
             |cause| Decision { verdict: Verdict::Lost(cause), vlan: 0, tagged: false, retag: Retag::Keep };
@@ -279,7 +279,7 @@ impl Engine {
         let place = if head.is_group() { None } else { table.find(Station::of(head.destination(), vlan)) };
         let Some(place) = place else {
             if learned == Learned::Held {
-                // What goes round in a loop ends here.
+                // A frame that circulates in a loop ends here.
                 return lost(Cause::SourceMoves);
             }
             return Decision { verdict: Verdict::All, vlan, tagged, retag: Retag::Keep };
@@ -293,14 +293,14 @@ impl Engine {
         }
     }
 
-    /// Answers a question for a configured neighbour; any other frame goes to all.
+    /// Answers a request for a configured neighbour; floods any other frame.
     fn answer_or_flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let answer = self.neighbours.as_ref();
         let answer = answer.and_then(|neighbours| neighbours.answer(port, decision.vlan, packet.data()));
         let there =
             |owner| self.worker_port(owner).is_some_and(|worker_port| worker_port.up.load(Ordering::Relaxed));
         match answer.filter(|(owner, _)| there(*owner)) {
-            // In the place of the question, tagged as it was.
+            // The answer replaces the request in its packet, with the same tag.
             Some((_, answer)) if packet.copy_from_slice(&answer).is_ok() => {
                 self.put(port, packet, Retag::Keep)
             }
@@ -309,12 +309,12 @@ impl Engine {
         }
     }
 
-    /// A copy for every port that may have it.
+    /// Sends a copy to every port that may receive the frame.
     fn flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let Some(head) = Head::of(packet.data()) else { return };
         let Some(worker_port) = self.worker_port(port) else { return };
         let isolated = worker_port.rules.isolated;
-        // Its own station sent it.
+        // The station of a sharing port does not get its own frames back.
         let Some(home) = worker_port.relations.station.home(port) else { return };
         let kept_from = self.table.kept_from(Station::of(head.source(), decision.vlan));
         let mut before: Option<(u16, Retag)> = None;
@@ -328,7 +328,7 @@ impl Engine {
             let Some(retag) = worker_port.rules.membership.leave(decision.vlan, decision.tagged) else {
                 continue;
             };
-            // The last one gets the frame itself.
+            // The last port receives the frame itself.
             if let Some((to, retag)) = before.replace((to, retag)) {
                 match packet.clone_ref() {
                     Some(copy) => self.put(to, copy, retag),
@@ -372,7 +372,7 @@ impl Engine {
         }
     }
 
-    /// Takes what other workers left here for ports whose queues this one has.
+    /// Takes the frames that other workers left here, for ports whose queues this worker has.
     pub(crate) fn collect(&mut self, inbox: &ArrayQueue<Packet>) -> usize {
         let mut count = 0;
         while count < 4 * linecard_mempool::BURST
@@ -380,13 +380,13 @@ impl Engine {
         {
             count += 1;
             let to = packet.port();
-            // The queue may have gone to another worker meanwhile, which is left the frame then; or the port, and its counters with it.
+            // If the queue has moved to another worker, the frame is left there. If the port is gone, its drop counters are gone too.
             self.put(to, packet, Retag::Keep);
         }
         count
     }
 
-    /// Sends what is on its way out.
+    /// Sends all pending bursts.
     #[inline]
     pub(crate) fn flush(&mut self) {
         while let Some(port) = self.dirty.pop() {
@@ -394,7 +394,7 @@ impl Engine {
         }
     }
 
-    /// Sends the burst of a port.
+    /// Sends the pending burst of a port.
     #[inline]
     pub(crate) fn flush_port(&mut self, port: u16) {
         let Some(worker_port) = self.worker_port_mut(port) else { return };
@@ -405,7 +405,7 @@ impl Engine {
         }
     }
 
-    /// Sends `packets` to a port, with copies where they are wanted.
+    /// Sends `packets` to a port, and copies if the port is mirrored.
     #[inline]
     fn send(&mut self, to: u16, packets: &mut Burst) {
         let Some(worker_port) = self.worker_port_mut(to) else { return };
@@ -419,7 +419,7 @@ impl Engine {
         }
     }
 
-    /// Lets queues finish what earlier bursts left to do.
+    /// Lets the transmit queues complete what earlier bursts left unfinished.
     pub(crate) fn reclaim(&mut self) {
         for worker_port in self.worker_ports.iter_mut().flatten() {
             if let Egress::Own(queue) = &mut worker_port.egress {
@@ -429,7 +429,7 @@ impl Engine {
     }
 }
 
-/// The header that all frames have, and their greatest length, where these alone decide at a port with these rules.
+/// The header that all frames share, and their greatest length, if the header alone decides at a port with these rules.
 #[inline(always)]
 pub(crate) fn one_head(
     rules: &Rules,
@@ -449,7 +449,7 @@ pub(crate) fn one_head(
     (longest <= rules.longest).then_some((head, longest))
 }
 
-/// The VLAN of a frame that comes from a port with these rules, or why the frame is lost.
+/// The VLAN of a frame received at a port with these rules, or why the frame is dropped.
 #[inline(always)]
 pub(crate) fn admit(rules: &Rules, head: Head) -> Result<u16, Cause> {
     if !head.has_station() {
@@ -462,13 +462,13 @@ pub(crate) fn admit(rules: &Rules, head: Head) -> Result<u16, Cause> {
     if head.is_for_the_link() { Err(Cause::Reserved) } else { Ok(vlan) }
 }
 
-/// Whether the destination of a frame to all can be behind a port with these rules: behind one with a configured address there
-/// is nobody else.
+/// Returns whether the destination of a flooded frame can be behind a port with these rules: a port with a configured address has no
+/// other station.
 pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
     head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
 }
 
-/// Learns a station, if its port has not had too many new ones: they cost all others the table's lock and its places.
+/// Learns a station, within the port's rate of new addresses: each takes the table's lock and a slot from all other ports.
 #[inline]
 fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
     match table.refresh(station, port) {
@@ -480,7 +480,7 @@ fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Statio
 #[cold]
 fn learn_new(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
     let limit = worker_port.rules.max_macs;
-    // One that is full costs nobody anything.
+    // A port at its limit costs the others nothing.
     if table.count(port) >= limit {
         return Learned::Full;
     }
@@ -490,13 +490,14 @@ fn learn_new(table: &Table, worker_port: &mut WorkerPort, port: u16, station: St
     table.learn(station, LearningPort { port, limit, fixed: worker_port.rules.mac.is_some() })
 }
 
-/// Whether a frame may be as long as it is. One that is to be cut on its way is as long as its pieces, which its sender made.
+/// Returns whether the length of a frame is allowed. A frame that will be segmented may be longer: its segments are its sender's
+/// choice.
 #[inline(always)]
 fn fits(packet: &Packet, longest: usize) -> bool {
     packet.len() <= longest || packet.offload().contains(Offload::RX_LRO)
 }
 
-/// Sends `packets`; what its queue has no room for is lost.
+/// Sends `packets`; those for which the queue has no room are dropped.
 #[inline]
 fn send(worker_port: &mut WorkerPort, packets: &mut Burst) {
     if worker_port.own.is_some() {
@@ -510,7 +511,7 @@ fn send(worker_port: &mut WorkerPort, packets: &mut Burst) {
     }
 }
 
-/// Puts copies in packets of the port's own in the place of `packets`.
+/// Replaces `packets` by copies in packets of the port's own pool.
 fn make_own(worker_port: &WorkerPort, packets: &mut Burst) {
     let Some(pool) = &worker_port.own else { return };
     let mut copies = Burst::new();
@@ -536,7 +537,7 @@ fn not_sent(worker_port: &mut WorkerPort, packets: &mut Burst) {
     worker_port.losses.add(cause, packets.clear() as u64);
 }
 
-/// Puts a tag in or takes it out; `false` when there is no room for it, or no packet to change.
+/// Inserts or removes a tag; returns `false` if there is no room for it or the packet cannot be changed.
 fn change_tag(packet: &mut Packet, retag: Retag) -> bool {
     match retag {
         Retag::Keep => true,

@@ -1,6 +1,6 @@
-//! A worker's forwarding without its thread and without devices: what `switch/benches/scale.rs` counts.
+//! A worker's forwarding without its thread and without devices, which `switch/benches/scale.rs` measures.
 //!
-//! Ports send into nothing: packets that are sent are dropped. So what is counted is the switch's own work, and dropping.
+//! Packets that are sent are dropped, so that only the switch's own work and the dropping are measured.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::lanes::{Forward, Lanes, Queue};
 use crate::port::{Common, Egress, WorkerPort};
 use crate::rules::{Defaults, Rules};
 
-/// Takes everything.
+/// A transmit queue that drops everything.
 struct Nothing;
 
 impl TxQueue for Nothing {
@@ -33,7 +33,7 @@ impl TxQueue for Nothing {
     }
 }
 
-/// Drops what is received.
+/// A handler that drops received packets.
 struct Drop;
 
 impl Forward for Drop {
@@ -46,7 +46,8 @@ impl Forward for Drop {
     }
 }
 
-/// One worker with ports, behind which stations are known, each behind the port of its number modulo the number of ports.
+/// One worker with ports and known stations. A station is behind the port of its number modulo the number of
+/// ports.
 ///
 /// ```
 /// use linecard_switch::forwarder::Forwarder;
@@ -61,10 +62,11 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// So many ports and stations; the table has room for the stations, and is the same in every run.
+    /// A forwarder with this number of ports and stations. The table has room for the stations, and is the
+    /// same in every run.
     ///
     /// # Errors
-    /// A port makes no sense.
+    /// A port is invalid.
     pub fn new(ports: u16, stations: u32) -> Result<Self, Problem> {
         let table = Arc::new(Table::with_secret(stations as usize, 0x5851_f42d_4c95_7f2d));
         let inbox = Inbox { packets: Arc::new(ArrayQueue::new(1)), wake: Arc::new(Wake::new()) };
@@ -85,37 +87,37 @@ impl Forwarder {
         Ok(Self { engine, lanes: Lanes::new() })
     }
 
-    /// The address of a station.
+    /// Returns the address of a station.
     #[must_use]
     pub fn address(number: u32) -> MacAddr {
         let [a, b, c, d] = number.to_be_bytes();
         MacAddr([2, 0, a, b, c, d])
     }
 
-    /// The station of that address.
+    /// Returns the station with that address.
     #[must_use]
     pub fn station(number: u32) -> Station {
         Station::new(Self::address(number), 0)
     }
 
-    /// The table.
+    /// Returns the table.
     #[must_use]
     pub fn table(&self) -> &Table {
         &self.engine.table
     }
 
-    /// Forwards what came from `port`, and sends it.
+    /// Forwards packets received at `port`, and sends them.
     pub fn forward(&mut self, port: u16, packets: &mut Burst) {
         self.engine.received(port, packets, false);
         self.engine.flush();
     }
 
-    /// Gives the worker a receive queue of `port` to look at.
+    /// Adds a receive queue of `port`.
     pub fn add_queue(&mut self, port: u16, rx: Box<dyn RxQueue>) {
         self.lanes.add(port, vec![Queue { number: 0, rx, packets: Arc::default() }]);
     }
 
-    /// Looks at each of these queues once and drops what came; how many packets.
+    /// Polls each queue once and drops the packets; returns their number.
     pub fn poll(&mut self, burst: &mut Burst) -> usize {
         self.lanes.poll(burst, &mut Drop)
     }

@@ -1,4 +1,4 @@
-//! Whether a frame names a source that is not its port's: IPv4, ARP, IPv6 and neighbour discovery.
+//! Checks that a frame names no source other than its port's: IPv4, ARP, IPv6 and neighbour discovery.
 
 use crate::frame::TAG;
 use crate::rules::Rules;
@@ -7,12 +7,13 @@ const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
-/// Extension headers (IANA): hop-by-hop options, routing, destination options, mobility, HIP and Shim6 say their length in units of
-/// eight bytes; authentication in units of four; a fragment header has no length.
+/// Extension headers (IANA). Hop-by-hop options, routing, destination options, mobility, HIP and Shim6 give
+/// their length in units of eight bytes; authentication in units of four; a fragment header has no length
+/// field.
 const IN_EIGHTS: [u8; 6] = [0, 43, 60, 135, 139, 140];
 const AUTHENTICATION: u8 = 51;
 const FRAGMENT: u8 = 44;
-/// More extension headers than any host sends.
+/// A limit that is above what any host sends.
 const MOST_HEADERS: usize = 16;
 /// Neighbour discovery (RFC 4861): router solicitation and advertisement, neighbour solicitation and advertisement, redirect.
 const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
@@ -20,12 +21,12 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 const ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 
-/// Whether `frame` may come from a port with these rules. What is no IP passes. `None` when it ends within the header that would
-/// tell: then a whole frame may not.
+/// Returns whether `frame` may come from a port with these rules. Frames that are not IP pass. `None` if
+/// `frame` ends within a header that decides: a whole frame is not allowed then.
 pub(crate) fn allows(rules: &Rules, frame: &[u8]) -> Option<bool> {
     let mut at = 12;
     let mut kind = word(frame, at)?;
-    // A station may stack tags to hide what is behind them.
+    // A station may stack tags to hide the headers after them.
     for _ in 0..4 {
         if !matches!(kind, TAG | 0x88a8 | 0x9100) {
             break;
@@ -36,7 +37,7 @@ pub(crate) fn allows(rules: &Rules, frame: &[u8]) -> Option<bool> {
     let rest = frame.get(at + 2..)?;
     match kind {
         IPV4 => Some(allows_v4(rules, rest.get(12..16)?)),
-        // Sender protocol address (RFC 826), of the only kind there is: IPv4 over Ethernet.
+        // The sender protocol address (RFC 826); only IPv4 over Ethernet is allowed.
         ARP => {
             let plain = rest.get(..6)? == [0, 1, 8, 0, 6, 4];
             Some(plain && allows_v4(rules, rest.get(14..18)?) && own_mac(rules, rest.get(8..14)?))
@@ -54,7 +55,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair))
 }
 
-/// Whether this can be the port's; the unspecified address is what a station without one sends from.
+/// Returns whether the address may be the port's; a station without an address sends from the unspecified
+/// one.
 fn allows_v4(rules: &Rules, source: &[u8]) -> bool {
     source == [0; 4] || rules.ipv4.iter().any(|own| own == source)
 }
@@ -64,10 +66,10 @@ fn own_mac(rules: &Rules, sender: &[u8]) -> bool {
     rules.mac.is_none_or(|own| own == number)
 }
 
-/// Whose IPv6 addresses may be used.
+/// The IPv6 addresses that a port may use.
 struct Own<'a> {
     rules: &'a Rules,
-    /// The frame's source, which is the port's address where it has one.
+    /// The source address of the frame, which equals the port's `mac` if it has one.
     sender: &'a [u8; 6],
 }
 
@@ -76,14 +78,15 @@ impl Own<'_> {
         source == [0; 16] || self.rules.ipv6.iter().any(|own| own == source) || source == self.link_local()
     }
 
-    /// The address that a host makes of its MAC address (RFC 4291, appendix A). Another one could be the router's.
+    /// The address that a host derives from its MAC address (RFC 4291, appendix A). Any other could be the
+    /// router's.
     fn link_local(&self) -> [u8; 16] {
         let [a, b, c, d, e, f] = *self.sender;
         [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
     }
 
-    /// Whether neighbour discovery says nothing but what a host may say of itself: whose address an advertisement's target is, and
-    /// neither where the routers are nor what the way to another station is.
+    /// Returns whether a neighbour discovery message says only what a host may say about itself. The target
+    /// of an advertisement must be one of its addresses; it may not announce routers or redirect others.
     fn allows_discovery(&self, packet: &[u8]) -> Option<bool> {
         let Some(Upper { next, at, fragment }) = upper(packet)? else { return Some(false) };
         if next != ICMPV6 {
@@ -95,7 +98,7 @@ impl Own<'_> {
         let kind = *packet.get(at)?;
         match kind {
             ROUTER_ADVERTISEMENT | REDIRECT => Some(false),
-            // Nobody has to send it in pieces (RFC 6980), and the target may be in another one.
+            // No host has to fragment it (RFC 6980), and the target may be in another fragment.
             kind if DISCOVERY.contains(&kind) && fragment.is_some() => Some(false),
             ADVERTISEMENT => Some(self.allows_v6(packet.get(at + 8..at + 24)?)),
             _ => Some(true),
@@ -109,15 +112,16 @@ enum Fragment {
     Later,
 }
 
-/// What follows the extension headers.
+/// The header after the extension headers.
 struct Upper {
     next: u8,
     at: usize,
     fragment: Option<Fragment>,
 }
 
-/// Goes past the extension headers of an IPv6 packet, the inner `None` where there are too many. What a later fragment holds is
-/// not looked at: without a first one, which is, it comes to nothing.
+/// Skips the extension headers of an IPv6 packet; the inner `None` means that there are too many. The content
+/// of later fragments is not checked: without the first fragment, which is checked, they cannot be
+/// reassembled.
 fn upper(packet: &[u8]) -> Option<Option<Upper>> {
     let (mut next, mut at, mut fragment) = (*packet.get(6)?, 40, None);
     for _ in 0..MOST_HEADERS {

@@ -1,8 +1,9 @@
-//! A worker's receive queues, and how it sleeps until one of them has something.
+//! A worker's receive queues, and its sleep until one of them has frames.
 //!
-//! A worker with a thousand quiet ports and one that is not pays for the one. While it is busy it looks at active queues in each
-//! round, and at a few of the others in turn; a queue becomes active by a frame. While it sleeps, a queue that is armed stays
-//! armed until something comes from it. See [`linecard_pmd::wake`] for what arming promises.
+//! The cost of polling depends on the busy queues, not on the number of quiet ones. A busy worker polls the
+//! active queues in each round, and a few of the others in turn; a queue becomes active when a frame arrives.
+//! While the worker sleeps, an armed queue stays armed until a frame arrives. [`linecard_pmd::wake`]
+//! describes what arming guarantees.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -18,69 +19,70 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-/// Rounds in a row without a frame, after which a queue is not looked at in each round any more.
+/// The number of consecutive rounds without a frame after which a queue is no longer active.
 const QUIET: u8 = 64;
-/// Places that are looked at in each round besides active queues. With a thousand quiet ones, and rounds of 3 µs, a frame of one
-/// of them waits for at most 400 µs.
+/// The number of inactive queues polled in each round. With a thousand of them, and rounds of 3 µs, a frame
+/// in one of them waits at most 400 µs.
 const IN_TURN: usize = 8;
-/// The worker's own descriptor, among the tokens of lanes.
+/// The epoll token of the worker's own event descriptor; other tokens belong to lanes.
 const MAILBOX: u64 = u64::MAX;
-/// Wake-ups that are taken from the kernel at once.
+/// The number of events read from epoll at once.
 const BATCH: usize = 64;
-/// Times in a row that a queue may say that it has something and have nothing; then it is looked at after naps only, until
-/// something comes from it, or ...
+/// The number of consecutive false wake-ups of a queue, after which it is only polled after naps, until a
+/// frame arrives from it, or ...
 const FALSE_ALARMS: u8 = 4;
 /// ... this much time has passed.
 const DISTRUST: Duration = Duration::from_secs(1);
-/// A worker with a queue that cannot wake it looks at it this often, at first, ...
+/// The sleep of a worker with a queue that cannot wake it, at first, ...
 const NAP: Duration = Duration::from_micros(50);
 /// ... after ten milliseconds without a frame, ...
 const LONGER_NAP: Duration = Duration::from_millis(1);
 /// ... and after a second.
 const LONGEST_NAP: Duration = Duration::from_millis(5);
-/// The longest sleep when all queues can wake the worker: what a peer costs itself that does not signal.
+/// The longest sleep if all queues can wake the worker: the delay of frames from a peer that does not signal.
 const BOUND: Duration = Duration::from_millis(100);
 
-/// A receive queue that a worker is given, or gives back.
+/// A receive queue that a worker is given or returns.
 pub(crate) struct Queue {
-    /// Among the port's.
+    /// Its number within the port.
     pub(crate) number: u16,
     pub(crate) rx: Box<dyn RxQueue>,
-    /// Frames that came from it; whoever polls it counts.
+    /// The number of frames received; counted by the worker that polls it.
     pub(crate) packets: Arc<Counter>,
 }
 
-/// What becomes of received frames.
+/// The handler of received frames.
 pub(crate) trait Forward {
-    /// Frames of a port while they lie in their sender's buffers; which are dealt with, as a [`Sink`](linecard_pmd::direct::Sink)
-    /// answers.
+    /// Handles frames of a port while they are in their sender's buffers; returns which are done, like a
+    /// [`Sink`](linecard_pmd::direct::Sink).
     fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64;
-    /// Packets of a port, to be emptied; `left`, when they are what [`direct`](Self::direct) left.
+    /// Handles packets of a port, and empties `packets`. `left` says that they are those that
+    /// [`direct`](Self::direct) left.
     fn packets(&mut self, port: u16, packets: &mut Burst, left: bool);
 }
 
-/// One receive queue and the port it is of.
+/// One receive queue and its port.
 struct Lane {
     port: u16,
     number: u16,
     rx: Box<dyn RxQueue>,
     packets: Arc<Counter>,
-    /// Names the lane among the events of the kernel.
+    /// Identifies the lane in epoll events.
     token: u64,
-    /// It is looked at in each round.
+    /// It is polled in each round.
     active: bool,
-    /// Rounds in a row without a frame, of an active one.
+    /// Consecutive rounds without a frame while active.
     quiet: u8,
-    /// Its descriptor is waited for.
+    /// Its descriptor is in the epoll set.
     watched: bool,
-    /// It will signal.
+    /// Its device has been asked to signal.
     armed: bool,
-    /// Alarms in a row without a frame.
+    /// Consecutive wake-ups without a frame.
     alarms: u8,
 }
 
 impl Lane {
-    /// Receives once; how many frames came.
+    /// Receives once; returns the number of frames.
     #[inline(always)]
     fn receive(&mut self, burst: &mut Burst, forward: &mut impl Forward) -> usize {
         let (port, mut shown) = (self.port, false);
@@ -100,7 +102,7 @@ impl Lane {
         came
     }
 
-    /// A frame came: it is not armed any more, and it told the truth.
+    /// Called when frames arrived: the queue is no longer armed, and its wake-up was justified.
     #[cold]
     fn came(&mut self) {
         self.alarms = 0;
@@ -118,19 +120,19 @@ impl Lane {
 pub(crate) struct Lanes {
     /// In the order of their tokens.
     lanes: Vec<Lane>,
-    /// Places of those that are active; room for all.
+    /// Indices of the active lanes; with capacity for all.
     active: Vec<usize>,
-    /// The next place whose turn it is.
+    /// The index of the next lane to poll in turn.
     turn: usize,
-    /// The next round looks at all: the worker slept.
+    /// The next round polls all lanes, because the worker slept.
     sweep: bool,
     next: u64,
-    /// `None` where the system has none: then the worker naps.
+    /// `None` if the system provides none: then the worker naps.
     epoll: Option<OwnedFd>,
     wake_watched: bool,
-    /// When false alarms were last forgiven.
+    /// When counts of false wake-ups were last reset.
     forgiven: Instant,
-    /// [`BOUND`], but in tests.
+    /// [`BOUND`], except in tests.
     bound: Duration,
 }
 
@@ -172,7 +174,7 @@ impl Lanes {
         self.active.reserve(self.lanes.len());
     }
 
-    /// The queues of a port, or the one of that number, which are waited for no more.
+    /// Removes the queues of a port, or the one of that number, and no longer waits for them.
     pub(crate) fn remove(&mut self, port: u16, number: Option<u16>) -> Vec<Queue> {
         let wanted = |lane: &Lane| lane.port == port && number.is_none_or(|number| lane.number == number);
         let (mut gone, kept): (Vec<_>, Vec<_>) =
@@ -189,17 +191,18 @@ impl Lanes {
         gone.into_iter().map(|Lane { number, rx, packets, .. }| Queue { number, rx, packets }).collect()
     }
 
-    /// Whether a queue of `port` is among them.
+    /// Returns whether a queue of `port` is here.
     pub(crate) fn have(&self, port: u16) -> bool {
         self.lanes.iter().any(|lane| lane.port == port)
     }
 
-    /// Asks for no wake-ups, before nobody polls for a while.
+    /// Disarms all queues, before the worker stops polling for a while.
     pub(crate) fn disarm_all(&mut self) {
         self.lanes.iter_mut().for_each(Lane::disarm);
     }
 
-    /// Receives once from every active queue, and from a few others; packets go through `burst`. How many frames came.
+    /// Receives once from every active queue and from a few others; packets go through `burst`. Returns the
+    /// number of frames.
     #[inline(always)]
     pub(crate) fn poll(&mut self, burst: &mut Burst, forward: &mut impl Forward) -> usize {
         let (mut count, mut at) = (0, 0);
@@ -230,8 +233,8 @@ impl Lanes {
         count
     }
 
-    /// Sleeps until a queue or `wake` has something, after no frame came for `quiet`. `busy` says that somebody left work for
-    /// the worker; whoever does so wakes it by `wake` afterwards.
+    /// Sleeps until a queue or `wake` is signalled; `quiet` is the time since the last frame. `busy` says
+    /// that another thread has left work for the worker; that thread signals `wake` afterwards.
     pub(crate) fn sleep(&mut self, quiet: Duration, wake: &Wake, busy: impl Fn() -> bool) {
         self.sweep = true;
         let Some(epoll) = &self.epoll else {
@@ -254,7 +257,7 @@ impl Lanes {
         {
             let bound = if able { self.bound } else { nap(quiet) };
             let mut events: Vec<Event> = Vec::with_capacity(BATCH);
-            // Only ever interrupted.
+            // An error can only be an interruption.
             let _ = epoll::wait(epoll, spare_capacity(&mut events), Some(&timespec(bound)));
             for event in events {
                 woken(&mut self.lanes, event.data.u64());
@@ -264,7 +267,7 @@ impl Lanes {
     }
 }
 
-/// Arms all lanes; `None` when one has something already, else whether each can wake the worker.
+/// Arms all lanes; returns `None` if one has frames already, otherwise whether each can wake the worker.
 fn arm(lanes: &mut [Lane], epoll: &OwnedFd, mut able: bool) -> Option<bool> {
     for lane in lanes.iter_mut().filter(|lane| !lane.armed) {
         if lane.alarms >= FALSE_ALARMS {
@@ -281,7 +284,7 @@ fn arm(lanes: &mut [Lane], epoll: &OwnedFd, mut able: bool) -> Option<bool> {
             Armed::Asleep if watch(epoll, lane) => lane.armed = true,
             Armed::Asleep | Armed::Unable => {
                 lane.rx.disarm();
-                // Its descriptor may be readable, or broken, all the time.
+                // Its descriptor may be readable or broken permanently.
                 forget(Some(epoll), lane);
                 able = false;
             }
@@ -290,7 +293,7 @@ fn arm(lanes: &mut [Lane], epoll: &OwnedFd, mut able: bool) -> Option<bool> {
     Some(able)
 }
 
-/// A lane's descriptor became ready.
+/// Called when a lane's descriptor became ready.
 fn woken(lanes: &mut [Lane], token: u64) {
     if let Ok(at) = lanes.binary_search_by_key(&token, |lane| lane.token)
         && let Some(lane) = lanes.get_mut(at)
@@ -300,7 +303,7 @@ fn woken(lanes: &mut [Lane], token: u64) {
     }
 }
 
-/// Waits for a lane's descriptor; `false` when that cannot be done.
+/// Adds a lane's descriptor to the epoll set; returns `false` if that is not possible.
 fn watch(epoll: &OwnedFd, lane: &mut Lane) -> bool {
     if !lane.watched
         && let Some(event) = lane.rx.event()
@@ -314,7 +317,7 @@ fn forget(epoll: Option<&OwnedFd>, lane: &mut Lane) {
     if std::mem::take(&mut lane.watched)
         && let (Some(epoll), Some(event)) = (epoll, lane.rx.event())
     {
-        // It was added; the kernel forgets a descriptor that is closed by itself.
+        // The descriptor was added. The kernel itself removes descriptors that are closed.
         let _ = epoll::delete(epoll.as_fd(), event);
     }
 }

@@ -1,4 +1,4 @@
-//! The table of addresses beside a plain map: what a test and the fuzzer drive.
+//! A model of the address table with a plain map, which a test and the fuzzer run.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use linecard_net::MacAddr;
 
 use crate::fdb::{Learned, LearningPort, Location, Station, Table};
 
-/// One thing that happens to a table.
+/// One operation on a table.
 ///
 /// ```
 /// use linecard_switch::model::{Op, run};
@@ -14,45 +14,45 @@ use crate::fdb::{Learned, LearningPort, Location, Station, Table};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    /// A frame came.
+    /// A frame is received.
     Learn {
         /// Which of 256 stations.
         station: u8,
-        /// Where.
+        /// The port.
         port: u8,
-        /// How many it may have.
+        /// The limit of the port.
         limit: u8,
-        /// They are configured.
+        /// The port's stations are configured.
         fixed: bool,
     },
     /// A station is configured.
     Fix {
-        /// Which.
+        /// The station.
         station: u8,
-        /// Where.
+        /// The port.
         port: u8,
     },
-    /// A station is looked for.
+    /// A station is looked up.
     Find {
-        /// Which.
+        /// The station.
         station: u8,
     },
     /// A second passes.
     Tick,
-    /// What is old goes.
+    /// Old stations are removed.
     Age {
-        /// Older than this.
+        /// The age limit, in seconds.
         limit: u8,
     },
-    /// A port's stations go, fixed ones too.
+    /// All stations of a port are removed, fixed ones too.
     Flush {
-        /// Whose.
+        /// The port.
         port: u8,
     },
 }
 
 impl Op {
-    /// Any four bytes are one.
+    /// Decodes any four bytes.
     ///
     /// ```
     /// use linecard_switch::model::Op;
@@ -71,15 +71,15 @@ impl Op {
     }
 }
 
-/// Numbers as stations: two VLANs, addresses that differ in their first and last octets.
+/// The station with this number: one of two VLANs, and an address that differs in its first and last octets.
 fn station(number: u8) -> Station {
     Station::new(MacAddr([number & 0xf0, 0, 0, 0, 0, number & 0x0f]), u16::from(number & 1) * 4095)
 }
 
-/// Does `ops` to a table and to a map; panics where they differ.
+/// Applies `ops` to a table and to a map; panics if they differ.
 ///
-/// A table may refuse a station because the few places for it are taken, which a map never does: that is allowed when it has
-/// stations at all, and then the map does without, too.
+/// A table may refuse a station because the few slots for it are taken, which a map never does. That is
+/// allowed if the table has stations at all; the map then does without the station, too.
 pub fn run(capacity: u8, secret: u64, ops: &[Op]) {
     let table = Table::with_secret(capacity.into(), secret);
     let mut map: HashMap<Station, Location> = HashMap::new();
@@ -133,14 +133,14 @@ fn learn(table: &Table, map: &mut HashMap<Station, Location>, what: (Station, Le
     };
     let learned = table.learn(station, behind);
     if learned == Learned::NoRoom {
-        // As far as a map can tell there is; nobody near enough has more.
+        // The map cannot tell more: no station within reach belongs to a port with more stations.
         assert!(!map.is_empty() && want == Learned::New, "{want:?}");
         return;
     }
     assert_eq!(learned, want);
     match learned {
         Learned::New | Learned::Moved => {
-            // One of a port that has more may have given way.
+            // A station of a port that has more may have been replaced.
             let gone: Vec<_> = map.keys().copied().filter(|other| table.find(*other).is_none()).collect();
             assert!(gone.len() <= usize::from(learned == Learned::New), "more than one gave way");
             for other in gone {
@@ -166,13 +166,14 @@ fn fix(table: &Table, map: &mut HashMap<Station, Location>, (station, port): (St
         _ => Learned::New,
     };
     match table.set(station, port) {
-        // There is room among learned ones, if any is near enough.
+        // There is room among learned stations, if any is within reach.
         Learned::NoRoom => assert!(want == Learned::New && map.values().any(|place| place.fixed)),
         learned => assert_eq!(learned, want),
     }
     if want == Learned::New {
         map.insert(station, Location { port, fixed: true, seen: now });
-        // One that was learned may have given way, and the station itself where even that was of no use.
+        // A learned station may have been replaced, and the station itself removed if even that was not
+        // enough.
         let before = map.len();
         map.retain(|other, place| {
             let there = table.find(*other).is_some();

@@ -1,7 +1,7 @@
-//! Answers to questions for neighbours (ARP, RFC 826; neighbour solicitation, RFC 4861) on behalf of ports whose addresses are
-//! configured, so that a question is not sent to every port and every remote host.
+//! Neighbour suppression: the switch answers ARP requests (RFC 826) and neighbour solicitations (RFC 4861)
+//! for ports with configured addresses, so that they are not flooded to every port and every remote host.
 //!
-//! Nothing is learned for this: who answers is who may use the address, by `mac` and `ips` of its port.
+//! Nothing is learned for this: the `mac` and `ips` of a port say who owns an address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,15 +16,15 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-/// Solicited, override: the first octet of an advertisement's flags.
+/// The solicited and override flags, in the first octet of an advertisement's flags.
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
-/// The option that says the target's link-layer address, and its length in units of eight octets.
+/// The target link-layer address option, and its length in units of eight octets.
 const TARGET_ADDRESS: [u8; 2] = [2, 1];
-/// All nodes of the link.
+/// The all-nodes multicast address.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Where an address is.
+/// The owner of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Owner {
     mac: MacAddr,
@@ -38,7 +38,7 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// A port came.
+    /// Adds the addresses of a port.
     pub(crate) fn add(&mut self, port: u16, rules: &Rules) {
         let Some(mac) = rules.mac.filter(|_| !rules.shares) else { return };
         let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
@@ -50,13 +50,13 @@ impl Neighbours {
         }
     }
 
-    /// A port went.
+    /// Removes the addresses of a port.
     pub(crate) fn remove(&mut self, port: u16) {
         self.owners.retain(|_, owner| owner.port != port);
     }
 
-    /// The answer to a question that came from `port` in `vlan`, and the port it is given for; `None` when it is none, or nobody
-    /// is configured to have the address.
+    /// The answer to a request that came from `port` in `vlan`, and the port that owns the address; `None` if
+    /// the frame is not a request or the address is not configured.
     pub(crate) fn answer(&self, port: u16, vlan: u16, frame: &[u8]) -> Option<(u16, Vec<u8>)> {
         if self.owners.is_empty() {
             return None;
@@ -75,7 +75,7 @@ impl Neighbours {
 
 /// A neighbour solicitation.
 struct Solicitation<'a> {
-    /// Up to the EtherType, with tags.
+    /// The frame up to the EtherType, including tags.
     ethernet: &'a [u8],
     source: Ipv6Addr,
     target: Ipv6Addr,
@@ -86,7 +86,7 @@ impl<'a> Solicitation<'a> {
         let at = if frame.get(12..14)? == TAG.to_be_bytes() { 18 } else { 14 };
         let (ethernet, packet) = frame.split_at_checked(at)?;
         let address = |from: usize| packet.get(from..)?.first_chunk::<16>().copied().map(Ipv6Addr::from);
-        // The hop limit shows that it comes from this link.
+        // A hop limit of 255 shows that it comes from this link.
         let plain = ethernet.ends_with(&IPV6)
             && packet.get(6..8)? == [ICMPV6, 255]
             && packet.get(40..42)? == [SOLICITATION, 0];
@@ -99,7 +99,7 @@ impl<'a> Solicitation<'a> {
     }
 
     fn answer(&self, own: MacAddr) -> Vec<u8> {
-        // Whoever has no address yet is told with all others (RFC 4861, section 7.2.4).
+        // A sender without an address yet is answered on the all-nodes address (RFC 4861, section 7.2.4).
         let (to, flags) = if self.source.is_unspecified() {
             (ALL_NODES, OVERRIDE)
         } else {

@@ -1,4 +1,4 @@
-//! From a device to a port whose queues workers poll, and back.
+//! Opening and closing of ports: from a device to queues that workers poll, and back.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -20,16 +20,16 @@ use crate::rules::{Defaults, Rules};
 use crate::switch::{Entry, MAX_PORTS, Open, PATIENCE};
 use crate::worker::{Command, ReturnedQueues};
 
-/// A port is marked as [changing](Entry::changing) until this is dropped.
+/// Marks a port as [changing](Entry::changing) until this is dropped.
 pub(crate) struct Changing<'a> {
     pub(crate) switch: &'a Switch,
     pub(crate) key: &'a str,
-    /// Whether the port is there afterwards.
+    /// Whether the port remains afterwards.
     pub(crate) stays: bool,
 }
 
 impl Changing<'_> {
-    /// The port has been opened; `None` if there is none of that key.
+    /// Stores the opened port; returns `None` if there is no port with that key.
     pub(crate) fn settle(self, opened: Entry) -> Option<PortInfo> {
         let mut ports = self.switch.ports();
         let entry = ports.get_mut(self.key)?;
@@ -52,7 +52,7 @@ impl Drop for Changing<'_> {
 }
 
 impl Switch {
-    /// The number of a new port that is about to be opened; it and the port's address are taken from here on.
+    /// Reserves a number for a new port that is about to be opened, and the port's address.
     pub(crate) fn reserve(
         &self,
         ports: &mut BTreeMap<String, Entry>,
@@ -79,10 +79,11 @@ impl Switch {
         Ok(())
     }
 
-    /// Gives the queues of a port to the workers, its receive queues to these as far as they are named.
+    /// Gives the queues of a port to the workers; `workers` lists those of the receive queues, as far as it
+    /// goes.
     ///
     /// # Errors
-    /// Its station cannot be put behind it; the device is closed then.
+    /// The station cannot be put behind the port; the device is closed then.
     pub(crate) fn run(
         &self,
         entry: &mut Entry,
@@ -101,7 +102,7 @@ impl Switch {
         let limits = Limits::new(&rules, port.rx.len().min(self.remotes.len()) as u64);
         let common = Common { rules: Arc::new(rules), limits, up: Arc::clone(&up), own };
         let queues = self.hand_out(id, &mut port, (&common, &losses), workers);
-        // The number of a passed descriptor means nothing to anybody later.
+        // The number of a passed descriptor has no meaning later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
         entry.open = Some(Open {
             control: port.control,
@@ -114,9 +115,9 @@ impl Switch {
         Ok(())
     }
 
-    /// Puts the station that a port was given behind it, whoever has sent from that address before.
+    /// Puts the configured station behind its port, replacing anything learned about that address.
     fn claim(&self, id: u16, rules: &Rules) -> Result<(), Problem> {
-        // One that shares a station is not where it is looked for.
+        // A sharing port does not own the station's entry in the table.
         let Some(mac) = rules.mac.filter(|_| !rules.shares) else { return Ok(()) };
         let (station, vlan) = (Station::of(mac, rules.home_vlan()), rules.home_vlan());
         let text = station.mac().to_string().to_lowercase();
@@ -137,8 +138,8 @@ impl Switch {
         }
     }
 
-    /// Gives a port's queues to workers, queue by queue, to these as far as they are named, and beginning with another worker for each
-    /// port. Who polls a port sends to it himself, as far as there are queues; then others.
+    /// Distributes a port's queues over the workers: first those listed in `workers`, then in turn, starting
+    /// with a different worker for each port. Workers that poll a port get its transmit queues first.
     fn hand_out(
         &self,
         id: u16,
@@ -170,12 +171,12 @@ impl Switch {
             tx[*worker] = Some(queue);
         }
         let owners = placement.tx.clone();
-        // Before a worker can be asked to move one.
+        // Created before any worker can be asked to move a queue.
         let queues = Queues::new(placement, counters);
         for (worker, remote) in self.remotes.iter().enumerate() {
             let egress = match tx[worker].take() {
                 Some(queue) => Egress::Own(queue),
-                // A device without transmit queues: what is for it is lost.
+                // A device without transmit queues: frames to it are dropped.
                 None if owners.is_empty() => Egress::Through(usize::MAX),
                 None => Egress::Through(owners[turn(worker) % owners.len()]),
             };
@@ -185,10 +186,10 @@ impl Switch {
         queues
     }
 
-    /// Takes the queues of a port from the workers and closes its device.
+    /// Takes the queues of a port back from the workers and closes its device.
     pub(crate) fn close(&self, entry: &mut Entry) -> Result<(), Problem> {
         if let Some(open) = entry.open.take() {
-            // What is on its way from worker to worker has arrived where it is asked for below, and nothing sets out any more.
+            // Queues that are moving arrive before the requests below; no further one starts to move.
             open.queues.withdraw();
             let (tell, homes) = channel();
             for remote in &self.remotes {
@@ -237,7 +238,7 @@ pub(crate) fn free_id(ports: &BTreeMap<String, Entry>) -> Result<u16, Problem> {
     })
 }
 
-/// An address belongs to one port of a VLAN.
+/// Checks that no other port of the VLAN has the same address.
 pub(crate) fn check_mac(
     ports: &BTreeMap<String, Entry>,
     spec: &PortSpec,

@@ -1,4 +1,4 @@
-//! Sockets made anew after a restart, in the namespaces they were in.
+//! Sockets that are created again after a restart, in the namespaces in which they were created before.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,17 +12,17 @@ use rustix::thread::LinkNameSpaceType;
 
 use crate::api::SocketOrigin;
 
-/// Which namespace a file is, until the machine is started anew.
+/// The identity of a namespace file; it is valid until the next boot.
 pub(crate) fn identity(namespace: &File) -> io::Result<String> {
     Ok(Namespace::of(&namespace.metadata()?).identity(&boot()?))
 }
 
-/// Which start of the machine this is.
+/// The ID of this boot.
 pub(crate) fn boot() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// A namespace, by the device and the inode of its file.
+/// A namespace, identified by the device and inode of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace {
     device: u64,
@@ -34,32 +34,33 @@ impl Namespace {
         Self { device: file.dev(), inode: file.ino() }
     }
 
-    /// What a path leads to.
+    /// The namespace to which a path leads.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         std::fs::metadata(path).map(|file| Self::of(&file))
     }
 
-    /// As it is written, with the start of the machine.
+    /// The text form, with the boot ID.
     pub(crate) fn identity(self, boot: &str) -> String {
         format!("{boot}:{}:{}", self.device, self.inode)
     }
 
-    /// What was [written](Self::identity): the start of the machine, and the namespace.
+    /// Parses [`identity`](Self::identity): the boot ID and the namespace.
     pub(crate) fn read(identity: &str) -> Option<(&str, Self)> {
         let (boot, file) = identity.split_once(':')?;
         let (device, inode) = file.split_once(':')?;
         Some((boot, Self { device: device.parse().ok()?, inode: inode.parse().ok()? }))
     }
 
-    /// Whether it is mounted anywhere that this process sees, as `ip netns` does.
+    /// Returns whether it is mounted anywhere that this process can see, as `ip netns` does.
     pub(crate) fn is_mounted(self) -> bool {
         let root = format!("net:[{}]", self.inode);
-        // The fourth word of a line of proc_pid_mountinfo(5). What cannot be read says nothing.
+        // The fourth field of a line of proc_pid_mountinfo(5). If the file cannot be read, nothing counts as
+        // mounted.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         mounts.lines().any(|line| line.split(' ').nth(3) == Some(&root))
     }
 
-    /// Whether a process that this one may look at is in it.
+    /// Returns whether a process that this one may inspect is in it.
     pub(crate) fn has_processes(self) -> bool {
         let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let mut processes =
@@ -68,7 +69,7 @@ impl Namespace {
     }
 }
 
-/// Whether `origin` was made in this namespace, as far as it says.
+/// Checks that `origin` was created in this namespace, if `origin` records one.
 fn check(origin: &SocketOrigin, namespace: &File) -> io::Result<()> {
     match &origin.namespace {
         Some(made) if *made != identity(namespace)? => Err(io::Error::other(format!(
@@ -84,7 +85,7 @@ pub(crate) fn listen(origin: &SocketOrigin) -> io::Result<OwnedFd> {
     let namespace = File::open(&origin.netns)?;
     check(origin, &namespace)?;
     let name = origin.name.clone();
-    // A thread of its own, which ends there: this one stays where it is.
+    // A separate thread enters the namespace and ends there, so that this thread does not change its own.
     let made =
         std::thread::Builder::new().name("lc-netns".into()).spawn(move || -> io::Result<OwnedFd> {
             rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;

@@ -1,12 +1,12 @@
-//! Which worker has each queue of a port, and how a queue goes from one to another.
+//! The worker of each queue of a port, and the move of a queue from one worker to another.
 //!
 //! ```text
 //!   control thread ── Move ──► worker A ── Given: the queue ──► worker B
-//!                                 └ while it holds the placement, and writes there that B has it
+//!                                 └ holds the placement meanwhile, and records there that B has it
 //! ```
-//! The queue goes straight from worker to worker: at any moment one of them has it, in its hands or in its mailbox, and the
-//! placement says which. Who waits for that holds no lock, and who gives up waiting withdraws what was asked, so that a
-//! worker that is late leaves everything where it is.
+//! The queue goes directly from worker to worker: at any moment one of them has it, in its lanes or in its
+//! mailbox, and the placement says which. The requester holds no lock while it waits. If it gives up, it
+//! withdraws the request, so that a late worker leaves everything unchanged.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,31 +19,32 @@ use crate::lanes::Queue;
 use crate::port::Egress;
 use crate::worker::WorkerHandle;
 
-/// Who has the queues of a port.
+/// The workers that have the queues of a port.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
-    /// Who polls each receive queue.
+    /// The worker of each receive queue.
     pub(crate) rx: Vec<usize>,
-    /// Who has a transmit queue; the one that got one last comes first.
+    /// The workers that have a transmit queue; the latest receiver comes first.
     pub(crate) tx: Vec<usize>,
-    /// Counts what was asked: only the last of it is done.
+    /// The number of requests; only the latest is carried out.
     asked: u64,
 }
 
 impl Placement {
-    /// What was asked before is not done any more; the number of what is asked now.
+    /// Withdraws earlier requests; returns the number of the new one.
     pub(crate) fn ask(&mut self) -> u64 {
         self.asked += 1;
         self.asked
     }
 
-    /// Whether anything was asked so far.
+    /// Returns whether anything has been requested.
     #[cfg(test)]
     pub(crate) fn is_asked(&self) -> bool {
         self.asked > 0
     }
 
-    /// A receive queue went to worker `to`, with the transmit queue of the one that had it or `without`.
+    /// Records that a receive queue moved to worker `to`, with or without the transmit queue of its previous
+    /// worker.
     fn moved(&mut self, queue: usize, to: usize, with_tx: bool) {
         let Some(place) = self.rx.get_mut(queue) else { return };
         let from = std::mem::replace(place, to);
@@ -54,11 +55,11 @@ impl Placement {
     }
 }
 
-/// The queues of an open port. Its workers share where they are.
+/// The queues of an open port. The workers share the placement.
 #[derive(Debug)]
 pub(crate) struct Queues {
     placement: Arc<Mutex<Placement>>,
-    /// Frames that came from each receive queue.
+    /// The number of frames received from each receive queue.
     packets: Vec<Arc<Counter>>,
 }
 
@@ -67,17 +68,17 @@ impl Queues {
         Self { placement: Arc::new(Mutex::new(placement)), packets }
     }
 
-    /// How many receive queues there are.
+    /// Returns the number of receive queues.
     pub(crate) fn len(&self) -> usize {
         self.packets.len()
     }
 
-    /// Held for moments only, by whoever holds it.
+    /// Locks the placement; every holder keeps it only briefly.
     pub(crate) fn placement(&self) -> MutexGuard<'_, Placement> {
         lock(&self.placement)
     }
 
-    /// Who polls each receive queue, now.
+    /// Returns the current worker of each receive queue.
     pub(crate) fn workers(&self) -> Vec<usize> {
         self.placement().rx.clone()
     }
@@ -86,12 +87,12 @@ impl Queues {
         self.packets.iter().map(|packets| &**packets)
     }
 
-    /// Nothing that was asked before is done from here on.
+    /// Withdraws all earlier requests.
     pub(crate) fn withdraw(&self) {
         self.placement().ask();
     }
 
-    /// Whether the port of these queues is still the one that a queue was moved of.
+    /// Returns whether the queues still belong to the opening of the port to which `placement` belonged.
     pub(crate) fn are(&self, placement: &Arc<Mutex<Placement>>) -> bool {
         Arc::ptr_eq(&self.placement, placement)
     }
@@ -101,35 +102,35 @@ impl Queues {
     }
 }
 
-/// Whoever panicked while it was held had not changed half of it.
+/// A panic never leaves the placement half changed, so a poisoned lock is valid.
 pub(crate) fn lock(placement: &Mutex<Placement>) -> MutexGuard<'_, Placement> {
     placement.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A receive queue that a worker is given, with the transmit queue of the worker that had it if that has no more use for it.
+/// A receive queue for a worker, with the transmit queue of its previous worker if that needs it no longer.
 pub(crate) struct Given {
     pub(crate) port: u16,
     pub(crate) queue: Queue,
     pub(crate) tx: Option<Box<dyn TxQueue>>,
 }
 
-/// One receive queue of a port goes to another worker: told to the one that has it.
+/// The request to move one receive queue to another worker, sent to the worker that has it.
 pub(crate) struct Move {
     pub(crate) port: u16,
-    /// The queue's number.
+    /// The number of the queue.
     pub(crate) queue: u16,
-    /// The other worker's number.
+    /// The number of the receiving worker.
     pub(crate) to: usize,
     pub(crate) handle: WorkerHandle,
     pub(crate) placement: Arc<Mutex<Placement>>,
-    /// What [`Placement::ask`] gave for this.
+    /// The number that [`Placement::ask`] returned for this request.
     pub(crate) asked: u64,
-    /// Told when it is done: whether a transmit queue went along.
+    /// Notified on completion: whether a transmit queue moved too.
     pub(crate) tell: Sender<bool>,
 }
 
 impl Move {
-    /// Has `worker` give the queue away, unless that is not wanted any more.
+    /// Lets `worker` give the queue away, unless the request has been withdrawn.
     pub(crate) fn carry_out(self, worker: &mut impl Holder) {
         let mut placement = lock(&self.placement);
         if placement.asked != self.asked {
@@ -141,10 +142,10 @@ impl Move {
         match self.handle.give(given) {
             Ok(()) => {
                 placement.moved(self.queue.into(), self.to, with_tx);
-                // The requester may have given up just now; it sees that this was done.
+                // The requester may have given up just now; it finds out that the queue has moved.
                 let _ = self.tell.send(with_tx);
             }
-            // That worker has ended.
+            // The receiving worker has ended.
             Err(given) => worker.take_up(given),
         }
     }
@@ -152,15 +153,16 @@ impl Move {
 
 /// A worker that has queues.
 pub(crate) trait Holder {
-    /// Lets go of a receive queue, for worker `to`; `None` when it has none of that number. Unless it `keeps_tx` the transmit queue of
-    /// the port goes along if that was the last receive queue here.
+    /// Removes a receive queue for worker `to`; returns `None` if it is not here. If it was the last receive
+    /// queue of the port here, and unless `keeps_tx`, the port's transmit queue goes with it.
     fn let_go(&mut self, port: u16, queue: u16, to: usize, keeps_tx: bool) -> Option<Given>;
-    /// Has what it is given.
+    /// Adds the queue to this worker.
     fn take_up(&mut self, given: Given);
 }
 
 impl Engine {
-    /// Lets go of the transmit queue of a port, if it is here: frames to the port go by worker `to` from here on.
+    /// Releases the transmit queue of a port if this worker has it; frames to the port go through worker `to`
+    /// from now on.
     pub(crate) fn give_away(&mut self, port: u16, to: usize) -> Option<Box<dyn TxQueue>> {
         self.flush_port(port);
         let worker_port = self.worker_port_mut(port)?;
@@ -173,14 +175,15 @@ impl Engine {
         }
     }
 
-    /// Sends to a port by this queue from here on.
+    /// Uses this queue to send to a port from now on.
     pub(crate) fn take_over(&mut self, port: u16, queue: Box<dyn TxQueue>) {
         if let Some(worker_port) = self.worker_port_mut(port) {
             worker_port.egress = Egress::Own(queue);
         }
     }
 
-    /// `owners` have the transmit queues of a port: who sent by a worker that has none any more sends by the first of them.
+    /// `owners` have the transmit queues of a port: a worker that sent through one which has none any more
+    /// now sends through the first.
     pub(crate) fn route(&mut self, port: u16, owners: &[usize]) {
         if let Some(worker_port) = self.worker_port_mut(port)
             && let Egress::Through(worker) = &mut worker_port.egress
@@ -191,7 +194,8 @@ impl Engine {
         }
     }
 
-    /// This worker receives nothing more from a port: what it took of the port's allowances is there for the others.
+    /// Called when this worker no longer receives from a port: returns unused tokens of the port's limits to
+    /// the others.
     pub(crate) fn rest(&mut self, port: u16) {
         if let Some(worker_port) = self.worker_port_mut(port) {
             worker_port.rest();

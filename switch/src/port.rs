@@ -11,12 +11,13 @@ use crate::rate::{Limit, TokenBucket};
 use crate::relations::Relations;
 use crate::rules::{Flood, Policing, Rules};
 
-/// Frames lost by one worker at one port, and those that it had copied straight to it; that worker writes, anybody reads.
+/// Frames dropped by one worker at one port, and frames it copied directly to the port. That worker writes;
+/// any thread may read.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct Losses([AtomicU64; Cause::ALL.len()], AtomicU64);
 
-/// One writer: a plain addition, no locked instruction.
+/// There is one writer, so a plain addition without a locked instruction is enough.
 #[inline(always)]
 fn add(counter: &AtomicU64, packets: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(packets), Ordering::Relaxed);
@@ -30,7 +31,7 @@ impl Losses {
         }
     }
 
-    /// So many frames went straight from their sender's memory.
+    /// Counts frames copied directly from their sender's memory.
     #[inline]
     pub(crate) fn add_straight(&self, packets: usize) {
         add(&self.1, packets as u64);
@@ -40,7 +41,7 @@ impl Losses {
         self.1.load(Ordering::Relaxed)
     }
 
-    /// Adds what was counted to `sum`.
+    /// Adds the drop counters to `sum`.
     pub(crate) fn add_to(&self, sum: &mut DropCounters) {
         for (cause, counter) in Cause::ALL.iter().zip(&self.0) {
             sum.add(*cause, counter.load(Ordering::Relaxed));
@@ -50,34 +51,35 @@ impl Losses {
 
 /// How a worker sends to a port.
 pub(crate) enum Egress {
-    /// By a queue of its own.
+    /// Through a transmit queue of its own.
     Own(Box<dyn TxQueue>),
-    /// By the worker of this number, which has a queue.
+    /// Through the worker with this number, which has a queue.
     Through(usize),
 }
 
-/// What may pass of a port, by whichever workers receive it.
+/// The rate limits of a port, shared by all workers that receive from it.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Bytes.
     policing: Option<Arc<Limit>>,
-    /// Frames to all, of kinds that have no limit of their own.
+    /// Flooded frames, of kinds without a limit of their own.
     floods: Arc<Limit>,
-    /// Frames to all of each [`Flood`] that has one.
+    /// Flooded frames of each [`Flood`] that has a limit of its own.
     kinds: [Option<Arc<Limit>>; Flood::ALL.len()],
-    /// Addresses to learn.
+    /// New addresses.
     learning: Arc<Limit>,
 }
 
 impl Limits {
-    /// Of a port that at most `takers` workers receive together.
+    /// The limits of a port from which at most `takers` workers receive.
     pub(crate) fn new(rules: &Rules, takers: u64) -> Self {
-        // A quarter of what may pass at once is all that workers which receive nothing can keep from the others.
+        // Workers that receive nothing can keep at most a quarter of the burst from the others.
         let shared = |limit: Limit, burst: u64, least: u64| {
             Arc::new(if takers > 1 { limit.in_slices_of((burst / (4 * takers)).max(least)) } else { limit })
         };
         let a_second = |rate: u32| {
-            // A tenth of a second's worth at once; a start finds many unknown.
+            // A burst of a tenth of a second's worth, but at least 2048, because many stations are unknown
+            // after a start.
             let (rate, at_once) = (u64::from(rate), u64::from(rate / 10).max(2048));
             shared(Limit::new(rate, at_once), at_once, 1)
         };
@@ -93,11 +95,11 @@ impl Limits {
     }
 }
 
-/// A worker's part of what a port may send to all.
+/// A worker's share of a port's flood limits.
 #[derive(Debug)]
 pub(crate) struct Floods {
     common: TokenBucket,
-    /// For kinds that have a limit of their own.
+    /// For kinds with a limit of their own.
     kinds: Option<Box<[Option<TokenBucket>; Flood::ALL.len()]>>,
 }
 
@@ -108,7 +110,7 @@ impl Floods {
         Self { common, kinds: kinds.iter().any(Option::is_some).then(|| Box::new(kinds)) }
     }
 
-    /// Whether a frame that begins so may go to all; if not, what for it is lost.
+    /// Returns whether a frame that begins with `front` may be flooded, or the cause of its drop.
     #[inline]
     pub(crate) fn take(&mut self, front: &[u8], now: u64) -> Result<(), Cause> {
         match &mut self.kinds {
@@ -133,20 +135,20 @@ impl Floods {
     }
 }
 
-/// What all workers know of a port.
+/// The state of a port that all its workers share.
 #[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) rules: Arc<Rules>,
     pub(crate) limits: Limits,
-    /// The port has a peer; looked at ten times a second.
+    /// The port has a peer; updated ten times a second.
     pub(crate) up: Arc<AtomicBool>,
-    /// For a port whose device may keep what it is given: what is sent there is copied into packets of the port's own, so that
-    /// a peer that returns none keeps nobody else's, and sees nobody else's.
+    /// The pool of a port whose device may keep the packets it is given. Frames to this port are copied into
+    /// packets of this pool: a peer that returns no packets holds only these, and it sees only these.
     pub(crate) own: Option<Pool>,
 }
 
 impl Common {
-    /// Of a port that one worker receives.
+    /// The state of a port from which one worker receives.
     #[cfg(any(test, feature = "model"))]
     pub(crate) fn of(rules: Rules, up: Arc<AtomicBool>) -> Self {
         Self { limits: Limits::new(&rules, 1), rules: Arc::new(rules), up, own: None }
@@ -160,17 +162,17 @@ pub(crate) struct WorkerPort {
     pub(crate) own: Option<Pool>,
     pub(crate) losses: Arc<Losses>,
     pub(crate) egress: Egress,
-    /// Frames on their way out.
+    /// Frames to send.
     pub(crate) out: Burst,
-    /// The last burst of shown frames of which some became packets for this port.
+    /// The last burst of shown frames in which some became packets for this port.
     pub(crate) packets_in_burst: u64,
-    /// Frames to all.
+    /// Flooded frames.
     pub(crate) floods: Floods,
-    /// Addresses to learn.
+    /// New addresses.
     pub(crate) learning: TokenBucket,
     /// Bytes.
     pub(crate) policing: Option<TokenBucket>,
-    /// What of it other ports get copies of.
+    /// The mirroring and sharing relations of the port.
     pub(crate) relations: Relations,
 }
 
@@ -192,7 +194,7 @@ impl WorkerPort {
         }
     }
 
-    /// Nothing more is received from it here: what was taken of its limits and not used is the others'.
+    /// Called when this worker no longer receives from the port: returns unused tokens to the others.
     pub(crate) fn rest(&mut self) {
         self.floods.give_back();
         self.learning.give_back();

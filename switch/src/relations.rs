@@ -1,4 +1,5 @@
-//! What a port has to do with others: copies of its frames, a station that it shares. Told to the workers whenever ports come or go.
+//! The relations of a port to others: mirroring and a shared station. Sent to the workers whenever ports are
+//! added or removed.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -10,20 +11,20 @@ use crate::span::Sessions;
 use crate::switch::Entry;
 use crate::worker::Command;
 
-/// Whose station a port's frames are from.
+/// The owner of the station that sends through a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Station {
-    /// The port's own.
+    /// The port itself.
     #[default]
     Own,
-    /// That of the port of this number, with which it shares an address.
+    /// The port with this number, with which it shares an address.
     Of(u16),
-    /// That of a port which is not there: nothing passes.
+    /// A port that does not exist: nothing passes.
     Absent,
 }
 
 impl Station {
-    /// Where the station of `port` is looked for; `None` when that is nowhere.
+    /// The port behind which the table has the station of `port`; `None` if there is none.
     #[inline]
     pub(crate) fn home(self, port: u16) -> Option<u16> {
         match self {
@@ -34,41 +35,41 @@ impl Station {
     }
 }
 
-/// A port's; others by their numbers.
+/// The relations of a port; other ports are given by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Relations {
-    /// What comes from it goes there, too.
+    /// The ports that receive copies of frames received here.
     pub(crate) ingress: Box<[u16]>,
-    /// What goes to it goes there, too.
+    /// The ports that receive copies of frames sent here.
     pub(crate) egress: Box<[u16]>,
-    /// It gets copies only.
+    /// The port receives only copies.
     pub(crate) output: bool,
-    /// It shares another port's station.
+    /// The owner of its station.
     pub(crate) station: Station,
-    /// Ports that share its station, and what of that is theirs.
+    /// The ports that share its station, and the TCP and UDP ports that are theirs.
     pub(crate) sharing: Box<[(u16, Ports)]>,
 }
 
 impl Relations {
-    /// Something is to be done with frames that come from the port, before anything is decided.
+    /// Returns whether received frames need more work before they are decided on.
     #[inline]
     pub(crate) fn takes_received(&self) -> bool {
         self.output || !self.ingress.is_empty()
     }
 
-    /// Each frame to the port has to be looked at.
+    /// Returns whether each frame sent to the port has to be checked.
     #[inline]
     pub(crate) fn takes_sent(&self) -> bool {
         !self.egress.is_empty() || !self.sharing.is_empty()
     }
 
-    /// Frames for all, and those for unknown stations, are not for it.
+    /// Returns whether the port is exempt from flooding.
     #[inline]
     pub(crate) fn is_aside(&self) -> bool {
         self.output || self.station != Station::Own
     }
 
-    /// The port that a frame to this one is for, by its first bytes.
+    /// The sharing port for which a frame to this port is meant, by the frame's first bytes.
     #[inline]
     pub(crate) fn sharer(&self, front: &[u8]) -> Option<u16> {
         self.sharing.iter().find(|(_, ports)| ports.have(front)).map(|(port, _)| *port)
@@ -76,7 +77,7 @@ impl Relations {
 }
 
 impl Switch {
-    /// Tells the workers what ports have to do with each other, where that changed. To be called when ports have come or gone.
+    /// Sends changed relations to the workers. To be called when ports have been added or removed.
     pub(crate) fn relate(&self, ports: &BTreeMap<String, Entry>, sessions: &Sessions) {
         let is_plain = sessions.is_empty() && ports.values().all(|entry| entry.spec.shares.is_none());
         let number = |key: &String| ports.get(key).filter(|entry| entry.open.is_some()).map(|entry| entry.id);
@@ -109,7 +110,7 @@ impl Switch {
     }
 }
 
-/// Whether `fast` shares the station of `kernel`: both are told of the same one.
+/// Returns whether `fast` shares the station of `kernel`: both have the same `mac` and `vlan`.
 fn share(fast: &PortSpec, kernel: &PortSpec) -> bool {
     fast.shares.as_ref().is_some_and(|share| share.with == kernel.key)
         && kernel.shares.is_none()
@@ -123,7 +124,7 @@ fn station(spec: &PortSpec, ports: &BTreeMap<String, Entry>) -> Station {
     kernel.map_or(Station::Absent, |entry| Station::Of(entry.id))
 }
 
-/// Ports that share a station, by the key of the port that they name.
+/// The sharing ports, by the key of the port whose station they share.
 fn by_kernel(ports: &BTreeMap<String, Entry>) -> BTreeMap<&str, Vec<&Entry>> {
     let mut sharers: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
     for entry in ports.values() {
@@ -138,7 +139,7 @@ fn sharing(kernel: &Entry, sharers: Option<&Vec<&Entry>>) -> Box<[(u16, Ports)]>
     let of = |entry: &&Entry| {
         let asked =
             entry.spec.shares.as_ref().filter(|_| entry.open.is_some() && share(&entry.spec, &kernel.spec));
-        // It was checked when the port was added.
+        // The ranges were checked when the port was added.
         Some((entry.id, Ports::of(asked?).ok()?))
     };
     sharers.into_iter().flatten().filter_map(of).collect()

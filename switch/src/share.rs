@@ -1,13 +1,15 @@
-//! One station, two ports: some TCP and UDP ports of it are a fast port's, and everything else is the kernel's.
+//! One station, two ports: some of its TCP and UDP ports belong to a fast port, everything else to the
+//! kernel's port.
 //!
 //! ```text
 //!   to the address of K ─► IPv4 or IPv6, no fragment, no extension header,
 //!                          a whole TCP or UDP header, its destination port in a range of F ?
-//!                            yes ─► F        no, or not to be told ─► K
+//!                            yes ─► F        no, or undecidable ─► K
 //!   from F ─► as if it came from K
 //! ```
-//! Whatever cannot be read is the kernel's, which has the means to put fragments together and to answer with errors: a sender cannot
-//! have a frame looked at in one way here and in another there. ARP, neighbour discovery, ICMP and groups are the kernel's.
+//! A frame that cannot be parsed goes to the kernel, which can reassemble fragments and answer with errors: a
+//! sender cannot make the switch and the kernel interpret a frame differently. ARP, neighbour discovery, ICMP
+//! and group addresses belong to the kernel.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -24,11 +26,11 @@ const UDP: u8 = 17;
 /// Bytes of a header without options.
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Most ranges of a port.
+/// The maximum number of ranges of a port.
 const MOST: usize = 64;
 
 impl Share {
-    /// Whether its ports can be read, as `port.add` does.
+    /// Checks that its ports can be parsed, as `port.add` does.
     ///
     /// ```
     /// use linecard_switch::api::Share;
@@ -39,23 +41,23 @@ impl Share {
     /// ```
     ///
     /// # Errors
-    /// The first range that makes no sense, or too many of them.
+    /// The first invalid range, or too many ranges.
     pub fn check(&self) -> Result<(), Problem> {
         Ports::of(self).map(drop)
     }
 }
 
-/// The destination ports that are a fast port's.
+/// The destination ports of a fast port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ports {
     ranges: Arc<[(u8, RangeInclusive<u16>)]>,
 }
 
 impl Ports {
-    /// Reads what a port shares.
+    /// Parses the ports that a port shares.
     ///
     /// # Errors
-    /// A range that makes no sense.
+    /// A range is invalid.
     pub(crate) fn of(share: &Share) -> Result<Self, Problem> {
         let wrong = |message: String| {
             let remedy = format!(
@@ -76,7 +78,7 @@ impl Ports {
         }
     }
 
-    /// Whether a frame is the fast port's; `front` is its first bytes.
+    /// Returns whether a frame belongs to the fast port; `front` is its first bytes.
     #[inline]
     pub(crate) fn have(&self, front: &[u8]) -> bool {
         transport(front).is_some_and(|(protocol, port)| {
@@ -93,13 +95,13 @@ fn range(text: &str) -> Option<(u8, RangeInclusive<u16>)> {
         _ => return None,
     };
     let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
-    // A sign would be read, too.
+    // `parse` would accept a sign.
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
     let range = number(low)?..=number(high)?;
     (!range.is_empty() && *range.start() > 0).then_some((protocol, range))
 }
 
-/// Protocol and destination port of a whole TCP or UDP header.
+/// The protocol and destination port of a whole TCP or UDP header.
 fn transport(frame: &[u8]) -> Option<(u8, u16)> {
     let word = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
     let (kind, at) = match word(12)? {
@@ -112,24 +114,24 @@ fn transport(frame: &[u8]) -> Option<(u8, u16)> {
         IPV6 => ipv6(packet)?,
         _ => return None,
     };
-    // Padding behind the packet is no header.
+    // Padding after the packet is not part of a header.
     let segment = packet.get(..len.min(packet.len()))?.get(header..)?;
     let whole = if protocol == TCP { TCP_HEADER } else { UDP_HEADER };
     let port = u16::from_be_bytes(*segment.get(2..)?.first_chunk()?);
     (matches!(protocol, TCP | UDP) && segment.len() >= whole).then_some((protocol, port))
 }
 
-/// Protocol, length of the header, length of the packet.
+/// The protocol, the length of the header, the length of the packet.
 fn ipv4(packet: &[u8]) -> Option<(u8, usize, usize)> {
     let fixed: &[u8; 20] = packet.first_chunk()?;
     let header = usize::from(fixed[0] & 0xf) * 4;
     let len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
-    // "More fragments", or not the first one.
+    // "More fragments" is set, or it is not the first fragment.
     let is_fragment = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff != 0;
     (fixed[0] >> 4 == 4 && header >= 20 && !is_fragment).then_some((fixed[9], header, len))
 }
 
-/// The same; a next header other than TCP and UDP is an extension, or another protocol.
+/// The same for IPv6. A next header other than TCP and UDP is an extension header or another protocol.
 fn ipv6(packet: &[u8]) -> Option<(u8, usize, usize)> {
     let fixed: &[u8; IPV6_HEADER] = packet.first_chunk()?;
     let len = IPV6_HEADER + usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));

@@ -1,12 +1,12 @@
-//! Mirroring (SPAN): copies of what passes some ports, sent to another one.
+//! Port mirroring (SPAN): copies of the frames of some ports, sent to another one.
 //!
 //! ```text
 //!   received on a ─► copied ─► decision …          to a ─► copied ─► a's queue
 //!                      └───────────► burst of the output port ◄──┘
 //! ```
-//! A copy shares its bytes with the frame. It goes into the burst of the output port, or to the worker that has its queue;
-//! there is no third place where it could wait, so that an output port that is not read loses copies and delays nobody. A
-//! session names ports by their keys, and holds while they come and go.
+//! A copy shares its bytes with the frame. It goes into the burst of the output port, or to the worker that
+//! has its queue. It is queued nowhere else, so that an output port which is not read loses copies and delays
+//! no other port. A session names ports by their keys, and persists while they come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,12 @@ use crate::port::Egress;
 use crate::rules::Retag;
 use crate::switch::{Entry, MAX_PORTS, no_port};
 
-/// Copies are left to another worker while fewer frames wait for it: as many as it collects in one round. So copies crowd out no
-/// frames.
+/// The maximum number of frames waiting for another worker beyond which copies are dropped: as many as it
+/// collects in one round. So copies never displace frames.
 const BACKLOG: usize = 4 * BURST;
 
 impl Engine {
-    /// Copies what came from a port; `false` when that is all that is to be done with it.
+    /// Copies the frames received at a port; returns `false` if nothing more is to be done with them.
     #[cold]
     pub(crate) fn copy_received(&mut self, port: u16, packets: &mut Burst) -> bool {
         let Some(worker_port) = self.worker_port(port) else { return true };
@@ -38,7 +38,7 @@ impl Engine {
         true
     }
 
-    /// Copies what is sent to a port.
+    /// Copies the frames sent to a port.
     #[cold]
     pub(crate) fn copy_sent(&mut self, port: u16, packets: &mut Burst) {
         let Some(worker_port) = self.worker_port(port) else { return };
@@ -71,11 +71,11 @@ impl Engine {
     }
 }
 
-/// A session, and who wants it.
+/// A session and its origin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) span: Span,
-    /// By request; otherwise by configuration.
+    /// Set by request; otherwise by configuration.
     pub(crate) kept: bool,
 }
 
@@ -83,11 +83,11 @@ pub(crate) struct Session {
 pub(crate) type Sessions = BTreeMap<String, Session>;
 
 impl Switch {
-    /// Copies what passes some ports to another one, from here on; a session of that output port is replaced. `kept` says
-    /// that it was asked for by request.
+    /// Starts to mirror the frames of some ports to another one; replaces a session of that output port.
+    /// `kept` says that it was set by request.
     ///
     /// # Errors
-    /// A port is not there, or is in two roles.
+    /// A port does not exist, or would be both mirrored and an output port.
     pub fn set_span(&self, span: &Span, kept: bool) -> Result<SpanInfo, Problem> {
         let ports = self.ports();
         if let Some(absent) = keys(span).find(|key| !ports.contains_key(*key)) {
@@ -100,10 +100,10 @@ impl Switch {
         Ok(info(&Session { span: span.clone(), kept }, &ports))
     }
 
-    /// Brings a session of an earlier run back, whether its ports are there or not.
+    /// Restores a session of an earlier run, whether its ports exist or not.
     ///
     /// # Errors
-    /// It contradicts itself or another.
+    /// It contradicts itself or another session.
     pub fn restore_span(&self, span: &Span, kept: bool) -> Result<(), Problem> {
         let ports = self.ports();
         let mut sessions = self.sessions();
@@ -113,7 +113,7 @@ impl Switch {
         Ok(())
     }
 
-    /// Copies nothing more to a port, which is an ordinary one from here on; `false` when it has no session.
+    /// Ends the mirroring to a port, which then is an ordinary port; returns `false` if it has no session.
     pub fn remove_span(&self, to: &str) -> bool {
         let ports = self.ports();
         let mut sessions = self.sessions();
@@ -122,7 +122,7 @@ impl Switch {
         removed
     }
 
-    /// Every session.
+    /// Returns every session.
     #[must_use]
     pub fn spans(&self) -> Vec<SpanInfo> {
         let ports = self.ports();
@@ -140,7 +140,7 @@ fn info(session: &Session, ports: &BTreeMap<String, Entry>) -> SpanInfo {
     SpanInfo { absent: absent.into_iter().cloned().collect(), kept: session.kept, span: session.span.clone() }
 }
 
-/// A port is mirrored, or gets copies; never both.
+/// Checks that a port is mirrored or receives copies, never both.
 fn check(span: &Span, sessions: &Sessions) -> Result<(), Problem> {
     let invalid = |message: String, remedy: &str| Err(Problem::new(Code::InvalidParams, message, remedy));
     let sources =

@@ -150,7 +150,7 @@ pub struct Switch {
     pub(crate) remotes: Vec<WorkerHandle>,
     /// The time accounting of each worker.
     pub(crate) usages: Arc<[Arc<Usage>]>,
-    /// Not locked while a device is opened or closed, because that may wait for the device's peer.
+    /// Not locked while a request opens or closes a device, because that may wait for the device's peer.
     ports: Mutex<BTreeMap<String, Entry>>,
     /// Notified when a port is no longer [changing](Entry::changing).
     pub(crate) changed: Condvar,

@@ -1,4 +1,5 @@
-//! Which way a frame would go, and why: what the workers decide, step by step, with nothing sent and nothing learned.
+//! The path that a frame would take, and why: the decisions of the workers, step by step, with nothing sent
+//! and nothing learned.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -22,24 +23,25 @@ struct Seen {
     relations: Relations,
 }
 
-/// What is known so far.
+/// The state of a trace.
 struct Tracer<'a> {
     switch: &'a Switch,
     ports: BTreeMap<u16, Seen>,
     from: u16,
-    /// Where its station is looked for.
+    /// The port behind which the table has the station of `from`.
     home: u16,
-    /// Its source moved too often.
+    /// The source moved too often and is held.
     held: bool,
     frame: &'a [u8],
     trace: Trace,
 }
 
 impl Switch {
-    /// Says which way a frame would go that came from a port now. Rates are not asked: they depend on what else passes.
+    /// Returns the path of a frame that came from a port now. Rate limits are ignored: they depend on other
+    /// traffic.
     ///
     /// # Errors
-    /// There is no such port, or the frame is no hexadecimal number.
+    /// There is no such port, or the frame is not a hexadecimal number.
     pub fn trace(&self, request: &TraceRequest) -> Result<Trace, Problem> {
         let frame = bytes(&request.frame)?;
         let entries = self.ports();
@@ -105,7 +107,7 @@ impl Tracer<'_> {
         self.destination(head, vlan)
     }
 
-    /// What learning would come to.
+    /// The outcome of learning the source.
     fn source(&mut self, head: Head, vlan: u16) -> Result<(), Cause> {
         let place = self.switch.table.find(Station::of(head.source(), vlan));
         match place {
@@ -176,7 +178,7 @@ impl Tracer<'_> {
             let cause = port.cause.clone();
             self.trace.ports.push(port);
             self.step(egress);
-            // What is lost on the way out is told there, and is the end of this frame.
+            // A drop at the output port was reported there, and is the outcome for this frame.
             return match cause.and_then(|name| Cause::ALL.iter().find(|cause| cause.name() == name)) {
                 Some(cause) => Err(*cause),
                 None => Ok(()),
@@ -220,7 +222,7 @@ impl Tracer<'_> {
         self.ports.get(&id).is_some_and(|port| may_have(&port.rules, head) && !port.relations.is_aside())
     }
 
-    /// How the frame would leave by a port; `None` when it may not.
+    /// How the frame would be sent to a port; `None` if it may not be.
     fn egress(&self, id: u16, vlan: u16, tagged: bool) -> Option<(TracePort, String)> {
         let (from, to) = (self.ports.get(&self.from)?, self.ports.get(&id)?);
         if id == self.home || to.relations.output || from.rules.isolated && to.rules.isolated {
@@ -245,7 +247,7 @@ impl Tracer<'_> {
     }
 }
 
-/// Bytes as hexadecimal digits, with blanks, colons, dashes and dots anywhere between them.
+/// Parses hexadecimal digits, with blanks, colons, dashes and dots anywhere between them.
 fn bytes(text: &str) -> Result<Vec<u8>, Problem> {
     let digits: Vec<char> =
         text.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-' | '.')).collect();

@@ -1,7 +1,7 @@
-//! What a worker does with its time: cycles of turns that moved frames, and all others.
+//! The time accounting of a worker: cycles of rounds that moved frames, and of all others.
 //!
-//! A worker that has frames all the time does nothing for it. One that finds nothing reads the counter of cycles after each such
-//! turn, and so knows its idle cycles; the others are busy ones.
+//! A worker that always has frames spends nothing on this. One that finds none reads the cycle counter after
+//! each such round, and so knows its idle cycles; all others are busy ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,22 +9,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 use linecard_eal::clock::cycles;
 
-/// What one word tells at any moment: while the worker is idle, its busy cycles, which then stand still; while it is busy, its
-/// idle cycles. So whoever reads it needs no lock, and never sees the two at different moments.
+/// One word that is consistent at any moment: while the worker is idle, its busy cycles, which do not change
+/// then; while it is busy, its idle cycles. So a reader needs no lock and never sees values of two different
+/// moments.
 #[derive(Debug)]
 struct Word(AtomicU64);
 
-/// In the lowest bit: the worker is idle. Cycles fill 63 bits in a century.
+/// The lowest bit: the worker is idle. The other 63 bits hold cycles for a century.
 const IDLE: u64 = 1;
 
-/// What others may ask of a worker.
+/// The usage of a worker, readable by other threads.
 #[derive(Debug)]
 pub(crate) struct Usage {
     lcore: u32,
-    /// When the worker began.
+    /// When the worker started.
     start: u64,
     word: CachePadded<Word>,
-    /// The most that was told so far: a counter does not go back.
+    /// The largest value reported so far: a counter does not decrease.
     told: AtomicU64,
 }
 
@@ -33,7 +34,7 @@ impl Usage {
         self.lcore
     }
 
-    /// Busy cycles and all cycles since the worker began.
+    /// Returns the busy cycles and all cycles since the worker started.
     pub(crate) fn cycles(&self) -> (u64, u64) {
         self.cycles_at(cycles())
     }
@@ -46,21 +47,21 @@ impl Usage {
     }
 }
 
-/// The worker's side.
+/// The worker's side of [`Usage`].
 #[derive(Debug)]
 pub(crate) struct Meter {
     usage: Arc<Usage>,
-    /// Idle cycles so far.
+    /// The idle cycles so far.
     idle: u64,
-    /// When the last turn without frames ended.
+    /// When the last round without frames ended.
     last: u64,
-    /// What a turn without frames takes.
+    /// The duration of a round without frames, in cycles.
     turn: u64,
     busy: bool,
 }
 
 impl Meter {
-    /// For a worker that begins now.
+    /// The meter of a worker that starts now.
     pub(crate) fn new(lcore: u32) -> (Self, Arc<Usage>) {
         Self::at(lcore, cycles())
     }
@@ -71,7 +72,8 @@ impl Meter {
         (Self { usage: Arc::clone(&usage), idle: 0, last: start, turn: 0, busy: false }, usage)
     }
 
-    /// A turn moved frames. It began when the last one without ended, or it is not the first one.
+    /// Records a round that moved frames. It started when the last round without frames ended, or follows
+    /// another round with frames.
     #[inline(always)]
     pub(crate) fn moved(&mut self) {
         if !self.busy {
@@ -85,7 +87,7 @@ impl Meter {
         self.usage.word.0.store(self.idle << 1, Ordering::Relaxed);
     }
 
-    /// A turn moved nothing. The worker may have `rested` after it.
+    /// Records a round that moved nothing. The worker may have `rested` after it.
     #[inline]
     pub(crate) fn found_nothing(&mut self, rested: bool) {
         self.found_nothing_at(cycles(), rested);
@@ -101,7 +103,8 @@ impl Meter {
             }
             return;
         }
-        // When the turns with frames ended was not written down; this one took as long as the last of its kind.
+        // The end of the last round with frames was not recorded; this round counts as long as the last one
+        // without frames.
         self.busy = false;
         self.idle += self.turn.min(spent);
         let busy = now.saturating_sub(self.usage.start).saturating_sub(self.idle);

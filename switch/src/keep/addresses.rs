@@ -1,4 +1,5 @@
-//! What a switch has learned, kept once a second: a file of its own each time, so that what is kept is whole.
+//! The learned addresses of a switch, kept once a second in a new file each time, so that the kept data is
+//! always complete.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -12,10 +13,10 @@ use super::{Record, Store};
 use crate::Switch;
 use crate::fdb::{Location, Station};
 
-/// Bytes of an address: its station, and its place.
+/// Bytes of an address: its station and its location.
 const ADDRESS: usize = 16;
 
-/// Where addresses are kept, and what is there.
+/// The place where addresses are kept, and a hash of its content.
 #[derive(Debug, Default)]
 pub(crate) struct KeptAddresses {
     place: Option<Arc<dyn Keep>>,
@@ -43,16 +44,16 @@ impl Switch {
         }
     }
 
-    /// Keeps no addresses any more: another process has them.
+    /// Stops keeping addresses, because another process has them now.
     pub(crate) fn forget_addresses(&self) {
         let kept = self.kept_addresses.lock().unwrap_or_else(PoisonError::into_inner);
         kept.place.iter().for_each(|place| drop(place.forget()));
     }
 
-    /// Puts the addresses that a switch which was killed had kept behind the ports that are there again.
+    /// Restores the addresses that a killed switch had kept, for the ports that exist again.
     ///
     /// # Errors
-    /// The file cannot be read; what was read is known.
+    /// The file cannot be read; addresses read so far are known.
     pub(crate) fn recover_addresses(&self, kept: &OwnedFd) -> io::Result<usize> {
         let there: Vec<u16> = self.ports().values().map(|entry| entry.id).collect();
         let (now, mut bytes, mut at, mut known) = (self.table.now(), vec![0; ADDRESS * 4096], 0, 0);
@@ -67,7 +68,7 @@ impl Switch {
                 else {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
-                // What was learned or configured meanwhile is newer.
+                // An address learned or configured meanwhile is newer.
                 let fits = there.contains(&place.port) && self.table.find(station).is_none();
                 known += usize::from(fits && self.table.restore(station, Location { seen: now, ..place }));
             }

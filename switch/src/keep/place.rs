@@ -1,9 +1,9 @@
-//! A place for one port: a socket whose queue holds what the port is.
+//! The place of one port: a socket whose queue holds the state of the port.
 //!
 //! ```text
 //!   ┌──────┬────────┬───────┐
-//!   │ head │ record │ state │   descriptors beside it, the file first that says whether this counts; more than 250 follow beside
-//!   └──────┴────────┴───────┘   further heads
+//!   │ head │ record │ state │   descriptors beside it, first the file that says whether this is valid; more than
+//!   └──────┴────────┴───────┘   250 follow beside further heads
 //! ```
 
 use std::fmt;
@@ -23,25 +23,26 @@ use super::store::Free;
 use super::{FORMAT, Record};
 use crate::upgrade::PortRecord;
 
-/// Four bytes that begin every message.
+/// The first four bytes of every message.
 const MAGIC: u32 = u32::from_ne_bytes(*b"LCKP");
-/// The magic, the format, which of how many messages this is, bytes of the record and of the state, descriptors of all messages.
+/// The words of a head: magic, format, number of this message, number of messages, bytes of the record, bytes
+/// of the state, descriptors of all messages.
 const WORDS: usize = 7;
 const HEAD: usize = WORDS * size_of::<u32>();
-/// Descriptors beside a message: no more than `SCM_MAX_FD`.
+/// The maximum number of descriptors beside a message; must not exceed `SCM_MAX_FD`.
 const FDS_AT_ONCE: usize = 250;
-/// Most bytes of a message; a socket takes no more by default either.
+/// The maximum number of bytes of a message; by default a socket does not take more either.
 const MOST_BYTES: usize = 200 << 10;
-/// Most messages of a port with 128 queue pairs and 509 regions, and one more.
+/// The maximum number of messages: enough for a port with 128 queue pairs and 509 regions, plus one.
 const MOST_MESSAGES: usize = 8;
-/// What the file says while what is kept counts.
+/// The content of the file while the state in the place is valid.
 const SETTLED: u8 = 1;
 
-/// Both ends of a socket, and the file that says whether what lies in it counts.
+/// Both ends of a socket, and the file that says whether the state in it is valid.
 #[derive(Debug)]
 pub(super) struct Ends {
     into: OwnedFd,
-    /// What the service manager has a duplicate of.
+    /// The end of which the service manager holds a duplicate.
     pub(super) held: OwnedFd,
     settled: OwnedFd,
 }
@@ -59,7 +60,7 @@ impl Ends {
         Ok(())
     }
 
-    /// Takes everything out, and returns the descriptors that were in it.
+    /// Empties the socket, and returns the descriptors that were in it.
     pub(super) fn drain(&self) -> Vec<OwnedFd> {
         let mut fds = Vec::new();
         while let Ok(Some(message)) = receive(self.held.as_fd()) {
@@ -69,7 +70,7 @@ impl Ends {
     }
 }
 
-/// Where one port is kept.
+/// The place where one port is kept.
 pub(super) struct Place {
     ends: Option<Ends>,
     record: Vec<u8>,
@@ -97,7 +98,7 @@ impl Keep for Place {
 
     fn keep(&self, state: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
         let ends = self.ends()?;
-        // A process that is killed between two messages leaves neither.
+        // A process that is killed between two messages leaves invalid state.
         ends.say(0)?;
         let earlier = ends.drain();
         let all: Vec<_> = std::iter::once(ends.settled.as_fd()).chain(descriptors.iter().copied()).collect();
@@ -145,15 +146,15 @@ impl fmt::Debug for Place {
     }
 }
 
-/// Closes descriptors in a thread that nobody waits for: whoever sent them may make that take long.
+/// Closes descriptors in a thread for which nothing waits: their sender may make closing take long.
 pub(super) fn close_elsewhere(fds: Vec<OwnedFd>) {
     if !fds.is_empty() {
-        // Without a thread, what was moved into the closure is closed here: there is nothing better.
+        // If no thread can be started, the closure is dropped and closes them here: there is no alternative.
         let _ = std::thread::Builder::new().name("lc-close".into()).spawn(move || drop(fds));
     }
 }
 
-/// Sends one message with descriptors; it is sent as a whole or not at all.
+/// Sends one message with descriptors, as a whole or not at all.
 pub(super) fn send(to: BorrowedFd<'_>, content: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -168,11 +169,11 @@ pub(super) fn send(to: BorrowedFd<'_>, content: &[&[u8]], fds: &[BorrowedFd<'_>]
 struct Message {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
-    /// There was more than was read.
+    /// The message was truncated.
     cut: bool,
 }
 
-/// The next message; `None` when there is none.
+/// Receives the next message; returns `None` if there is none.
 fn receive(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut bytes = vec![0; MOST_BYTES + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE + 3))];
@@ -200,7 +201,7 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     Ok(Some(Message { bytes, fds, cut }))
 }
 
-/// Why nobody can go on with what was kept.
+/// Why kept state cannot be used.
 ///
 /// ```
 /// use linecard_switch::keep::UnusableState;
@@ -209,32 +210,32 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnusableState {
-    /// What is kept does not say how things were.
+    /// The kept state was not valid when the process was killed.
     #[error("its process was killed in the middle of a request")]
     Unsettled,
-    /// Another version's.
+    /// The state was kept by another version.
     #[error("it is kept in format {0}, and this switch reads format {FORMAT}")]
     Format(u32),
-    /// It is not what a switch writes.
+    /// The state was not written by a switch.
     #[error("what was kept cannot be read: {0}")]
     Malformed(String),
 }
 
-/// What was kept of a switch.
+/// The kept state of a switch.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// Its ports.
+    /// The ports.
     pub ports: Vec<KeptPort>,
-    /// Its control socket, with device and inode of its name.
+    /// The control socket, with device and inode of its path.
     pub control: Option<(OwnedFd, Option<(u64, u64)>)>,
-    /// Its addresses, for [`Switch::recover`](crate::Switch::recover).
+    /// The addresses, for [`Switch::recover`](crate::Switch::recover).
     pub addresses: Option<OwnedFd>,
-    /// What cannot be used, and why.
+    /// Why further state cannot be used.
     pub unfit: Vec<UnusableState>,
 }
 
 impl Kept {
-    /// Adds what lies in `place`, and takes it out of there.
+    /// Adds the state in `place`, and removes it from there.
     pub(super) fn add(&mut self, place: BorrowedFd<'_>) {
         match read(place) {
             Ok(None) => {}
@@ -249,7 +250,7 @@ impl Kept {
     }
 }
 
-/// A port that was kept.
+/// A kept port.
 #[derive(Debug)]
 pub struct KeptPort {
     pub(crate) record: PortRecord,
@@ -257,23 +258,23 @@ pub struct KeptPort {
 }
 
 impl KeptPort {
-    /// Leaves the port alone: its peer is disconnected.
+    /// Discards the port, which disconnects its peer.
     pub fn close(self) {
         close_elsewhere(self.handed.descriptors);
     }
 
-    /// What was asked of it, as `port.add` takes it.
+    /// Returns the parameters of the port, as `port.add` takes them.
     #[must_use]
     pub fn spec(&self) -> &serde_json::Value {
         &self.record.spec
     }
 }
 
-/// What lies in a place; `None` where nothing does.
+/// Reads the state in a place; `None` if the place is empty.
 fn read(place: BorrowedFd<'_>) -> Read {
     let mut messages = Vec::new();
     while let Some(message) = receive(place).map_err(|error| UnusableState::Malformed(error.to_string()))? {
-        // The rest is taken out of there all the same.
+        // Further messages are removed all the same.
         if messages.len() <= MOST_MESSAGES {
             messages.push(message);
         }
@@ -284,15 +285,15 @@ fn read(place: BorrowedFd<'_>) -> Read {
     read
 }
 
-/// What was kept in one place, if anything.
+/// The state of one place, if any.
 type Read = Result<Option<(Record, HandedOver)>, UnusableState>;
 
-/// What was read, and descriptors that are of no use.
+/// The state, and descriptors that are of no use.
 fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Read, Vec<OwnedFd>) {
     match parse(messages, &fds) {
         Ok(None) => (Ok(None), fds),
         Ok(Some((record, state))) => {
-            // The first says whether the others count.
+            // The first says whether the state is valid.
             let descriptors = fds.into_iter().skip(1).collect();
             (Ok(Some((record, HandedOver { state, descriptors }))), Vec::new())
         }
@@ -300,7 +301,7 @@ fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Read, Vec<OwnedFd>) {
     }
 }
 
-/// The record and the state, if they count.
+/// The record and the state, if they are valid.
 fn parse(messages: &[Message], fds: &[OwnedFd]) -> Result<Option<(Record, Vec<u8>)>, UnusableState> {
     let malformed = |what: &str| UnusableState::Malformed(what.into());
     let Some(first) = messages.first() else { return Ok(None) };

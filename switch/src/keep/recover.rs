@@ -1,4 +1,4 @@
-//! A port of a switch that was killed, taken up by the next process.
+//! Recovery of the ports of a killed switch by the next process.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,12 @@ use crate::rules::Rules;
 use crate::switch::{Entry, MAX_PORTS};
 use crate::upgrade::PortRecord;
 
-/// A port's key, and what is wrong if it is not there again.
+/// The key of a port, and the error if it could not be recovered.
 pub type Recovered = (String, Result<(), Problem>);
 
 impl Switch {
-    /// Keeps a port that was opened, so that it survives this process, where there is a store and its device can be kept.
+    /// Keeps an open port, so that it survives this process, if there is a store and its device supports
+    /// that.
     pub(crate) fn keep(&self, entry: &Entry) {
         let (Some(store), Some(open)) = (&self.config.store, &entry.open) else { return };
         let Some(steps) = open.running.hand_over() else { return };
@@ -32,14 +33,15 @@ impl Switch {
         }
     }
 
-    /// Keeps every port: a successor does when it has taken over.
+    /// Keeps every port; a successor does this after it has taken over.
     pub fn keep_all(&self) {
         self.ports().values().for_each(|entry| self.keep(entry));
     }
 
-    /// Goes on with the ports of a process that was killed, whose peers stay connected, and with the addresses that it knew. No frame
-    /// passes before all are there: what one sends is for another. For each port its key, and what is wrong if it is not there:
-    /// nothing is left of it then, and its peer is disconnected.
+    /// Recovers the ports of a killed process, whose peers stay connected, and the addresses that it knew. No
+    /// frame passes before all ports are there, because one may send to another. Returns for each port its
+    /// key, and the error if it could not be recovered: nothing is left of that port, and its peer is
+    /// disconnected.
     ///
     /// # Errors
     /// A worker does not answer.
@@ -75,7 +77,7 @@ impl Switch {
         }
         let mut entry = Entry::new(record.id, &spec);
         let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
-        // What is kept is not kept anew for each queue that moves.
+        // Kept once below, not for each queue that moves.
         let moved = self.moves().remove(&spec.key);
         let workers = moved.map_or(record.workers, |moved| moved.into_iter().map(usize::from).collect());
         self.run(&mut entry, rules, attached, &workers)?;

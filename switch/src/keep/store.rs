@@ -1,4 +1,5 @@
-//! Who holds places while no switch runs: systemd's descriptor store (`sd_pid_notify_with_fds(3)`), or whoever speaks like it.
+//! The holder of places while no switch runs: systemd's descriptor store (`sd_pid_notify_with_fds(3)`), or a
+//! program with the same protocol.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -15,9 +16,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::Record;
 use super::place::{Ends, Kept, Place, send};
 
-/// What the names of descriptors begin with that a switch has stored; its process follows.
+/// The prefix of the names of descriptors that a switch has stored; its process ID follows.
 const NAME: &str = "linecard-";
-/// How long a service manager may take to make room for a message.
+/// How long the service manager may take to make room for a message.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The descriptor store of the service manager that started this process.
@@ -36,7 +37,7 @@ pub struct Store {
     free: Arc<Free>,
 }
 
-/// Places that nobody uses any more: the service manager has them already.
+/// Places that are not used any more, which the service manager holds already.
 #[derive(Debug, Default)]
 pub(super) struct Free(Mutex<Vec<Ends>>);
 
@@ -52,17 +53,18 @@ impl Free {
 }
 
 impl Store {
-    /// That of the service manager which the environment names (`NOTIFY_SOCKET`); `None` without one.
+    /// The store of the service manager that the environment names (`NOTIFY_SOCKET`); `None` if there is
+    /// none.
     #[must_use]
     pub fn of_this_process() -> Option<Self> {
         let manager = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         Some(Self { manager, pid: std::process::id(), free: Arc::default() })
     }
 
-    /// Keeps a control socket; for as long as what this returns is there.
+    /// Keeps a control socket for as long as the returned value exists.
     ///
     /// # Errors
-    /// The service manager cannot be told, or the operating system refuses.
+    /// The service manager cannot be reached, or the operating system returns an error.
     pub fn keep_control(&self, listener: &impl AsFd, name: Option<(u64, u64)>) -> io::Result<Arc<dyn Keep>> {
         let place = self.place(&Record::Control { name })?;
         place.keep(&[], &[listener.as_fd()])?;
@@ -70,14 +72,14 @@ impl Store {
         Ok(place)
     }
 
-    /// A place that the service manager holds, with nothing in it.
+    /// Returns an empty place that the service manager holds.
     pub(crate) fn place(&self, record: &Record) -> io::Result<Arc<dyn Keep>> {
         let unused = self.free.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let ends = match unused {
             Some(ends) => ends,
             None => {
                 let ends = Ends::new()?;
-                // Whether it hangs up is nobody's business while no switch runs.
+                // The service manager need not watch whether the socket hangs up.
                 self.tell(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={NAME}{}\n", self.pid), Some(&ends.held))?;
                 ends
             }
@@ -85,10 +87,10 @@ impl Store {
         Ok(Arc::new(Place::new(ends, record, &self.free)?))
     }
 
-    /// Has the service manager let go of what the switch with that process has stored.
+    /// Has the service manager release what the switch with that process ID has stored.
     ///
     /// # Errors
-    /// It cannot be told.
+    /// The service manager cannot be reached.
     pub fn remove(&self, pid: u32) -> io::Result<()> {
         self.remove_name(&format!("{NAME}{pid}"))
     }
@@ -111,8 +113,8 @@ impl Store {
     }
 }
 
-/// What an earlier process kept, among the descriptors that this one was started with; the rest of them. `store` lets go of it: this
-/// process has it now.
+/// Returns the state that an earlier process kept, from the descriptors with which this process was started,
+/// and the other descriptors. `store` releases that state, because this process has it now.
 #[must_use]
 pub fn find(inherited: Vec<Inherited>, store: &Store) -> (Kept, Vec<Inherited>) {
     let (places, rest): (Vec<_>, Vec<_>) = inherited.into_iter().partition(|fd| fd.name.starts_with(NAME));

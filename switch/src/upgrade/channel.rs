@@ -1,12 +1,12 @@
-//! Messages between two switches, on the Unix stream socket that one asked the other over.
+//! Messages between two switches, on the Unix stream socket over which the upgrade was requested.
 //!
 //! ```text
 //!   ┌──────┬─────────────┬─────────────────┐
-//!   │ head │ JSON        │ bytes           │   descriptors beside the head; more than 253 follow beside a byte each 253
+//!   │ head │ JSON        │ bytes           │   descriptors beside the head; those beyond 253 beside one byte per 253
 //!   └──────┴─────────────┴─────────────────┘
 //! ```
-//! The other end may be of another version, or no switch at all: every length and number has a limit that is checked before anything
-//! is read, and a message that is not wholly understood ends the upgrade.
+//! The other end may be of another version, or not a switch at all: every length and number has a limit that
+//! is checked before anything is read, and a message that is not fully understood ends the upgrade.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -25,23 +25,23 @@ use serde_json::Value;
 use crate::api::{PortCounters, Problem};
 use crate::span::Session;
 
-/// Four bytes that begin every message.
+/// The first four bytes of every message.
 const MAGIC: u32 = u32::from_ne_bytes(*b"LCUP");
-/// Words of a head: the magic, bytes of JSON, bytes behind it, descriptors.
+/// The words of a head: magic, bytes of JSON, bytes after it, descriptors.
 const WORDS: usize = 4;
 const HEAD: usize = WORDS * size_of::<u32>();
-/// Most bytes of JSON: a port's description may have a megabyte.
+/// The maximum number of bytes of JSON: the description of a port may have a megabyte.
 const MOST_JSON: usize = 2 << 20;
-/// Most bytes behind the JSON.
+/// The maximum number of bytes after the JSON.
 const MOST_BYTES: usize = 1 << 20;
-/// Most descriptors: of a port with 128 queue pairs and 509 regions there are 1282.
+/// The maximum number of descriptors: a port with 128 queue pairs and 509 regions has 1282.
 const MOST_FDS: usize = 2048;
-/// How long the other end is looked for without sleeping where every microsecond counts.
+/// How long to poll for the other end without sleeping while every microsecond counts.
 const URGENT: Duration = Duration::from_micros(200);
-/// Most descriptors beside one write (`SCM_MAX_FD`).
+/// The maximum number of descriptors beside one write (`SCM_MAX_FD`).
 const FDS_AT_ONCE: usize = 253;
 
-/// Why an upgrade does not go on.
+/// Why an upgrade cannot go on.
 ///
 /// ```
 /// use linecard_switch::upgrade::UpgradeError;
@@ -50,19 +50,19 @@ const FDS_AT_ONCE: usize = 253;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The other end closed the connection, or is gone.
+    /// The other end closed the connection, or has ended.
     #[error("the other switch ended the upgrade")]
     Ended,
-    /// The other end did not say what was due in time.
+    /// The other end did not send the expected message in time.
     #[error("the other switch did not answer in time")]
     Late,
-    /// What the other end said makes no sense.
+    /// The other end sent an invalid message.
     #[error("the other switch said what cannot be understood: {0}")]
     Malformed(String),
     /// One of the two refused.
     #[error(transparent)]
     Refused(#[from] Problem),
-    /// The operating system's.
+    /// The error of the operating system.
     #[error("the connection between the two switches failed: {0}")]
     System(#[source] io::Error),
 }
@@ -77,38 +77,39 @@ impl From<io::Error> for UpgradeError {
     }
 }
 
-/// A port of the predecessor's.
+/// A port of the predecessor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PortRecord {
     pub(crate) id: u16,
-    /// What was asked of it, as `port.add` takes it.
+    /// The parameters of the port, as `port.add` takes them.
     pub(crate) spec: Value,
-    /// It was added by request.
+    /// The port was added by request.
     pub(crate) kept: bool,
-    /// It has a device; otherwise it waits for something to open one with.
+    /// The port has a device; otherwise it waits for something it needs to open one.
     pub(crate) open: bool,
-    /// Its device comes along: its state behind this, its descriptors beside it.
+    /// The device is handed over: its state follows, its descriptors are beside the message.
     pub(crate) handed: bool,
     /// The workers that poll its receive queues.
     pub(crate) workers: Vec<usize>,
 }
 
-/// What of a port is known only once it stands still.
+/// The data of a port that is final only when the port is frozen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PortMoved {
     pub(crate) id: u16,
     pub(crate) counters: PortCounters,
-    /// Frames that came from each receive queue.
+    /// The number of frames received from each receive queue.
     pub(crate) queues: Vec<u64>,
 }
 
-/// What the two say, in the order of the table in [`super`].
+/// The messages of both sides, in the order of the table in [`super`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum Message {
-    /// The successor has read the answer to its request: what follows are messages.
+    /// From the successor: it has read the answer to its request, and messages follow.
     Hello,
-    /// The predecessor: who it is, how many ports follow, and what is copied from port to port. Earlier versions copy nothing.
+    /// From the predecessor: its identity, the number of ports that follow, and the mirroring sessions.
+    /// Earlier versions have no sessions.
     Switch {
         version: String,
         pid: u32,
@@ -116,33 +117,34 @@ pub(crate) enum Message {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         spans: Vec<Session>,
     },
-    /// A port; the state of its device behind it.
+    /// A port; the state of its device follows.
     Port(PortRecord),
-    /// Addresses, behind this.
+    /// Addresses, which follow.
     Addresses,
-    /// The control socket, beside this; device and inode of its name.
+    /// The control socket, beside this; device and inode of its path.
     Control { name: Option<(u64, u64)> },
-    /// That is all.
+    /// All of the first part has been sent.
     Prepare,
-    /// The successor is ready for what is left.
+    /// The successor is ready for the rest.
     Prepared,
-    /// The predecessor moves no more frames, since `nanos` of the monotonic clock; its table's clock shows `seconds`.
+    /// The predecessor has moved no frames since `nanos` of the monotonic clock; its table's clock shows
+    /// `seconds`.
     Frozen { nanos: u64, seconds: u32 },
-    /// A port that stands still; the state of its device behind it.
+    /// A frozen port; the state of its device follows.
     Moved(PortMoved),
-    /// That is all.
+    /// All of the rest has been sent.
     Begin,
-    /// The successor's rings are where the predecessor's were.
+    /// The successor's rings are at the predecessor's positions.
     Ready,
-    /// The point of no return: everything is the successor's.
+    /// The point of no return: everything belongs to the successor.
     Go,
-    /// It moves frames from here on.
+    /// The successor moves frames from here on.
     Started,
     /// One of the two does not go on.
     Refused { problem: Problem },
 }
 
-/// A message and what came with it.
+/// A message, its bytes and its descriptors.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) message: Message,
@@ -150,7 +152,7 @@ pub(crate) struct Received {
     pub(crate) fds: Vec<OwnedFd>,
 }
 
-/// One end of an upgrade.
+/// One end of the connection.
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: UnixStream,
@@ -162,12 +164,12 @@ impl Channel {
         Self { socket, urgent: AtomicBool::new(false) }
     }
 
-    /// Looks for messages from here on without sleeping, for [`URGENT`] at first: no frame passes meanwhile.
+    /// Polls for messages without sleeping from here on, for [`URGENT`] at first: no frame passes meanwhile.
     pub(crate) fn set_urgent(&self, urgent: bool) {
         self.urgent.store(urgent, Ordering::Relaxed);
     }
 
-    /// How long the other end may take for each message; for ever with `None`.
+    /// Sets how long the other end may take for each message; `None` means without limit.
     pub(crate) fn set_patience(&self, patience: Option<Duration>) -> Result<(), UpgradeError> {
         self.socket.set_read_timeout(patience)?;
         Ok(self.socket.set_write_timeout(patience)?)
@@ -217,7 +219,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message; a [refusal](Message::Refused) is an error.
+    /// Receives the next message; a [refusal](Message::Refused) is an error.
     pub(crate) fn receive(&self) -> Result<Received, UpgradeError> {
         let malformed = |what: &str| Err(UpgradeError::Malformed(what.into()));
         let mut fds = Vec::new();
@@ -254,7 +256,7 @@ impl Channel {
         }
     }
 
-    /// The next message, if it is this one and has nothing with it.
+    /// Receives the next message, and checks that it is `want` without bytes and descriptors.
     pub(crate) fn expect(&self, want: &Message) -> Result<(), UpgradeError> {
         let Received { message, bytes, fds } = self.receive()?;
         if message == *want && bytes.is_empty() && fds.is_empty() {
@@ -263,12 +265,12 @@ impl Channel {
         Err(UpgradeError::Malformed(format!("{want:?} was due")))
     }
 
-    /// Waits until the other end has closed its descriptors and its end.
+    /// Waits until the other end has closed its descriptors and the connection.
     pub(crate) fn wait_for_end(&self) {
         let _ = self.receive();
     }
 
-    /// Fills `bytes`, and takes the descriptors beside them.
+    /// Fills `bytes`, and collects the descriptors beside them.
     fn read(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(), UpgradeError> {
         let mut at = 0;
         let mut urgent = self.urgent.load(Ordering::Relaxed).then(Instant::now);

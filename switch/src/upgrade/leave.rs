@@ -10,25 +10,25 @@ use crate::Switch;
 use crate::api::{Code, Problem};
 use crate::fdb::{Location, Station};
 
-/// How long a successor may take to prepare itself.
+/// How long a successor may take to prepare.
 const PREPARING: Duration = Duration::from_secs(10);
 /// How long a successor may take to build its rings, while no frame passes.
 const BEGINNING: Duration = Duration::from_secs(2);
-/// How often a successor that was given everything and says nothing is told of.
+/// The interval of error messages about a successor that received everything and has not started.
 const STARTING: Duration = Duration::from_secs(5);
-/// Addresses in a message.
+/// The number of addresses in a message.
 const ADDRESSES: usize = 4096;
 
-/// What a successor gets beside the switch itself.
+/// What a successor receives besides the switch itself.
 pub(crate) struct Extra<'a> {
     pub(crate) version: &'a str,
-    /// Keys of ports that were added by request.
+    /// The keys of ports that were added by request.
     pub(crate) kept: &'a BTreeSet<String>,
-    /// The control socket, with device and inode of its name.
+    /// The control socket, with device and inode of its path.
     pub(crate) control: Option<(BorrowedFd<'a>, Option<(u64, u64)>)>,
 }
 
-/// Whether a switch can hand over in that form.
+/// Checks that this switch can hand over in the requested format.
 pub(crate) fn check(asked: &UpgradeRequest) -> Result<(), Problem> {
     if asked.format == FORMAT {
         return Ok(());
@@ -44,8 +44,9 @@ pub(crate) fn check(asked: &UpgradeRequest) -> Result<(), Problem> {
     ))
 }
 
-/// Hands everything to the switch at the other end of `channel`. When this returns without an error, nothing is left here;
-/// otherwise everything is as it was. `started` is called when the successor has started, before anything here is let go of.
+/// Hands everything over to the switch at the other end of `channel`. On success nothing is left here; on an
+/// error everything is as it was. `started` is called when the successor has started, before anything is
+/// released here.
 pub(crate) fn leave(
     switch: &Switch,
     channel: &Channel,
@@ -66,7 +67,7 @@ pub(crate) fn leave(
             switch.resume_ports();
             switch.go_on();
             if !matches!(error, UpgradeError::Ended | UpgradeError::System(_)) {
-                // It may have gone.
+                // The successor may have ended.
                 let problem =
                     Problem::new(Code::Unavailable, error.to_string(), "the earlier switch goes on");
                 let _ = channel.say(&Message::Refused { problem });
@@ -76,7 +77,7 @@ pub(crate) fn leave(
     }
 }
 
-/// Has the successor prepare itself while frames pass.
+/// Lets the successor prepare while frames pass.
 fn prepare(switch: &Switch, channel: &Channel, extra: &Extra<'_>) -> Result<(), UpgradeError> {
     channel.set_patience(Some(PREPARING))?;
     channel.expect(&Message::Hello)?;
@@ -98,7 +99,7 @@ fn prepare(switch: &Switch, channel: &Channel, extra: &Extra<'_>) -> Result<(), 
     channel.expect(&Message::Prepared)
 }
 
-/// Stops moving frames and gives the rest; returns once the successor moves them.
+/// Stops moving frames and hands over the rest; returns once the successor moves frames.
 fn give(switch: &Switch, channel: &Channel) -> Result<(), UpgradeError> {
     channel.set_patience(Some(BEGINNING))?;
     channel.set_urgent(true);
@@ -113,7 +114,7 @@ fn give(switch: &Switch, channel: &Channel) -> Result<(), UpgradeError> {
     channel.say(&Message::Begin)?;
     channel.expect(&Message::Ready)?;
     channel.say(&Message::Go)?;
-    // Only the successor's word or its end tells who has the ports: nothing else ends this.
+    // Only the message or the end of the successor tells who has the ports: nothing else ends this loop.
     channel.set_patience(Some(STARTING))?;
     channel.set_urgent(false);
     let since = Instant::now();
@@ -140,7 +141,7 @@ fn send_addresses(channel: &Channel, known: &[(Station, Option<Location>)]) -> R
     Ok(())
 }
 
-/// Nanoseconds of a clock that all processes share.
+/// Returns the time in nanoseconds of a clock that all processes share.
 pub(super) fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();

@@ -1,19 +1,20 @@
-//! A switch whose program is replaced while its ports stay connected.
+//! Replacing the program of a switch while its ports stay connected.
 //!
 //! | predecessor | | successor |
 //! |---|---|---|
-//! | | ◄ `upgrade` | has started whole, and checked itself |
+//! | | ◄ `upgrade` | has started completely, and checked itself |
 //! | [holds](linecard_pmd::handover::HandOver::hold) its ports: frames pass, requests wait | ports, addresses, control socket ► | maps memory, opens devices |
 //! | | ◄ ready for the rest | |
-//! | its workers stand still; freezes its ports | positions, counters, new addresses ► | builds the rings |
+//! | its workers are halted; freezes its ports | positions, counters, new addresses ► | builds the rings |
 //! | | ◄ ready | |
-//! | **gives everything away: the point of no return** | go ► | |
-//! | | ◄ started | its workers go on |
-//! | lets go of its ports, ends | | opens the ports whose devices cannot change hands |
+//! | **hands everything over: the point of no return** | go ► | |
+//! | | ◄ started | its workers resume |
+//! | releases its ports, ends | | opens the ports whose devices cannot be handed over |
 //!
-//! Whatever goes wrong before `go`, on either side, leaves the predecessor as it was: it resumes its ports. What a successor
-//! does before `go` leaves no trace. After `go` the predecessor goes on only if the successor ends without having said
-//! `started`, which it says before it touches a frame; so no two ever serve a port, and none is served by nobody.
+//! If anything fails before `go`, on either side, the predecessor resumes its ports as they were; what a
+//! successor does before `go` has no lasting effect. After `go` the predecessor resumes only if the successor
+//! ends without having sent `started`, which it sends before it touches a frame. So no port is ever served by
+//! both, and none by neither.
 
 mod channel;
 mod leave;
@@ -27,15 +28,15 @@ pub(crate) use self::channel::{Channel, PortRecord};
 pub(crate) use self::leave::{Extra, check, leave};
 pub use self::take::{Successor, TakenOver};
 
-/// The form in which a switch hands over; both have to use the same.
+/// The version of the handover format; both switches have to use the same.
 pub const FORMAT: u32 = 1;
 
-/// Bytes of an address as it crosses: its station, and its place or [`GONE`].
+/// Bytes of an address in a message: its station, and its location or [`GONE`].
 const ADDRESS: usize = 16;
-/// The place of a station that is not known any more.
+/// The location of a station that is no longer known.
 const GONE: u64 = u64::MAX;
 
-/// What asks a switch to hand over: `upgrade`. The connection is the [upgrade's](self) from the answer on.
+/// The request to hand over: `upgrade`. After the answer the connection carries the [upgrade](self).
 ///
 /// ```
 /// let asked: linecard_switch::upgrade::UpgradeRequest = serde_json::from_str(r#"{"format":1,"version":"0.2.0"}"#)?;
@@ -47,6 +48,6 @@ const GONE: u64 = u64::MAX;
 pub struct UpgradeRequest {
     /// [`FORMAT`].
     pub format: u32,
-    /// The program's that is to take over, for people.
+    /// The version of the program that is to take over, for people.
     pub version: String,
 }

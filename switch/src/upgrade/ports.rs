@@ -1,4 +1,4 @@
-//! What an upgrade does with the ports and workers of either switch.
+//! The steps of an upgrade that concern the ports and workers of either switch.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,16 +15,17 @@ use crate::rules::Rules;
 use crate::switch::{Entry, MAX_PORTS, PATIENCE};
 use crate::worker::Command;
 
-/// How long a worker is waited for without sleeping.
+/// How long to wait for a worker without sleeping.
 const SOON: Duration = Duration::from_micros(200);
 
-/// A port of the predecessor's, and its device if that comes along.
+/// A port of the predecessor, with its device if that is handed over.
 pub(super) type Left = (PortRecord, Option<HandedOver>);
 
 impl Switch {
-    /// Has every worker receive nothing more, and send what the others have left to it; returns once all stand still.
+    /// Halts all workers: they receive nothing more, and send what the others have left in their inboxes.
+    /// Returns once all are halted.
     pub(crate) fn halt(&self) -> Result<(), Problem> {
-        // What one has received is another's to send: all have to stop receiving first.
+        // A received frame may have to be sent by another worker: all must stop receiving first.
         for command in [Command::Drain, Command::Halt] {
             let (tell, told) = channel();
             self.remotes.iter().for_each(|remote| {
@@ -38,24 +39,24 @@ impl Switch {
         Ok(())
     }
 
-    /// Has workers that stand still look for what comes next without sleeping, for a moment.
+    /// Lets halted workers poll for the next command without sleeping, for a moment.
     pub(super) fn get_ready(&self) {
         self.remotes.iter().for_each(|remote| {
             remote.tell(Command::Ready);
         });
     }
 
-    /// Lets the workers go on.
+    /// Resumes the workers.
     pub(crate) fn go_on(&self) {
         self.remotes.iter().for_each(|remote| {
             remote.tell(Command::Resume);
         });
     }
 
-    /// Looks whether this switch can move frames: every worker answers, and there are packets.
+    /// Checks that this switch can move frames: every worker answers, and there are packets.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A worker does not answer, or the pool has no packet.
     pub fn check(&self) -> Result<(), Problem> {
         self.halt()?;
         self.go_on();
@@ -65,12 +66,13 @@ impl Switch {
         })
     }
 
-    /// In the predecessor: holds every port whose device can change hands, and tells what a successor needs of all.
+    /// In the predecessor: holds every port whose device can be handed over, and returns what a successor
+    /// needs for all ports.
     pub(super) fn hold_ports(&self, kept: impl Fn(&str) -> bool) -> Result<Vec<Left>, Problem> {
         let ports = self.ports();
         let entries: Vec<&Entry> = ports.values().collect();
         let holding: Vec<_> = entries.iter().map(|entry| steps(entry).map(|steps| steps.hold())).collect();
-        // All outcomes are waited for, so that what is held can be resumed.
+        // Waits for all outcomes, so that ports that are held can be resumed.
         let held: Vec<_> = holding.into_iter().map(|holding| holding.map(|outcome| outcome())).collect();
         let mut left = Vec::new();
         for (entry, held) in entries.iter().zip(held) {
@@ -92,7 +94,7 @@ impl Switch {
         Ok(left)
     }
 
-    /// In the predecessor, whose workers stand still: where everything is.
+    /// In the predecessor, with halted workers: returns the positions and counters of all ports.
     pub(super) fn freeze_ports(&self) -> Result<Vec<(PortMoved, Vec<u8>)>, Problem> {
         let ports = self.ports();
         let entries: Vec<&Entry> = ports.values().collect();
@@ -111,10 +113,11 @@ impl Switch {
         Ok(moved)
     }
 
-    /// Serves every port from now on: in the predecessor after all, or in the successor.
+    /// Resumes every port: in the predecessor after all, or in the successor.
     pub(super) fn resume_ports(&self) {
         let ports = self.ports();
-        // What a worker receives from one port it sends to another: all of them go on before any worker does.
+        // Workers send what they receive from one port to another: all ports must resume before any worker
+        // does.
         let resuming: Vec<_> = ports.values().filter_map(steps).map(|steps| steps.resume()).collect();
         for outcome in resuming {
             if let Err(error) = outcome() {
@@ -123,8 +126,8 @@ impl Switch {
         }
     }
 
-    /// In the predecessor: lets go of every port. Those whose devices do not change hands are closed, so that the successor
-    /// can open them.
+    /// In the predecessor: releases every port. Ports whose devices cannot be handed over are closed, so that
+    /// the successor can open them.
     pub(super) fn release_ports(&self) {
         let mut ports = self.ports();
         ports.values().filter_map(steps).for_each(|steps| steps.release());
@@ -135,7 +138,8 @@ impl Switch {
         }
     }
 
-    /// In the successor: prepares a port. What has no device yet is [opened](Self::open_rest) when the predecessor has let go of it.
+    /// In the successor: prepares a port. One without a device is [opened](Self::open_rest) after the
+    /// predecessor has released it.
     pub(super) fn adopt(&self, record: &PortRecord, handed: Option<HandedOver>) -> Result<(), Problem> {
         let spec = PortSpec::read(record.spec.clone())?;
         let rules = Rules::of(&spec, self.config.defaults)?;
@@ -155,7 +159,7 @@ impl Switch {
         Ok(())
     }
 
-    /// In the successor, whose workers stand still: begins where the predecessor stopped.
+    /// In the successor, with halted workers: continues where the predecessor stopped.
     pub(super) fn begin_ports(&self, moved: &[(PortMoved, Vec<u8>)]) -> Result<(), Problem> {
         let mut ports = self.ports();
         for (moved, _) in moved {
@@ -183,7 +187,8 @@ impl Switch {
         Ok(())
     }
 
-    /// In the successor, when the predecessor has let go of everything: opens the ports whose devices did not come along.
+    /// In the successor, after the predecessor has released everything: opens the ports whose devices were
+    /// not handed over.
     pub(super) fn open_rest(&self, which: &[String]) {
         for key in which {
             let mut ports = self.ports();
@@ -200,7 +205,7 @@ impl Switch {
     }
 }
 
-/// Waits for one worker: it does not sleep at first, because a worker that moves frames answers at once.
+/// Waits for one worker, at first without sleeping, because a worker that moves frames answers at once.
 fn hear(told: &Receiver<()>) -> Result<(), Problem> {
     let since = Instant::now();
     while since.elapsed() < SOON {

@@ -16,10 +16,10 @@ use crate::api::{Client, ClientError, Code, PortSpec, Problem};
 use crate::fdb::{Location, Station};
 use crate::switch::MAX_PORTS;
 
-/// How long the predecessor may take for each of its messages.
+/// How long the predecessor may take for each message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What was taken over.
+/// The result of taking over.
 ///
 /// ```
 /// fn told(taken: &linecard_switch::upgrade::TakenOver) -> String {
@@ -29,20 +29,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TakenOver {
-    /// The predecessor's process.
+    /// The process ID of the predecessor.
     pub pid: u32,
-    /// Its program's version.
+    /// The version of the predecessor's program.
     pub version: String,
-    /// Ports that came along with their devices.
+    /// The number of ports handed over with their devices.
     pub ports: usize,
-    /// Ports that have to be opened anew.
+    /// The number of ports that have to be opened again.
     pub rest: usize,
     /// How long no worker moved a frame.
     pub pause: Duration,
 }
 
-/// A switch that takes over from another; see [the module](super). Each step waits for the predecessor; dropped before
-/// [`commit`](Self::commit) has returned, with its switch, it leaves the predecessor as it was.
+/// A switch that takes over from another; see [the module](super). Each step waits for the predecessor. If
+/// this and its switch are dropped before [`commit`](Self::commit) has returned, the predecessor stays as it
+/// was.
 ///
 /// ```no_run
 /// use linecard_switch::upgrade::Successor;
@@ -62,7 +63,7 @@ pub struct Successor {
     version: String,
     pid: u32,
     handed: usize,
-    /// Keys of ports that are opened when the predecessor has closed them.
+    /// The keys of ports that are opened after the predecessor has closed them.
     rest: Vec<String>,
     kept: BTreeSet<String>,
     specs: Vec<PortSpec>,
@@ -84,7 +85,7 @@ impl Successor {
     /// Asks the switch whose control socket is at `path` to hand over to a program of `version`.
     ///
     /// # Errors
-    /// Nobody answers there, or it refuses.
+    /// No switch answers there, or it refuses.
     pub fn ask(path: &Path, version: &str) -> Result<Self, UpgradeError> {
         let mut client = Client::connect(path)?;
         let asked = UpgradeRequest { format: FORMAT, version: version.into() };
@@ -105,17 +106,18 @@ impl Successor {
         })
     }
 
-    /// Prepares `switch`, which has no ports yet, for everything the predecessor has, while that goes on. The workers of
-    /// `switch` stand still from here on. `accept` is asked about what came: what was asked of each port.
+    /// Prepares `switch`, which has no ports yet, for everything the predecessor has, while the predecessor
+    /// keeps running. The workers of `switch` are halted from here on. `accept` may refuse: it gets the
+    /// parameters of all ports.
     ///
     /// # Errors
-    /// The predecessor said nonsense, or something of it cannot be taken over.
+    /// The predecessor's messages are invalid, or something of it cannot be taken over.
     pub fn prepare(
         &mut self,
         switch: &Switch,
         accept: impl FnOnce(&[PortSpec]) -> Result<(), Problem>,
     ) -> Result<(), UpgradeError> {
-        // Peers will be signalled from here, while no frame passes.
+        // This thread will signal peers while no frame passes.
         linecard_eal::eventfd::prepare_thread();
         switch.halt()?;
         let prepared = self.receive_ports(switch).and_then(|()| Ok(accept(&self.specs)?));
@@ -124,14 +126,14 @@ impl Successor {
         self.channel.say(&Message::Prepared)
     }
 
-    /// Tells the predecessor what kept this one from going on.
+    /// Tells the predecessor why this switch cannot go on.
     fn told<T>(&self, outcome: Result<T, UpgradeError>) -> Result<T, UpgradeError> {
         if let Err(error @ (UpgradeError::Refused(_) | UpgradeError::Malformed(_))) = &outcome {
             let problem = match error {
                 UpgradeError::Refused(problem) => problem.clone(),
                 other => Problem::new(Code::InvalidRequest, other.to_string(), "use two versions that fit"),
             };
-            // It may be gone, which is what is told here then.
+            // The predecessor may have ended, which is then the error to report.
             let _ = self.channel.say(&Message::Refused { problem });
         }
         outcome
@@ -180,18 +182,19 @@ impl Successor {
         }
     }
 
-    /// The keys of the ports that were added by request; known when [prepared](Self::prepare).
+    /// Returns the keys of the ports that were added by request; known after [`prepare`](Self::prepare).
     #[must_use]
     pub fn kept(&self) -> &BTreeSet<String> {
         &self.kept
     }
 
-    /// The predecessor's control socket, listening, with device and inode of its name; once.
+    /// Returns the predecessor's listening control socket, with device and inode of its path; only the first
+    /// call does.
     pub fn take_control(&mut self) -> Option<(OwnedFd, Option<(u64, u64)>)> {
         self.control.take()
     }
 
-    /// Waits until the predecessor stands still, and puts everything where it was there.
+    /// Waits until the predecessor is halted, and restores its state here.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
@@ -217,22 +220,22 @@ impl Successor {
                 other => return Err(UpgradeError::Malformed(format!("{other:?} is not due"))),
             }
         }
-        // From here on the predecessor's time is this one's.
+        // From here on this switch's clock continues the predecessor's.
         let here = switch.seconds() - switch.clock.load(Ordering::Relaxed);
         switch.clock.store(seconds.saturating_sub(here), Ordering::Relaxed);
         switch.table.tick(seconds);
         Ok(switch.begin_ports(&moved)?)
     }
 
-    /// Waits for the predecessor's word that everything is `switch`'s, and lets its workers go on.
+    /// Waits until the predecessor has handed everything over, and resumes the workers of `switch`.
     ///
     /// # Errors
-    /// The predecessor goes on after all.
+    /// The predecessor resumes after all.
     pub fn commit(&mut self, switch: &Switch) -> Result<TakenOver, UpgradeError> {
-        // The predecessor gives up by closing the connection, whenever that is.
+        // If the predecessor gives up, at any time, it closes the connection.
         self.channel.set_patience(None)?;
         self.channel.expect(&Message::Go)?;
-        // Whether it is there to hear that does not matter: it has given everything away.
+        // It does not matter whether the predecessor receives this: it has handed everything over.
         let _ = self.channel.say(&Message::Started);
         switch.resume_ports();
         switch.go_on();
@@ -242,16 +245,16 @@ impl Successor {
         Ok(TakenOver { pid, version, ports: self.handed, rest: self.rest.len(), pause })
     }
 
-    /// Waits until the predecessor has closed what could not come along, and opens that.
+    /// Waits until the predecessor has closed the ports that could not be handed over, and opens them.
     pub fn finish(self, switch: &Switch) {
-        // Not for ever: whoever hangs when it ends is no reason to leave ports closed.
+        // With a limit: a predecessor that hangs while it ends is no reason to leave ports closed.
         let _ = self.channel.set_patience(Some(PATIENCE));
         self.channel.wait_for_end();
         switch.open_rest(&self.rest);
     }
 }
 
-/// Puts addresses into the table of `switch`, or takes them out.
+/// Adds addresses to the table of `switch`, or removes them.
 fn restore(switch: &Switch, bytes: &[u8]) -> Result<(), UpgradeError> {
     let malformed = || UpgradeError::Malformed("an address makes no sense".into());
     let (addresses, rest) = bytes.as_chunks::<ADDRESS>();
