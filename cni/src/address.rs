@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Attachment;
 
-/// The address of one Ethernet interface: neither a group's nor all zeros.
+/// The MAC address of an interface: neither a group address nor all zeros.
 ///
 /// ```
 /// use linecard_cni::Mac;
@@ -33,7 +33,7 @@ impl Mac {
     /// ```
     #[must_use]
     pub fn of(attachment: &Attachment) -> Self {
-        // FNV-1a: the same in every release, which std's hashes do not promise.
+        // FNV-1a is the same in every release, which std's hashes do not guarantee.
         let name = attachment.to_string();
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -88,7 +88,7 @@ impl From<Mac> for String {
     }
 }
 
-/// An IP address and how many of its first bits name the network.
+/// An IP address with the length of its network prefix.
 ///
 /// ```
 /// use linecard_cni::Cidr;
@@ -102,7 +102,7 @@ impl From<Mac> for String {
 pub struct Cidr {
     /// The address.
     pub address: IpAddr,
-    /// Bits of the network, 0 to 32 or 128.
+    /// The length of the prefix, 0 to 32 or 128 bits.
     pub prefix: u8,
 }
 

@@ -21,7 +21,7 @@ use crate::state::{Record, State, boot};
 use crate::step;
 use crate::switch::Switch;
 
-/// Keys of a port's `meta`, by which GC, and the switch where nobody calls it, find what is the plugin's.
+/// Keys of a port's `meta`, by which GC (and the switch, if no runtime calls GC) finds the plugin's ports.
 pub(crate) mod meta {
     pub(crate) const OWNER: &str = "owner";
     pub(crate) const OWNER_IS: &str = "linecard-cni";
@@ -33,8 +33,8 @@ pub(crate) mod meta {
 }
 
 impl Plugin {
-    /// Gives a container its port. Whatever fails, everything before it is undone; a plugin that is killed leaves a record
-    /// by which DEL, GC or the next ADD undoes it.
+    /// Attaches a container. If a step fails, all earlier ones are undone. A killed plugin leaves a record
+    /// with which DEL, GC or the next ADD undoes them.
     pub(crate) fn add(&self) -> Result<Value, Error> {
         let attachment = self.attachment()?;
         handover::check(&self.config, attachment)?;
@@ -61,28 +61,28 @@ impl Plugin {
             ));
         }
         self.check_sharing(attachment, known.is_some(), &netns)?;
-        // Without these nothing is begun, so that nothing has to be undone.
+        // Checked before anything is created, so that nothing has to be undone.
         self.find_ipam()?;
         let switch = Switch::connect(&self.config.switch)?;
         step::done("the switch is connected");
         let mut record = self.record(attachment, &netns);
-        // An interface that another plugin of the chain made shows the addresses already.
+        // An interface made by another plugin of the chain shows the addresses already.
         record.link = Some(path).filter(|_| self.config.link && known.is_none() && !netns.is_own());
         state.write(&record)?;
         self.attach(&state, record, &netns, switch).inspect_err(|_| {
-            // The error that counts is the first one; what cannot be undone now stays on record for DEL.
+            // The first error is the one to report; whatever cannot be undone now stays on record for DEL.
             let _ = self.undo(&state, attachment);
         })
     }
 
-    /// `CNI_NETNS` as a path and as results write it.
+    /// `CNI_NETNS` as a path, and as text for results.
     fn sandbox(&self) -> (PathBuf, String) {
         let path = self.environment.netns.clone().unwrap_or_default();
         let text = path.to_string_lossy().into_owned();
         (path, text)
     }
 
-    /// Undoes what an ADD that never ended has left; refuses when there is an attachment that works.
+    /// Undoes an ADD that did not finish; fails if the attachment is complete and valid.
     fn make_room(&self, state: &State, attachment: &Attachment, netns: &Netns) -> Result<(), Error> {
         if !state.attachments().contains(attachment) {
             return Ok(());
@@ -100,7 +100,7 @@ impl Plugin {
         self.undo(state, attachment)
     }
 
-    /// Whether there is an interface whose address can be shared.
+    /// Checks that there is an interface whose address can be shared.
     fn check_sharing(&self, attachment: &Attachment, is_known: bool, netns: &Netns) -> Result<(), Error> {
         let (name, remedy) =
             (attachment.ifname(), "leave 'ports' out, or let this plugin make the interface");
@@ -120,7 +120,7 @@ impl Plugin {
 
     fn record(&self, attachment: &Attachment, netns: &Netns) -> Record {
         let in_folder = self.config.mode != Mode::Abstract;
-        // A file that is there is somebody else's.
+        // An existing file belongs to another program.
         let file = self.config.device_info.clone().filter(|file| in_folder && !file.exists());
         Record {
             attachment: attachment.clone(),
@@ -187,8 +187,8 @@ impl Plugin {
         Ok(result)
     }
 
-    /// The port's address: what was asked for, the address of the kernel interface that it belongs to, or one made of the
-    /// attachment's name.
+    /// The MAC address of the port: the requested one, that of the kernel interface to which it belongs, or
+    /// one derived from the attachment's name.
     fn mac(&self, attachment: &Attachment, sandbox: &str) -> Mac {
         let before = || {
             let (_, entry) = find(self.config.prev_result.as_ref()?, attachment.ifname(), sandbox)?;
@@ -197,7 +197,7 @@ impl Plugin {
         self.config.mac.or_else(before).unwrap_or_else(|| Mac::of(attachment))
     }
 
-    /// The result of ADD, and the port's addresses.
+    /// The result of ADD, and the addresses of the port.
     fn result(&self, interface: &Interface<'_>, given: &Value) -> Result<(Value, Vec<Cidr>), Error> {
         let mut builder = Builder::new(self.config.version, self.config.prev_result.as_ref());
         let at = builder.interface(interface);
@@ -216,10 +216,10 @@ impl Plugin {
         Ok((result, ips))
     }
 
-    /// What the switch is asked for.
+    /// The parameters of the port for the switch.
     fn port(&self, attachment: &Attachment, handover: &Handover, mac: Mac, ips: &[Cidr]) -> PortSpec {
         let (path, sandbox) = self.sandbox();
-        // What the path leads to now: it may lead elsewhere when the container is gone.
+        // The namespace to which the path leads now: it may lead elsewhere when the container has ended.
         let namespace = SocketOrigin::new(path, "").namespace;
         let about = [
             (meta::OWNER, meta::OWNER_IS.to_owned()),
@@ -241,7 +241,7 @@ impl Plugin {
         spec
     }
 
-    /// Looks whether everything is there that ADD made.
+    /// Checks that everything that ADD made is still there.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let attachment = self.attachment()?;
         let Some(prev) = &self.config.prev_result else {
@@ -289,7 +289,7 @@ impl Plugin {
     }
 }
 
-/// Makes the kernel's half of the port `fast`, with the routes that the IPAM plugin gave.
+/// Creates the kernel's half of the port `fast`, with the routes of the IPAM plugin.
 fn attach_kernel(
     switch: &mut Switch,
     record: &mut Record,
@@ -307,7 +307,7 @@ fn attach_kernel(
     Ok(())
 }
 
-/// Compares a port with what ADD asked for.
+/// Compares a port with the parameters of ADD.
 fn check_port(port: &PortInfo, asked: Option<&Value>) -> Result<(), String> {
     let asked: Option<PortSpec> = asked.cloned().and_then(|value| serde_json::from_value(value).ok());
     let Some(asked) = asked else {

@@ -1,13 +1,14 @@
-//! Ports by the Container Device Interface (CDI), for Kubernetes' dynamic resource allocation and for container engines that
-//! take a device by its name.
+//! Ports through the Container Device Interface (CDI), for Kubernetes' dynamic resource allocation and for
+//! container engines that take devices by name.
 //!
-//! A port is asked for by a request of a resource claim. It becomes a folder on the host that is mounted into the container,
-//! in which the container makes the socket `vhost.sock` and the switch connects to it. Paths, the attribute
-//! `vhost-user-path` and the fields of the configuration are those of `dra-driver-ovsdpdk`, so that what was written for it
-//! finds its port; `mtu`, `mac`, `ips` and `queues` of the configuration are additions. So are the other attributes that it publishes
-//! (`mtu`, `ingress-policing-rate`, `ingress-policing-burst`) and what it writes into the claim's status.
+//! A request of a resource claim asks for one port. The port becomes a folder on the host that is mounted
+//! into the container. The container creates the socket `vhost.sock` in it, and the switch connects. Paths,
+//! the attribute `vhost-user-path` and the fields of the configuration are those of `dra-driver-ovsdpdk`, so
+//! that programs written for it work unchanged. Additions are `mtu`, `mac`, `ips` and `queues` of the
+//! configuration, the other published attributes (`mtu`, `ingress-policing-rate`, `ingress-policing-burst`),
+//! and the data in the claim's status.
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
 //! | `<cdi>/linecard-port_<claim>_<request>.json` | the CDI device `linecard/port=<claim>_<request>` |
 //! | `<sockets>/[<pod>_]<claim>_<request>/socket/` | the folder of the socket |
@@ -32,11 +33,11 @@ use crate::handover::{MAX_PATH, make_folder, remove_folder};
 use crate::state::{State, private_folder, remove, write};
 use crate::switch::Switch;
 
-/// The driver whose names are used unless another one is named.
+/// The default name of the driver.
 pub const DRIVER: &str = "ovsdpdk.k8snetworkplumbingwg.io";
-/// Where a container finds its folders unless another place is named.
+/// The default path of the folders in a container.
 pub const CONTAINER_ROOT: &str = "/var/run/ovsdpdk";
-/// Where a container finds metadata (KEP-5304).
+/// The folder of metadata in a container (KEP-5304).
 const METADATA_ROOT: &str = "/var/run/kubernetes.io/dra-device-attributes/resourceclaims";
 const SOCKET: &str = "vhost.sock";
 const KIND: &str = "linecard/port";
@@ -58,10 +59,10 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The request of that name in the claim of that name, for the pod with that UID.
+    /// The request `request` of the claim `claim`, for the pod with UID `pod`.
     ///
     /// # Errors
-    /// Code 7: Kubernetes would not allow one of the names.
+    /// Code 7: Kubernetes does not allow one of the names.
     pub fn new(claim: &str, request: &str, pod: Option<&str>) -> Result<Self, Error> {
         for (what, name) in [("claim", Some(claim)), ("request", Some(request)), ("pod", pod)] {
             let legal = |name: &str| {
@@ -81,14 +82,14 @@ impl Claim {
         Ok(Self { claim: claim.into(), request: request.into(), pod: pod.map(str::to_owned) })
     }
 
-    /// The name of its CDI device.
+    /// Returns the name of its CDI device.
     #[must_use]
     pub fn device(&self) -> String {
         format!("{KIND}={}_{}", self.claim, self.request)
     }
 }
 
-/// The name of its folder and of its port: no name that Kubernetes allows has a `_`.
+/// The name of its folder and of its port. `_` separates the parts, because names in Kubernetes have none.
 impl std::fmt::Display for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(pod) = &self.pod {
@@ -98,7 +99,7 @@ impl std::fmt::Display for Claim {
     }
 }
 
-/// What a port should be like: the opaque parameters of a claim.
+/// The parameters of a port: the opaque parameters of a claim.
 ///
 /// ```
 /// use linecard_cni::claim::Parameters;
@@ -115,21 +116,21 @@ pub struct Parameters {
     _api_version: Option<String>,
     #[serde(rename = "kind")]
     _kind: Option<String>,
-    /// Untagged traffic of the port belongs to this VLAN; 0 is none.
+    /// The VLAN of the port's untagged frames; 0 means none.
     pub vlan: Option<u16>,
-    /// Most that the container may send.
+    /// The maximum rate at which the container may send.
     pub policing: Option<Policing>,
-    /// Largest IP packet, in bytes; 1500 without.
+    /// The largest IP packet, in bytes; 1500 by default.
     pub mtu: Option<u16>,
-    /// The only address that it may send from.
+    /// The only MAC address from which it may send.
     pub mac: Option<Mac>,
-    /// The only IP addresses that it may send from.
+    /// The only IP addresses from which it may send.
     pub ips: Vec<Cidr>,
-    /// Queue pairs; 1 without.
+    /// The number of queue pairs; 1 by default.
     pub queues: Option<u16>,
 }
 
-/// A limit of what a container sends.
+/// A rate limit for frames that a container sends.
 ///
 /// ```
 /// let policing: linecard_cni::claim::Policing = serde_json::from_str(r#"{"max_rate": 1000}"#)?;
@@ -139,18 +140,18 @@ pub struct Parameters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policing {
-    /// In kilobits a second; 0 is no limit.
+    /// The rate in kilobits per second; 0 means no limit.
     pub max_rate: u32,
-    /// At once, in kilobits; the switch's own without, or with 0.
+    /// The burst in kilobits; the switch's default if absent or 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
 }
 
 impl Parameters {
-    /// Reads them.
+    /// Parses parameters.
     ///
     /// # Errors
-    /// Code 6 for what is no JSON object, 7 for a field or value that is not possible, which is named.
+    /// Code 6 if it is not a JSON object, 7 for an invalid field or value, which is named.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
         let value =
             Value::Object(object_of("the text of the port's parameters", "write one JSON object", bytes)?);
@@ -161,7 +162,7 @@ impl Parameters {
         read.check()
     }
 
-    /// Looks whether a switch could make such a port.
+    /// Checks that a switch could create such a port.
     ///
     /// # Errors
     /// Code 7, with the value.
@@ -186,7 +187,7 @@ impl Parameters {
     }
 }
 
-/// Where everything is.
+/// The paths and names that ports of claims use.
 ///
 /// ```
 /// let places = linecard_cni::claim::Paths::new("/etc/cdi");
@@ -194,22 +195,22 @@ impl Parameters {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Where container engines look for CDI devices.
+    /// The folder in which container engines look up CDI devices.
     pub cdi: PathBuf,
     /// The folder of the folders that are mounted.
     pub sockets: PathBuf,
-    /// Where they are mounted.
+    /// The folder below which they are mounted in the container.
     pub container_root: PathBuf,
-    /// The switch's control socket.
+    /// The path of the switch's control socket.
     pub switch: PathBuf,
-    /// What has to be done once the switch is there again.
+    /// The folder for ports to be removed when the switch runs again.
     pub state: PathBuf,
-    /// The driver in whose name metadata is written.
+    /// The name of the driver for which metadata is written.
     pub driver: String,
 }
 
 impl Paths {
-    /// The usual places, with CDI devices in `cdi`.
+    /// The default paths, with CDI devices in `cdi`.
     #[must_use]
     pub fn new(cdi: impl Into<PathBuf>) -> Self {
         Self {
@@ -222,7 +223,7 @@ impl Paths {
         }
     }
 
-    /// Names that become parts of paths, and paths inside of the container.
+    /// Checks names that become parts of paths, and the path in the container.
     fn check(&self) -> Result<(), Error> {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         let begins = self.driver.starts_with(|c: char| c.is_ascii_alphanumeric());
@@ -257,11 +258,12 @@ impl Paths {
         self.cdi.join(format!("linecard-port_{}_{}.json", claim.claim, claim.request))
     }
 
-    /// Makes the port and tells engines of it; answers with what a driver has to tell Kubernetes. An attachment that is there
-    /// already with the same parameters is found.
+    /// Creates the port and its CDI device; returns the data that a driver passes to Kubernetes. A port that
+    /// exists already with the same parameters is kept.
     ///
     /// # Errors
-    /// Nothing is left then: of the switch, of a file, of names that are too long for a socket.
+    /// A new port that fails is removed again. Errors come from the switch, from files, or from names too
+    /// long for a socket's path.
     pub fn attach(&self, claim: &Claim, parameters: &Parameters) -> Result<Value, Error> {
         let (socket, inside) = (self.socket(claim), self.container_folder(claim).join(SOCKET));
         if let Some(long) = [&socket, &inside].into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
@@ -294,7 +296,7 @@ impl Paths {
         match made() {
             Ok(()) => Ok(self.told(claim, parameters)),
             Err(error) => {
-                // What works stays; a refusal about something else is no reason to take it away.
+                // An existing port keeps working after a refusal.
                 if !there {
                     let _ = self.undo(&state, claim);
                 }
@@ -303,7 +305,7 @@ impl Paths {
         }
     }
 
-    /// Takes a port away; none of what made it has to be there, nor the switch.
+    /// Removes a port; neither its files nor the switch need exist.
     ///
     /// # Errors
     /// A file cannot be removed or written.
@@ -316,7 +318,7 @@ impl Paths {
     }
 
     fn undo(&self, state: &State, claim: &Claim) -> Result<(), Error> {
-        // First, so that no engine begins with what is about to go.
+        // Removed first, so that no engine starts to use the port.
         remove(&self.device_file(claim))?;
         detach_port(state, &claim.to_string(), &self.switch)?;
         remove_folder(&self.folder(claim))
@@ -347,7 +349,7 @@ impl Paths {
         spec
     }
 
-    /// The CDI specification of one device.
+    /// The CDI specification of the device.
     fn device(&self, claim: &Claim, parameters: &Parameters) -> Value {
         let (folder, inside) = (self.folder(claim), self.container_folder(claim));
         let metadata = Path::new(METADATA_ROOT).join(&claim.claim).join(&claim.request);
@@ -380,7 +382,7 @@ impl Paths {
     }
 }
 
-/// As [`write`], for whoever an engine or a container runs as.
+/// As [`write`], readable for any user of an engine or a container.
 fn write_for_all(file: &Path, value: &Value) -> Result<(), Error> {
     write(file, value)?;
     fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644))

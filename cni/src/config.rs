@@ -12,30 +12,30 @@ use crate::error::{Code, Error};
 use crate::kernel::Ports;
 use crate::version::Version;
 
-/// Where the switch's control socket is, unless `switch` says otherwise.
+/// The default path of the switch's control socket (`switch`).
 pub const SWITCH: &str = "/run/linecard/switch.sock";
-/// Where sockets of `"mode": "socket-dir"` are, unless `socketDir` says otherwise.
+/// The default folder of sockets of `"mode": "socket-dir"` (`socketDir`).
 pub const SOCKET_DIR: &str = "/run/linecard/cni";
-/// Where the plugin keeps its records, unless `stateDir` says otherwise.
+/// The default folder of the plugin's records (`stateDir`).
 pub const STATE_DIR: &str = "/run/linecard/cni-state";
-/// Most bytes of a configuration.
+/// The maximum number of bytes of a configuration.
 pub const MAX_CONFIG: usize = 4 << 20;
 
-/// How a container comes to its port's socket.
+/// How a container reaches the socket of its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// By an abstract socket in its network namespace, `@vport/<ifname>`, where the switch listens.
+    /// Through an abstract socket in its network namespace, `@vport/<ifname>`, on which the switch listens.
     Abstract,
-    /// By a socket in a folder of its own below this one, to be mounted into it.
+    /// Through a socket in a folder of its own below `below`, to be mounted into the container.
     SocketDir {
-        /// The folder that has one folder for each attachment.
+        /// The folder that contains one folder per attachment.
         below: PathBuf,
         /// Whether the container listens and the switch connects.
         container_listens: bool,
     },
 }
 
-/// A configuration that was checked.
+/// A checked configuration.
 ///
 /// ```
 /// use linecard_cni::{Config, Environment};
@@ -48,50 +48,50 @@ pub enum Mode {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The version that the answer has to have.
+    /// The version that the answer must have.
     pub version: Version,
-    /// The network's name.
+    /// The name of the network.
     pub name: String,
-    /// The switch's control socket.
+    /// The path of the switch's control socket.
     pub switch: PathBuf,
-    /// How the port is handed over.
+    /// How the container reaches the port.
     pub mode: Mode,
-    /// Untagged traffic of the port belongs to this VLAN.
+    /// The VLAN of the port's untagged frames.
     pub vlan: Option<u16>,
-    /// Queue pairs.
+    /// The number of queue pairs.
     pub queues: u16,
-    /// Largest IP packet, in bytes.
+    /// The largest IP packet, in bytes.
     pub mtu: u16,
     /// Whether a kernel interface beside the port shows its addresses.
     pub link: bool,
-    /// TCP and UDP ports that are the port's, of an address that it shares with that interface: `tcp:4444-20000,udp:53`. Not looked
-    /// at for DEL and GC, which go by what ADD has recorded.
+    /// The TCP and UDP ports of the fast port, if it shares its address with that interface:
+    /// `tcp:4444-20000,udp:53`. Ignored for DEL and GC, which use what ADD recorded.
     pub ports: Option<String>,
-    /// The address that was asked for.
+    /// The requested MAC address.
     pub mac: Option<Mac>,
-    /// Addresses that were asked for; an IPAM plugin sees the same configuration and takes them from there.
+    /// The requested IP addresses. An IPAM plugin gets the same configuration and reads them from it.
     pub ips: Vec<Cidr>,
-    /// The plugin that chooses addresses.
+    /// The plugin that assigns addresses.
     pub ipam: Option<String>,
     /// The result's `dns`, unless the IPAM plugin gives one.
     pub dns: Option<Value>,
-    /// Where records are kept.
+    /// The folder of the records.
     pub state_dir: PathBuf,
-    /// Where the device-info file goes.
+    /// The path of the device-info file.
     pub device_info: Option<PathBuf>,
-    /// What the plugin before us in the chain, or the last ADD, resulted in.
+    /// The result of the previous plugin in the chain, or of the last ADD.
     pub prev_result: Option<Value>,
-    /// For GC: attachments that are to stay.
+    /// For GC: the attachments to keep.
     pub valid: Option<Vec<Attachment>>,
     /// The bytes on standard input, for delegated plugins.
     pub raw: Vec<u8>,
 }
 
 impl Config {
-    /// Reads a configuration; `environment` may override parts of it by `CNI_ARGS`.
+    /// Parses a configuration; `CNI_ARGS` in `environment` may override parts of it.
     ///
     /// # Errors
-    /// Code 6 for what is no JSON object, 1 for another version, 7 for a value that is not possible, which is named.
+    /// Code 6 if it is not a JSON object, 1 for another version, 7 for an invalid value, which is named.
     pub fn read(bytes: &[u8], environment: &Environment) -> Result<Self, Error> {
         let object = object(bytes)?;
         let fields = Fields { object: &object, at: "" };
@@ -126,12 +126,12 @@ impl Config {
     }
 }
 
-/// `bytes` as a JSON object.
+/// Parses `bytes` as a JSON object.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     object_of("the network configuration", "pass one JSON object on standard input", bytes)
 }
 
-/// The same of other bytes than the plugin's standard input: what they are, and how they are given.
+/// The same for other input than the plugin's standard input; `what` and `remedy` are for messages.
 pub(crate) fn object_of(what: &str, remedy: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
     let refusal = |problem: String, remedy: &str| Err(Error::new(Code::Decode, problem, remedy));
     if bytes.len() > MAX_CONFIG {
@@ -144,8 +144,8 @@ pub(crate) fn object_of(what: &str, remedy: &str, bytes: &[u8]) -> Result<Map<St
     }
 }
 
-/// What was asked for this attachment, the most particular source first: `runtimeConfig`, `args.cni`, `CNI_ARGS`, the
-/// network's own keys.
+/// The parameters of this attachment. The most specific source wins, in this order: `runtimeConfig`,
+/// `args.cni`, `CNI_ARGS`, the keys of the network.
 struct Asked {
     mac: Option<Mac>,
     ips: Vec<Cidr>,
@@ -161,7 +161,7 @@ impl Asked {
             None => None,
         };
         let (mut mac, mut ips, mut ports) = (None, Vec::new(), None);
-        // What goes is not checked again: an ADD that was refused has to be followed by a DEL that succeeds.
+        // DEL and GC do not check it again: after a refused ADD, DEL must succeed.
         let shares = !matches!(environment.command, Command::Del | Command::Gc);
         for source in [&runtime, &args].into_iter().flatten() {
             mac = mac.or(source.parsed("mac")?);
@@ -202,7 +202,7 @@ impl Asked {
     }
 }
 
-/// Whether there is to be an interface, whose address is to be `shared`.
+/// Whether an interface is to be made; it must be if its address is `shared`.
 fn link(fields: &Fields<'_>, shared: bool) -> Result<bool, Error> {
     let link = fields.flag("link")?.unwrap_or(true);
     match shared && !link {
@@ -245,7 +245,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     ))
 }
 
-/// The name of a plugin's file: not a path, which could lead anywhere.
+/// Checks that this is the name of a file, not a path, which could lead anywhere.
 fn plugin_name(name: &str) -> Result<String, Error> {
     match name.contains(['/', '\\', '\0']) || name == "." || name == ".." {
         true => Err(Error::config(
@@ -271,7 +271,7 @@ fn prev_result(fields: &Fields<'_>) -> Result<Option<Value>, Error> {
     }
 }
 
-/// The key is `cni.dev/valid-attachments` in the specification; libcni sends `cni.dev/attachments` beside it.
+/// The specification names the key `cni.dev/valid-attachments`; libcni sends `cni.dev/attachments` too.
 fn valid(fields: &Fields<'_>) -> Result<Option<Vec<Attachment>>, Error> {
     for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
         let list = match fields.object.get(key) {
@@ -293,7 +293,7 @@ fn valid(fields: &Fields<'_>) -> Result<Option<Vec<Attachment>>, Error> {
     Ok(None)
 }
 
-/// An object of the configuration and the keys that lead to it, for messages.
+/// An object of the configuration, and the path to it for messages.
 struct Fields<'a> {
     object: &'a Map<String, Value>,
     at: &'a str,

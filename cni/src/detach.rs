@@ -1,4 +1,4 @@
-//! DEL and GC: both succeed whatever is gone already.
+//! DEL and GC: both succeed even if the objects to be removed no longer exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::step;
 use crate::switch::Switch;
 
 impl Plugin {
-    /// Takes a container's port away. Namespace, record, folder, switch: none of them has to be there.
+    /// Detaches a container. Its namespace, record, folder and the switch need not exist.
     pub(crate) fn del(&self) -> Result<(), Error> {
         let attachment = self.attachment()?;
         let state = State::open(&self.config.state_dir)?;
@@ -26,7 +26,8 @@ impl Plugin {
         Ok(())
     }
 
-    /// Undoes everything that ADD may have done for `attachment`, however far it came. The record goes last.
+    /// Undoes everything that ADD may have done for `attachment`, however far it got. The record is removed
+    /// last.
     pub(crate) fn undo(&self, state: &State, attachment: &Attachment) -> Result<(), Error> {
         self.undo_local(state, attachment)?;
         step::done("everything but addresses is undone");
@@ -44,7 +45,7 @@ impl Plugin {
         step::done("the port is removed");
         let recorded = record.as_ref().and_then(|record| record.folder.clone());
         for folder in [recorded, folder(&self.config, attachment)].iter().flatten() {
-            // Configurations change; a record whose folder is not this attachment's is not believed.
+            // Configurations change; a recorded folder without this attachment's name is not trusted.
             if folder.file_name().is_some_and(|name| name.to_str() == Some(&port)) {
                 remove_folder(folder)?;
                 step::done("the folder is removed");
@@ -60,14 +61,15 @@ impl Plugin {
         }
     }
 
-    /// Removes ports that could not be removed when the switch was away.
+    /// Removes ports that could not be removed while the switch was not running.
     pub(crate) fn catch_up(&self, state: &State) {
         state.catch_up(|detached| {
             Switch::connect(&detached.switch).and_then(|mut switch| switch.remove(&detached.port)).is_ok()
         });
     }
 
-    /// Removes everything of this network that belongs to no valid attachment. Goes on after an error; the first is told.
+    /// Removes everything of this network that belongs to no valid attachment. Continues after an error;
+    /// returns the first one.
     pub(crate) fn gc(&self) -> Result<(), Error> {
         let Some(valid) = &self.config.valid else {
             return Err(Error::config(
@@ -94,12 +96,12 @@ impl Plugin {
         first
     }
 
-    /// Removes one attachment, if it is of this network.
+    /// Removes one attachment, if it belongs to this network.
     fn collect(&self, state: &State, attachment: &Attachment) -> Result<(), Error> {
         let _lock = state.lock(attachment)?;
         match state.read(attachment) {
             Some(record) if record.network != self.config.name => Ok(()),
-            // Nobody can say whose addresses these are: the IPAM plugin's own GC will.
+            // The network of these addresses is unknown: the IPAM plugin's own GC frees them.
             None => {
                 self.undo_local(state, attachment)?;
                 state.remove(attachment)
@@ -108,7 +110,7 @@ impl Plugin {
         }
     }
 
-    /// Removes folders of sockets of which there is no record: a record is written before, and removed after.
+    /// Removes socket folders without a record: a record is written before its folder and removed after it.
     fn remove_strangers(&self, state: &State, valid: &BTreeSet<&Attachment>) {
         let Mode::SocketDir { below, .. } = &self.config.mode else { return };
         let known: BTreeSet<String> =
@@ -124,12 +126,12 @@ impl Plugin {
         }
     }
 
-    /// Removes ports of the switch of which there is no record any more.
+    /// Removes the switch's ports of this network that belong to no valid attachment.
     fn collect_ports(&self, valid: &BTreeSet<&Attachment>) -> Result<(), Error> {
         let mut switch = match Switch::connect(&self.config.switch) {
             Ok(switch) => switch,
-            // What is not there has no ports now. Those that come back with it are found by the next GC, or by the switch itself once
-            // their namespaces are gone.
+            // A switch that is not running has no ports now. Ports that it restores are found by the next GC,
+            // or by the switch itself once their namespaces no longer exist.
             Err(error) if error.code == Code::NotAvailable => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -151,7 +153,7 @@ impl Plugin {
     }
 }
 
-/// Removes a port, now or when the switch is there again.
+/// Removes a port, or records it for removal when the switch runs again.
 pub(crate) fn detach(state: &State, port: &str, switch: &Path) -> Result<(), Error> {
     let connected = Switch::connect(switch);
     step::done("the switch was asked for");

@@ -1,4 +1,4 @@
-//! The `CNI_…` variables, checked before anything is done with them.
+//! The `CNI_…` variables, checked before anything else is done.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,31 +9,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 
-/// Longest container ID, in bytes: with an interface's name it has to fit a file name. Runtimes use 64.
+/// The maximum length of a container ID, in bytes: with the name of an interface it has to fit a file name.
+/// Runtimes use 64.
 pub const MAX_CONTAINER_ID: usize = 200;
-/// Longest interface name, in bytes (`IFNAMSIZ` without the final zero).
+/// The maximum length of an interface name, in bytes (`IFNAMSIZ` without the final zero).
 pub const MAX_IFNAME: usize = 15;
 
 /// `CNI_COMMAND`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Give a container an interface.
+    /// Attach a container to the network.
     Add,
-    /// Take it away.
+    /// Detach it.
     Del,
-    /// Look whether it is as it should be.
+    /// Check that it is attached as ADD left it.
     Check,
-    /// Say whether ADD would work.
+    /// Check whether ADD would work.
     Status,
-    /// Remove what belongs to no valid attachment.
+    /// Remove everything that belongs to no valid attachment.
     Gc,
-    /// Say which versions are spoken.
+    /// List the supported versions.
     Version,
 }
 
 impl Command {
-    /// The value of `CNI_COMMAND`.
+    /// Returns the value of `CNI_COMMAND`.
     ///
     /// ```
     /// assert_eq!(linecard_cni::Command::Gc.as_str(), "GC");
@@ -61,9 +62,9 @@ impl Command {
     }
 }
 
-/// What identifies an attachment: a container and an interface in it. Its [`Display`](fmt::Display) form,
-/// `<container>@<ifname>`, is the name of the switch's port and a file name: it has no `/` and is unique, since a container
-/// ID has no `@`.
+/// The identity of an attachment: a container and an interface in it. Its [`Display`](fmt::Display) form,
+/// `<container>@<ifname>`, is the name of the switch's port and a file name: it has no `/`, and it is unique
+/// because a container ID has no `@`.
 ///
 /// ```
 /// use linecard_cni::Attachment;
@@ -82,20 +83,20 @@ impl Attachment {
     /// The attachment of `ifname` in `container`.
     ///
     /// # Errors
-    /// Code 4: the specification does not allow that container ID, or Linux that name.
+    /// Code 4: the specification does not allow that container ID, or Linux does not allow that name.
     pub fn new(container: &str, ifname: &str) -> Result<Self, Error> {
         check_container(container)?;
         check_ifname(ifname)?;
         Ok(Self { container: container.into(), ifname: ifname.into() })
     }
 
-    /// The container's ID.
+    /// Returns the ID of the container.
     #[must_use]
     pub fn container(&self) -> &str {
         &self.container
     }
 
-    /// The interface's name.
+    /// Returns the name of the interface.
     #[must_use]
     pub fn ifname(&self) -> &str {
         &self.ifname
@@ -108,7 +109,7 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// What the runtime said in the environment.
+/// The input of a runtime in environment variables.
 ///
 /// ```
 /// use linecard_cni::{Command, Environment};
@@ -123,29 +124,29 @@ impl fmt::Display for Attachment {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// For ADD, DEL and CHECK.
+    /// The attachment, for ADD, DEL and CHECK.
     pub attachment: Option<Attachment>,
-    /// The container's network namespace; `None` where the runtime named none.
+    /// The network namespace of the container; `None` if the runtime gave none.
     pub netns: Option<PathBuf>,
-    /// `CNI_ARGS`, key by key.
+    /// `CNI_ARGS`, by key.
     pub args: BTreeMap<String, String>,
-    /// Where plugins are looked for.
+    /// The folders in which plugins are looked up.
     pub path: Vec<PathBuf>,
-    /// The variables as they came, for delegated plugins.
+    /// The variables unchanged, for delegated plugins.
     pub(crate) raw: Vec<(&'static str, OsString)>,
 }
 
-/// What a delegated plugin gets beside its command.
+/// The variables that a delegated plugin gets besides its command.
 const PASSED_ON: [&str; 5] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"];
 
 impl Environment {
-    /// Reads the variables by `lookup`, which is [`std::env::var_os`] in a plugin. For VERSION nothing but the command is
-    /// looked at: runtimes fill in placeholders.
+    /// Reads the variables with `lookup`, which is [`std::env::var_os`] in a plugin. For VERSION only the
+    /// command is read, because runtimes fill the others with placeholders.
     ///
     /// # Errors
-    /// Code 4, with the names of the variables that are missing or unusable.
+    /// Code 4, with the names of the variables that are missing or invalid.
     pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
         let text = |name: &'static str| match lookup(name).map(OsString::into_string) {
             None => Ok(String::new()),
@@ -199,12 +200,12 @@ fn environment(msg: impl Into<String>, details: impl Into<String>) -> Error {
     Error::new(Code::Environment, msg, details)
 }
 
-/// The start of a text that came from outside, for a message.
+/// The beginning of a text from outside, for a message.
 pub(crate) fn excerpt(text: &str) -> String {
     let mut shown = String::new();
     for char in text.chars().take(40) {
         match char {
-            // These stand in JSON, which has its own way to write them.
+            // Kept because JSON in a message contains them, with its own escapes.
             '"' | '\'' => shown.push(char),
             _ => shown.extend(char.escape_default()),
         }

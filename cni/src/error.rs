@@ -1,10 +1,10 @@
-//! Errors as the specification has them: a code, a short message, details with a remedy.
+//! Errors in the form of the specification: a code, a short message, details with a remedy.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// The specification's error codes, libcni's code 8, and codes of our own from 100.
+/// The error codes of the specification, libcni's code 8, and our own codes from 100.
 ///
 /// ```
 /// use linecard_cni::Code;
@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Code {
-    /// The configuration's `cniVersion` is not one we speak.
+    /// The configuration's `cniVersion` is not supported.
     IncompatibleVersion,
-    /// A field of the configuration that cannot be honoured.
+    /// A field of the configuration that is not supported.
     UnsupportedField,
     /// The container is unknown.
     UnknownContainer,
@@ -24,7 +24,7 @@ pub enum Code {
     Environment,
     /// Reading or writing failed.
     Io,
-    /// What should be JSON of a certain shape is not.
+    /// The input is not JSON of the expected form.
     Decode,
     /// The configuration is not valid.
     Config,
@@ -38,16 +38,16 @@ pub enum Code {
     LimitedConnectivity,
     /// The attachment or its interface exists already.
     Exists,
-    /// The switch refused.
+    /// The switch refused the request.
     Switch,
-    /// CHECK found something that is not as it should be.
+    /// CHECK found something that differs from ADD.
     CheckFailed,
-    /// A delegated plugin's own code.
+    /// The code of a delegated plugin.
     Other(u32),
 }
 
 impl Code {
-    /// The number on the wire.
+    /// Returns the number of the code.
     #[must_use]
     pub const fn number(self) -> u32 {
         match self {
@@ -80,22 +80,22 @@ impl Code {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Which kind of failure it is.
+    /// The kind of failure.
     pub code: Code,
-    /// What is wrong, in a clause.
+    /// The problem, as one clause.
     pub msg: String,
-    /// What is allowed and what to do.
+    /// The allowed values and the remedy.
     pub details: String,
 }
 
 impl Error {
-    /// An error of that kind.
+    /// An error of this kind.
     #[must_use]
     pub fn new(code: Code, msg: impl Into<String>, details: impl Into<String>) -> Self {
         Self { code, msg: tidy(msg.into()), details: tidy(details.into()) }
     }
 
-    /// The error object that a plugin writes to standard output.
+    /// Returns the error object that a plugin writes to standard output.
     #[must_use]
     pub fn to_json(&self, version: &str) -> Value {
         json!({
@@ -115,10 +115,10 @@ impl Error {
     }
 }
 
-/// Most characters of a message: what it quotes comes from outside.
+/// The maximum number of characters of a message, which may quote input.
 const LONGEST: usize = 1000;
 
-/// One line that can be read, whatever it quotes.
+/// Makes the text one printable line, whatever it quotes.
 fn tidy(text: String) -> String {
     if text.len() <= LONGEST && !text.contains(char::is_control) {
         return text;

@@ -1,4 +1,4 @@
-//! Running another plugin: finding it, its environment, its input, its answer.
+//! Running another plugin: lookup, environment, input, answer.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::environment::{Command, excerpt};
 use crate::error::{Code, Error};
 
-/// Most bytes of an answer.
+/// The maximum number of bytes of an answer.
 const MAX_ANSWER: u64 = 4 << 20;
-/// Between two looks whether a plugin has ended.
+/// The interval between checks whether a plugin has ended.
 const LOOK: Duration = Duration::from_millis(1);
-/// For output that is still in a pipe when a plugin has ended.
+/// How long to wait for output that is still in a pipe when a plugin has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// One run of a plugin.
@@ -36,27 +36,27 @@ pub struct Run {
     limit: Option<Duration>,
 }
 
-/// What a plugin answered.
+/// The answer of a plugin.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// It exited with 0.
+    /// The plugin exited with 0.
     pub success: bool,
-    /// What it wrote to standard output.
+    /// The standard output.
     pub stdout: Vec<u8>,
-    /// What it wrote to standard error, where that was kept.
+    /// The standard error, if it was kept.
     pub stderr: String,
-    /// How it ended, in words.
+    /// The exit status, as text.
     pub status: String,
 }
 
 impl Run {
-    /// A run of `program` for `command`; other variables are the calling process's.
+    /// A run of `program` for `command`; other variables are inherited.
     #[must_use]
     pub fn new(program: impl Into<PathBuf>, command: Command) -> Self {
         Self::with_command(program, command.as_str())
     }
 
-    /// A run with any `CNI_COMMAND`, also one that does not exist.
+    /// A run with any `CNI_COMMAND`, even an unknown one.
     #[must_use]
     pub fn with_command(program: impl Into<PathBuf>, command: &str) -> Self {
         let run = Self {
@@ -76,38 +76,38 @@ impl Run {
         self
     }
 
-    /// Takes a variable away.
+    /// Removes a variable.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.variables.push((name.into(), None));
         self
     }
 
-    /// Sets what the plugin reads on standard input.
+    /// Sets the standard input of the plugin.
     #[must_use]
     pub fn input(mut self, bytes: &[u8]) -> Self {
         self.input = bytes.to_vec();
         self
     }
 
-    /// Keeps standard error instead of passing it on.
+    /// Captures standard error instead of passing it on.
     #[must_use]
     pub fn keep_stderr(mut self) -> Self {
         self.quiet = true;
         self
     }
 
-    /// Kills it when it takes longer.
+    /// Kills the plugin if it takes longer than `limit`.
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// Runs it to its end.
+    /// Runs the plugin to its end.
     ///
     /// # Errors
-    /// Code 5: it cannot be started.
+    /// Code 5: the plugin cannot be started.
     pub fn run(self) -> Result<Answer, Error> {
         let mut process = Process::new(&self.program);
         for (name, value) in &self.variables {
@@ -128,7 +128,7 @@ impl Run {
         let mut child = process.spawn().map_err(|error| failed(&error))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let input = self.input;
-        // A plugin that does not read what it is given still answers.
+        // Writing in a separate thread: a plugin that does not read its input still answers.
         std::thread::spawn(move || stdin.map(|mut pipe| pipe.write_all(&input)));
         let (stdout, stderr) = (collect(stdout), collect(stderr));
         let status = match self.limit {
@@ -136,7 +136,7 @@ impl Run {
             Some(limit) => wait(&mut child, limit),
         };
         let status = status.map_err(|error| failed(&error))?;
-        // Programs that it left behind may keep its output open: they are not waited for.
+        // Child processes that it left behind may keep its output open; with a limit they are not waited for.
         let take = |bytes: Receiver<Vec<u8>>| match self.limit {
             None => bytes.recv().unwrap_or_default(),
             Some(_) => bytes.recv_timeout(LAST_WORDS).unwrap_or_default(),
@@ -150,7 +150,7 @@ impl Run {
     }
 }
 
-/// Waits for `child`, and kills it when it takes longer than `limit`.
+/// Waits for `child`, and kills it if it takes longer than `limit`.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<ExitStatus> {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
@@ -163,7 +163,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<ExitStatus> {
     child.wait()
 }
 
-/// Reads `pipe` to its end on a thread of its own.
+/// Reads `pipe` to its end in a separate thread.
 fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, bytes) = mpsc::channel();
     std::thread::spawn(move || sender.send(read(pipe)));
@@ -172,16 +172,16 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
 
 fn read(pipe: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What came before an error is what there is.
+    // The bytes read before an error are kept.
     let _ = pipe.map(|pipe| pipe.take(MAX_ANSWER).read_to_end(&mut bytes));
     bytes
 }
 
 impl Answer {
-    /// The result on standard output, or the error that the plugin reported.
+    /// Parses the result on standard output, or the error that the plugin reported.
     ///
     /// # Errors
-    /// The plugin's own code and message; code 6 where what it wrote is not JSON.
+    /// The plugin's own code and message; code 6 if its output is not JSON.
     pub fn result(&self, plugin: &str) -> Result<Value, Error> {
         let text = String::from_utf8_lossy(&self.stdout);
         if self.success {
@@ -213,7 +213,7 @@ impl Answer {
     }
 }
 
-/// The program of the plugin `name` in the folders `path`.
+/// Finds the program of the plugin `name` in the folders `path`.
 ///
 /// ```
 /// let problem = linecard_cni::find_plugin("bridge", &["/no/such/folder".into()]).expect_err("not there");
@@ -221,7 +221,7 @@ impl Answer {
 /// ```
 ///
 /// # Errors
-/// Code 7: it is in none of them.
+/// Code 7: it is in none of the folders.
 pub fn find_plugin(name: &str, path: &[PathBuf]) -> Result<PathBuf, Error> {
     use std::os::unix::fs::PermissionsExt;
     let is_program = |path: &Path| {

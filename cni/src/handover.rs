@@ -1,4 +1,4 @@
-//! How a port's socket comes to its container.
+//! How a container gets the socket of its port.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
@@ -17,10 +17,10 @@ use crate::netns::Netns;
 use crate::state::{Record, private_folder, write};
 use crate::step;
 
-/// Most bytes of a socket's path (`sun_path` without the final zero).
+/// The maximum number of bytes of a socket's path (`sun_path` without the final zero).
 pub(crate) const MAX_PATH: usize = 107;
 
-/// The abstract socket of the interface `ifname` in its container, without the leading zero.
+/// Returns the name of the abstract socket of the interface `ifname`, without the leading zero byte.
 ///
 /// ```
 /// assert_eq!(linecard_cni::abstract_name("net1"), "vport/net1");
@@ -30,12 +30,12 @@ pub fn abstract_name(ifname: &str) -> String {
     format!("vport/{ifname}")
 }
 
-/// A socket that a container can reach, and what the switch is told about it.
+/// A socket that a container can reach, and its description for the switch.
 #[derive(Debug)]
 pub(crate) struct Handover {
     pub(crate) kind: PortKind,
     pub(crate) listener: Option<UnixListener>,
-    /// Where it is in the file system.
+    /// Its path in the file system.
     pub(crate) socket: Option<PathBuf>,
 }
 
@@ -44,7 +44,7 @@ impl Handover {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// Makes what `config.mode` asks for.
+    /// Creates the socket or folder that `config.mode` requires.
     pub(crate) fn make(
         config: &Config,
         attachment: &Attachment,
@@ -67,14 +67,14 @@ impl Handover {
     }
 }
 
-/// What of it is not there any more, of all that ADD made.
+/// Describes something that ADD created and that no longer exists, if any.
 pub(crate) fn missing(record: &Record, netns: &Netns) -> Result<Option<String>, Error> {
     let asked = record.port.clone().and_then(|port| serde_json::from_value::<PortSpec>(port).ok());
     let problem = match asked.map(|asked| asked.kind) {
         Some(PortKind::VhostUserFd { origin: Some(origin) }) if !netns.listens(&origin.name)? => {
             Some(format!("nobody listens at @{} in the container's network namespace any more", origin.name))
         }
-        // The container makes the socket, when it likes.
+        // The container creates the socket at any time.
         Some(PortKind::VhostUser { path, client: true, .. }) => {
             let folder = path.parent().filter(|folder| !folder.is_dir());
             folder.map(|folder| format!("the folder {} is not there any more", folder.display()))
@@ -97,7 +97,7 @@ pub(crate) fn folder(config: &Config, attachment: &Attachment) -> Option<PathBuf
     }
 }
 
-/// Checks what can be checked before anything is made.
+/// Checks the length of the path before anything is created.
 pub(crate) fn check(config: &Config, attachment: &Attachment) -> Result<(), Error> {
     let Some(path) = folder(config, attachment).map(|folder| folder.join("sock")) else { return Ok(()) };
     match path.as_os_str().len() {
@@ -109,8 +109,8 @@ pub(crate) fn check(config: &Config, attachment: &Attachment) -> Result<(), Erro
     }
 }
 
-/// `below` may be entered by the switch's user only, so that the sockets in it can be open to any user that has one of the
-/// folders mounted: containers run as whom they like.
+/// Only the switch's user may enter `below`. Therefore sockets in it can be open to any user that has one of
+/// the folders mounted: containers run as any user.
 pub(crate) fn make_folder(
     below: &Path,
     folder: &Path,
@@ -127,12 +127,13 @@ pub(crate) fn make_folder(
     let owner = fs::metadata(switch).ok().map(|meta| meta.uid());
     if fs::symlink_metadata(below).is_err() {
         private_folder(below)?;
-        // Without the right to do so, the switch's user is ours or the socket will say what is missing.
+        // Without the right to do so, either the user is the same already or an error about the socket
+        // follows.
         let _ = owner.map(|owner| chown(below, Some(owner), None));
     }
     private_folder(below)?;
     match DirBuilder::new().mode(0o700).create(folder) {
-        // Left by a plugin that was killed: what a container put there is not ours to use.
+        // Left by a killed plugin. A container may have put files into it, so it is not reused.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             remove_folder(folder)?;
             DirBuilder::new().mode(0o700).create(folder).map_err(|error| failed("making", &error))?;
@@ -145,7 +146,7 @@ pub(crate) fn make_folder(
     fs::set_permissions(folder, Permissions::from_mode(mode)).map_err(|error| failed("opening", &error))
 }
 
-/// Removes an attachment's folder and what a container put there; links in it are removed, not followed.
+/// Removes the folder of an attachment and its content; symbolic links in it are removed, not followed.
 pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
     let removed = match fs::symlink_metadata(folder) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(folder),
@@ -160,7 +161,7 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes the Network Plumbing Working Group's device information (1.1.0) for the container's side, unless somebody has.
+/// Writes the Network Plumbing Working Group's device information (1.1.0) for the container.
 pub(crate) fn write_device_info(file: &Path, socket: &Path, container_listens: bool) -> Result<(), Error> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(|error| {
@@ -168,7 +169,7 @@ pub(crate) fn write_device_info(file: &Path, socket: &Path, container_listens: b
             Error::io(format!("making the folder {}", folder.display()), &error, remedy)
         })?;
     }
-    // The mode is the container's: it connects to a socket of the host, or serves its own.
+    // The mode is that of the container: it connects to the host's socket, or serves its own.
     let mode = if container_listens { "server" } else { "client" };
     let info = json!({
         "type": "vhost-user",

@@ -1,4 +1,4 @@
-//! Making the plugin and a network known to container runtimes, and taking both away again.
+//! Installation of the plugin and a network for container runtimes, and their removal.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,10 +12,10 @@ use crate::error::{Code, Error};
 use crate::runtime::Network;
 use crate::version::Version;
 
-/// The plugin's type, which is the name of its file.
+/// The type of the plugin, which is the name of its file.
 pub const PLUGIN: &str = "linecard";
 
-/// What is to be where.
+/// The files to install, and where.
 ///
 /// ```
 /// use linecard_cni::{Change, Install};
@@ -33,23 +33,23 @@ pub const PLUGIN: &str = "linecard";
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Install {
-    /// Where runtimes look for plugins.
+    /// The folder in which runtimes look up plugins.
     pub bin_dir: PathBuf,
-    /// Where they look for networks.
+    /// The folder in which they look up networks.
     pub conf_dir: PathBuf,
-    /// The program that is the plugin.
+    /// The program that implements the plugin.
     pub program: PathBuf,
-    /// Copy it instead of making a link to it.
+    /// Copy the program instead of creating a link to it.
     pub copy: bool,
-    /// Replace what is there with other contents.
+    /// Replace a file that has other contents.
     pub force: bool,
-    /// Write no network: it is described elsewhere.
+    /// Install no network, because it is described elsewhere.
     pub plugin_only: bool,
     /// The network.
     pub network: NetworkPlan,
 }
 
-/// A network to be written.
+/// A network to install.
 ///
 /// ```
 /// let plan = linecard_cni::NetworkPlan::default().vlan(7);
@@ -59,19 +59,19 @@ pub struct Install {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NetworkPlan {
-    /// Its name.
+    /// The name of the network.
     pub name: String,
-    /// Of the specification.
+    /// The version of the specification.
     pub version: Version,
-    /// The switch's control socket.
+    /// The path of the switch's control socket.
     pub switch: PathBuf,
-    /// Addresses are given from here by `host-local`; none are given without.
+    /// The subnet from which `host-local` assigns addresses; `None` assigns none.
     pub subnet: Option<String>,
-    /// The VLAN of all its ports.
+    /// The VLAN of all ports of the network.
     pub vlan: Option<u16>,
-    /// Largest IP packet, in bytes.
+    /// The largest IP packet, in bytes.
     pub mtu: u16,
-    /// How ports are handed over.
+    /// How containers reach their ports.
     pub mode: Mode,
     /// Further keys of the plugin's configuration.
     pub more: serde_json::Map<String, Value>,
@@ -127,19 +127,19 @@ linecard_switch::setters!(Install {
     network: NetworkPlan,
 });
 
-/// What was done to a file.
+/// The change to a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
-    /// It is new, or replaced.
+    /// The file is new or was replaced.
     Written(PathBuf),
-    /// It was as it should be.
+    /// The file was correct already.
     Kept(PathBuf),
-    /// It is gone.
+    /// The file was removed.
     Removed(PathBuf),
-    /// It was not there.
+    /// The file did not exist.
     Absent(PathBuf),
-    /// The plugin stays, because this network needs it.
+    /// The plugin was kept, because this network needs it.
     Needed(PathBuf, String),
 }
 
@@ -158,10 +158,10 @@ impl std::fmt::Display for Change {
 }
 
 impl NetworkPlan {
-    /// The network configuration list.
+    /// Returns the network configuration list.
     ///
     /// # Errors
-    /// Code 7: its name is not possible.
+    /// Code 7: the name is not valid.
     pub fn list(&self) -> Result<Value, Error> {
         check_name(&self.name)?;
         let mut plugin = json!({
@@ -189,7 +189,8 @@ impl NetworkPlan {
 }
 
 impl Install {
-    /// The network's file. Runtimes take the first file of the folder for their default network, which this one is not.
+    /// Returns the path of the network's file. The name sorts late: runtimes use the first file of the folder for
+    /// their default network.
     #[must_use]
     pub fn network_file(&self) -> PathBuf {
         self.conf_dir.join(format!("90-{PLUGIN}-{}.conflist", self.network.name))
@@ -199,11 +200,10 @@ impl Install {
         self.bin_dir.join(PLUGIN)
     }
 
-    /// Makes plugin and network known. May be repeated; each file is replaced as a whole.
+    /// Installs plugin and network. May be repeated; each file is replaced as a whole.
     ///
     /// # Errors
-    /// Code 7 for a network that is not possible, 100 for a file that is there with other contents, 5 when a file cannot be
-    /// written.
+    /// Code 7 for an invalid network, 100 for an existing file with other contents, 5 if a file cannot be written.
     pub fn install(&self) -> Result<Vec<Change>, Error> {
         if self.plugin_only {
             fs::create_dir_all(&self.bin_dir).map_err(|error| failed("making", &self.bin_dir, &error))?;
@@ -223,7 +223,7 @@ impl Install {
         for folder in [&self.bin_dir, &self.conf_dir] {
             fs::create_dir_all(folder).map_err(|error| failed("making", folder, &error))?;
         }
-        // The plugin first: a network without its plugin is an error to every runtime that finds it.
+        // The plugin first: a network without its plugin is an error for every runtime that finds it.
         let plugin = self.place_plugin()?;
         if here.is_some_and(|here| here == text.as_bytes()) {
             return Ok(vec![plugin, Change::Kept(file)]);
@@ -261,10 +261,10 @@ impl Install {
         Ok(Change::Written(file))
     }
 
-    /// Takes the network away, and the plugin when no other network in the folder needs it.
+    /// Removes the network, and the plugin unless another network in the folder needs it.
     ///
     /// # Errors
-    /// Code 100 for a network's file that is not this plugin's, 5 when a file cannot be removed.
+    /// Code 100 if the network's file is not this plugin's, 5 if a file cannot be removed.
     pub fn uninstall(&self) -> Result<Vec<Change>, Error> {
         check_name(&self.network.name)?;
         let file = self.network_file();
@@ -294,10 +294,10 @@ fn failed(action: &str, path: &Path, error: &std::io::Error) -> Error {
     )
 }
 
-/// Makes a file beside `path` and gives it that name when it is whole.
+/// Creates a file beside `path` and renames it when it is complete.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // Runtimes pass over names without a known ending.
+    // Runtimes skip names without a known extension.
     let new = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
     let _ = fs::remove_file(&new);
     make(&new).and_then(|()| fs::rename(&new, path)).map_err(|error| {

@@ -1,6 +1,6 @@
-//! The kernel's half of a port whose address is shared (`"ports"`): a tap in the container, with the name and the addresses of the
-//! port, which is a port of the switch as well. The switch gives frames of the named TCP and UDP ports to the fast port,
-//! and everything else to the tap, where the container's sockets are.
+//! The kernel's half of a port with a shared address (`"ports"`): a tap in the container with the name and
+//! addresses of the port, which is also a port of the switch. The switch sends frames for the named TCP and
+//! UDP ports to the fast port, and all others to the tap, which the container's sockets use.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::address::Cidr;
 use crate::error::{Code, Error};
 
-/// Ranges of TCP and UDP ports that can be read, such as `tcp:4444-20000,udp:53`.
+/// Valid ranges of TCP and UDP ports, such as `tcp:4444-20000,udp:53`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ports(String);
 
@@ -33,12 +33,13 @@ impl fmt::Display for Ports {
     }
 }
 
-/// The switch's name for the kernel's half of the port `port`. No attachment's name is one like it: an interface's has no ':'.
+/// The key of the kernel's half of the port `port`. It differs from every attachment's key, because interface
+/// names have no ':'.
 pub(crate) fn key(port: &str) -> String {
     format!("{port}:kernel")
 }
 
-/// What the kernel's half of `fast` is, the interface `name` in `netns`.
+/// The parameters of the kernel's half of `fast`: the interface `name` in `netns`.
 pub(crate) fn port(fast: &PortSpec, name: &str, netns: &Path) -> PortSpec {
     PortSpec {
         key: key(&fast.key),
@@ -49,15 +50,15 @@ pub(crate) fn port(fast: &PortSpec, name: &str, netns: &Path) -> PortSpec {
     }
 }
 
-/// A network and the station that leads to it; without one its stations are on the link.
+/// A route to a network; without a gateway, the network is on the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) to: Cidr,
     pub(crate) gateway: Option<IpAddr>,
 }
 
-/// The routes of an IPAM plugin's result. One without a gateway has that of the addresses of its family, as in the reference
-/// plugins.
+/// The routes of an IPAM plugin's result. A route without a gateway gets that of the addresses of its family,
+/// as in the reference plugins.
 pub(crate) fn routes(given: &Value) -> Result<Vec<Route>, Error> {
     let list = |key: &str| given[key].as_array().map(Vec::as_slice).unwrap_or_default();
     let address = |value: &Value| value.as_str().and_then(|text| text.parse::<IpAddr>().ok());

@@ -1,20 +1,21 @@
-//! A CNI plugin that gives containers ports on `linecard switch`, and what belongs to it.
+//! A CNI plugin that gives containers ports on `linecard switch`, and related tools.
 //!
-//! The plugin speaks the versions 0.3.0 to 1.1.0 of the Container Network Interface specification. A container reaches its port
-//! by an abstract Unix socket in its own network namespace, `@vport/<ifname>`: it needs no volume, no device, no capability
-//! and no hugepages. The listening socket is made by the plugin, inside, and passed to the switch.
+//! The plugin implements versions 0.3.0 to 1.1.0 of the Container Network Interface specification. A
+//! container reaches its port through an abstract Unix socket in its own network namespace,
+//! `@vport/<ifname>`: it needs no volume, device, capability or hugepages. The plugin creates the listening
+//! socket inside the namespace and passes it to the switch.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | `environment`, `config` | what a runtime says, checked |
+//! | `environment`, `config` | the input of a runtime, checked |
 //! | `attach`, `detach` | ADD and CHECK; DEL and GC |
-//! | `state` | records of attachments, so that a killed plugin leaves nothing that DEL or GC cannot undo |
+//! | `state` | records of attachments, so that DEL or GC can undo everything that a killed plugin did |
 //! | `kernel` | the kernel's half of a port whose address is shared |
 //! | `result` | results in the layout of each version |
-//! | `install` | the plugin and a network made known to runtimes |
-//! | `runtime` | a small runtime: network configuration lists, plugins called in their order |
-//! | [`netavark`] | the same for podman's netavark, by its plugin API |
-//! | [`claim`] | ports by the Container Device Interface (CDI) |
+//! | `install` | installation of the plugin and a network for runtimes |
+//! | `runtime` | a small runtime: network configuration lists, plugins called in order |
+//! | [`netavark`] | the same for podman's netavark, through its plugin API |
+//! | [`claim`] | ports through the Container Device Interface (CDI) |
 //! | [`check`] | a test of any plugin against the specification |
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! The kernel interface beside a port. No packet passes it, but tools, Multus and the container itself see the port's name,
-//! addresses and MTU; or it is a tap whose other end is the switch's, for the container's sockets (`"ports"`).
+//! The kernel interface beside a port. Normally no packet passes it, but tools, Multus and the container see
+//! the port's name, addresses and MTU. With `"ports"` it is a tap whose other end belongs to the switch, for
+//! the container's sockets.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -13,13 +14,13 @@ use crate::kernel::Route;
 use crate::netns::Netns;
 use crate::state::Record;
 
-/// What an interface shows.
+/// The properties that an interface shows.
 pub(crate) fn shown(mac: Mac, mtu: u16, ips: &[Cidr]) -> Placeholder {
     let addresses = ips.iter().map(|cidr| (cidr.address, cidr.prefix)).collect();
     Placeholder { mac: mac.0, mtu: mtu.into(), addresses }
 }
 
-/// Makes one that no packet passes, in the namespace at `path`.
+/// Creates an interface that no packet passes, in the namespace at `path`.
 pub(crate) fn make(path: &Path, attachment: &Attachment, shown: &Placeholder) -> Result<(), Error> {
     let name = attachment.ifname();
     let namespace = Namespace::open(name, &path.to_string_lossy());
@@ -29,7 +30,7 @@ pub(crate) fn make(path: &Path, attachment: &Attachment, shown: &Placeholder) ->
     })
 }
 
-/// Makes a tap with these routes in the namespace at `path`: a queue of it, for the switch.
+/// Creates a tap with these routes in the namespace at `path`; returns a queue of it for the switch.
 pub(crate) fn make_tap(
     path: &Path,
     attachment: &Attachment,
@@ -53,10 +54,10 @@ fn failed(error: &dyn std::fmt::Display, remedy: &str) -> Error {
     Error::new(Code::Namespace, error.to_string(), remedy)
 }
 
-/// Removes it, if its namespace is there and the interface is the one that was made.
+/// Removes the interface, if its namespace exists and the interface is the one that was created.
 pub(crate) fn remove(record: &Record) {
     let Some(path) = &record.link else { return };
-    // What has the path by now may be another container's.
+    // The path may lead to another container by now.
     if !Netns::open(path).is_ok_and(|netns| Some(netns.identity) == record.netns) {
         return;
     }
@@ -67,7 +68,7 @@ pub(crate) fn remove(record: &Record) {
     let kind = interface.info().map(|info| info.driver).unwrap_or_default();
     let made: &[&str] = if record.ports.is_some() { &["tun"] } else { &["dummy", "bridge"] };
     if made.contains(&kind.as_str()) {
-        // A namespace that is about to go takes it along.
+        // On failure: a namespace that is about to end takes the interface with it.
         let _ = interface.remove();
     }
 }

@@ -1,4 +1,4 @@
-//! The plugin as netavark calls it, podman's network program from podman 4.5 on (netavark's plugin API 1.0.0).
+//! The plugin as called by netavark, podman's network program since podman 4.5 (netavark's plugin API 1.0.0).
 //!
 //! | called as | standard input | standard output |
 //! |---|---|---|
@@ -7,8 +7,9 @@
 //! | `teardown NETNS` | as above | nothing |
 //! | `info` | nothing | version of the plugin and of the API |
 //!
-//! podman chooses addresses itself, so that no IPAM plugin is called. Everything else is ADD and DEL of the container plugin: options
-//! of the network (`podman network create --driver linecard --opt vlan=7`) are keys of its configuration.
+//! podman assigns addresses itself, so no IPAM plugin is called. Everything else is ADD and DEL of the
+//! container plugin: options of the network (`podman network create --driver linecard --opt vlan=7`) are keys
+//! of its configuration.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -26,7 +27,7 @@ use crate::version::Version;
 /// The version of netavark's plugin API.
 const API: &str = "1.0.0";
 
-/// What a key of the configuration holds; options are text.
+/// The type of a key of the configuration; options are always text.
 #[derive(Clone, Copy)]
 enum Holds {
     Text,
@@ -34,7 +35,7 @@ enum Holds {
     Flag,
 }
 
-/// Options of a network that are keys of the plugin's configuration.
+/// The options of a network that are keys of the plugin's configuration.
 const OPTIONS: &[(&str, Holds)] = &[
     ("switch", Holds::Text),
     ("stateDir", Holds::Text),
@@ -48,7 +49,7 @@ const OPTIONS: &[(&str, Holds)] = &[
     ("ports", Holds::Text),
 ];
 
-/// What netavark asks for by the arguments of a program; `None` when they are something else.
+/// A request of netavark, from the arguments of the program.
 ///
 /// ```
 /// use linecard_cni::netavark::Request;
@@ -60,16 +61,16 @@ const OPTIONS: &[(&str, Holds)] = &[
 pub enum Request {
     /// Check a network.
     Create,
-    /// Give a container in this network namespace an interface.
+    /// Attach a container with this network namespace.
     Setup(OsString),
-    /// Take it away.
+    /// Detach it.
     Teardown(OsString),
-    /// Say which versions are spoken.
+    /// Return the supported versions.
     Info,
 }
 
 impl Request {
-    /// Reads arguments, the program's name not among them.
+    /// Parses arguments without the program's name; returns `None` if they are not a request of netavark.
     #[must_use]
     pub fn of(arguments: &[OsString]) -> Option<Self> {
         match arguments {
@@ -81,7 +82,7 @@ impl Request {
         }
     }
 
-    /// Does what is asked; what is read from `stdin` is another program's.
+    /// Carries out the request; the input on `stdin` comes from another program.
     ///
     /// ```
     /// use linecard_cni::netavark::Request;
@@ -113,7 +114,8 @@ fn read(stdin: impl Read) -> Result<Map<String, Value>, Error> {
     object(&input)
 }
 
-/// Checks a network. Names cannot be looked up through it: the kernel's packets do not pass a port of the switch.
+/// Checks a network. Disables name lookups through it, because the kernel's packets do not pass a port of the
+/// switch.
 fn create(mut network: Map<String, Value>) -> Result<Value, Error> {
     let config = configuration(&network)?;
     let environment = Environment::read(|name| (name == "CNI_COMMAND").then(|| "STATUS".into()))?;
@@ -151,14 +153,14 @@ fn configuration(network: &Map<String, Value>) -> Result<Map<String, Value>, Err
             Holds::Number => text.parse::<u64>().ok().map(Value::from),
             Holds::Flag => text.parse::<bool>().ok().map(Value::from),
         };
-        // What cannot be read is refused as what it is, by whoever knows what is possible.
+        // A value that cannot be parsed is passed as text; the plugin then refuses it and says what is valid.
         config.insert(key.clone(), read.unwrap_or_else(|| text.into()));
     }
     Ok(config)
 }
 
 fn bytes(config: &Map<String, Value>) -> Vec<u8> {
-    // A map of JSON values can always be written.
+    // A map of JSON values can always be serialized.
     serde_json::to_vec(config).unwrap_or_default()
 }
 
@@ -172,7 +174,7 @@ fn text<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
     object.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Runs ADD or DEL for the container that `exec` is about.
+/// Runs ADD or DEL for the container that `exec` describes.
 fn run(command: &str, netns: &OsStr, exec: &Map<String, Value>) -> Result<Value, Error> {
     let (network, options) = (below(exec, "network")?, below(exec, "network_options")?);
     let mut config = configuration(network)?;
@@ -203,7 +205,7 @@ fn run(command: &str, netns: &OsStr, exec: &Map<String, Value>) -> Result<Value,
     Err(Error::new(Code::Switch, of("msg"), of("details")))
 }
 
-/// The addresses that podman chose, with the gateways of their subnets.
+/// The addresses that podman assigned, with the gateways of their subnets.
 fn addresses(
     network: &Map<String, Value>,
     options: &Map<String, Value>,
@@ -230,7 +232,7 @@ fn addresses(
     each.collect()
 }
 
-/// Whether an address lies in a subnet.
+/// Returns whether an address is in a subnet.
 fn contains(net: Cidr, address: IpAddr) -> bool {
     let bits = |address: IpAddr| match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()), 32),

@@ -1,4 +1,4 @@
-//! A container's network namespace.
+//! The network namespace of a container.
 
 use std::fs::File;
 use std::io;
@@ -13,25 +13,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error};
 
-/// `f_type` of files that are namespaces (`linux/magic.h`).
+/// `f_type` of namespace files (`linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// The flag of a socket that listens (`__SO_ACCEPTCON` of `linux/net.h`).
+/// The flag of a listening socket (`__SO_ACCEPTCON` of `linux/net.h`).
 const ACCEPTS: u32 = 1 << 16;
 
-/// How long a socket may take to be gone once its port is. On a machine that stalls, a program that somebody is just starting
-/// keeps the descriptors of its starter for seconds.
+/// How long a socket may exist after its port was removed. On a machine that stalls, a process that is just
+/// being started can hold the inherited descriptor for seconds.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Device and inode of a namespace: the same while it exists, whatever name leads to it.
+/// Device and inode of a namespace: constant while it exists, whatever path leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     device: u64,
     inode: u64,
 }
 
-/// A network namespace that is open, and so exists.
+/// An open network namespace, which therefore keeps existing.
 #[derive(Debug)]
 pub(crate) struct Netns {
     file: File,
@@ -48,7 +48,7 @@ impl Netns {
                 "give the path of a network namespace, such as /run/netns/NAME or /proc/PID/ns/net",
             )
         };
-        // Opening a pipe would wait for its other end; a namespace's file does not care.
+        // Opening a pipe would wait for its other end; a namespace file ignores this flag.
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
         let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
             .map_err(|error| failed(io::Error::from(error).to_string()))?;
@@ -59,14 +59,14 @@ impl Netns {
         Ok(Self { file: file.into(), identity })
     }
 
-    /// Whether it is the one this process runs in.
+    /// Returns whether this process runs in it.
     pub(crate) fn is_own(&self) -> bool {
         File::open("/proc/thread-self/ns/net").and_then(identity).is_ok_and(|own| own == self.identity)
     }
 
-    /// Does `work` inside, on a thread of its own.
+    /// Runs `work` inside, in a separate thread.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        // The one that it is in may belong to others, and needs no entering.
+        // Its own namespace need not be entered, which may not be permitted.
         let is_own = self.is_own();
         let inside = || -> io::Result<T> {
             if is_own {
@@ -88,7 +88,7 @@ impl Netns {
         })
     }
 
-    /// Whether there is a kernel interface of that name inside.
+    /// Returns whether there is a kernel interface of that name inside.
     pub(crate) fn has_interface(&self, name: &str) -> Result<bool, Error> {
         self.run(|| {
             let socket =
@@ -97,16 +97,17 @@ impl Netns {
         })
     }
 
-    /// Whether somebody listens at the abstract name `name` inside. The kernel is asked, as a connection would take the port's only one;
-    /// where it does not say, somebody does.
+    /// Returns whether a socket listens at the abstract name `name` inside, according to the kernel's table:
+    /// a connection would occupy the only one that the port accepts. If the table cannot be read, the answer
+    /// is yes.
     pub(crate) fn listens(&self, name: &str) -> Result<bool, Error> {
         let table = self.run(|| std::fs::read("/proc/thread-self/net/unix"))?;
         let Ok(table) = table else { return Ok(true) };
         Ok(has_listener(&table, name))
     }
 
-    /// A socket that listens at the abstract name `name` inside. One of that name that is going is waited for: a switch
-    /// closes the socket of a removed port a moment after its answer.
+    /// Listens at the abstract name `name` inside. If a socket of that name is about to be closed, waits for
+    /// that: a switch closes the socket of a removed port a moment after its answer.
     pub(crate) fn listen(&self, name: &str) -> Result<UnixListener, Error> {
         let bound = self.run(|| {
             let until = Instant::now() + GONE_WITHIN;
@@ -134,9 +135,10 @@ impl Netns {
     }
 }
 
-/// Whether a table of Unix sockets (proc_pid_net(5)) has one that listens at the abstract name `name`.
+/// Returns whether a table of Unix sockets (proc_pid_net(5)) has one that listens at the abstract name
+/// `name`.
 fn has_listener(table: &[u8], name: &str) -> bool {
-    // Num RefCount Protocol Flags Type St Inode Path, whose first byte is shown as @.
+    // Num RefCount Protocol Flags Type St Inode Path; the leading zero byte of Path is shown as @.
     let listens = |line: &str| {
         let mut words = line.splitn(8, ' ').map(str::trim_start);
         let flags = words.nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());

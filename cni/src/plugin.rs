@@ -1,4 +1,4 @@
-//! One invocation of the plugin: what comes in, which command it is, what goes out.
+//! One invocation of the plugin: its input, its command, its output.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::switch::Switch;
 use crate::version::Version;
 
-/// What an invocation writes to standard output, and whether it succeeded.
+/// The standard output of an invocation, and whether it succeeded.
 ///
 /// ```
 /// let lookup = |name: &str| (name == "CNI_COMMAND").then(|| "VERSION".into());
@@ -28,11 +28,11 @@ use crate::version::Version;
 pub struct Output {
     /// A result, an error, or nothing.
     pub stdout: String,
-    /// The plugin exits with 0 then, with 1 otherwise.
+    /// The plugin exits with 0 if true, with 1 otherwise.
     pub success: bool,
 }
 
-/// Does what a runtime asks by variables, which `lookup` finds, and by a configuration on `stdin`.
+/// Carries out the request of a runtime: variables, which `lookup` returns, and a configuration on `stdin`.
 pub fn invoke(lookup: impl Fn(&str) -> Option<OsString>, stdin: impl Read) -> Output {
     let mut version = Version::NEWEST.as_str().to_owned();
     let outcome = run(lookup, stdin, &mut version);
@@ -51,7 +51,7 @@ fn run(
 ) -> Result<Option<Value>, Error> {
     let mut input = Vec::new();
     let read = stdin.take(MAX_CONFIG as u64 + 1).read_to_end(&mut input);
-    // An error is told in the version that was asked for, whatever it is about.
+    // Any error is reported in the requested version.
     if let Some(asked) = asked_version(&input) {
         *version = asked;
     }
@@ -80,7 +80,7 @@ fn asked_version(input: &[u8]) -> Option<String> {
     Version::parse(text).ok().map(|version| version.as_str().to_owned())
 }
 
-/// The answer to VERSION, for any version of the question.
+/// The answer to VERSION, whatever version the question has.
 fn supported(input: &[u8]) -> Result<Value, Error> {
     let asked = match input.iter().all(u8::is_ascii_whitespace) {
         true => None,
@@ -100,7 +100,7 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
-    /// A command exists from a certain version on.
+    /// Checks that the requested version has the command.
     fn check_version(&self) -> Result<(), Error> {
         let (known, since) = match self.environment.command {
             Command::Check => (self.config.version.has_check(), Version::V0_4_0),
@@ -121,7 +121,7 @@ impl Plugin {
         }
     }
 
-    /// What the command is about; [`Environment::read`] makes sure that there is one.
+    /// The attachment of the command; [`Environment::read`] ensures that there is one.
     pub(crate) fn attachment(&self) -> Result<&Attachment, Error> {
         self.environment.attachment.as_ref().ok_or_else(|| {
             Error::new(Code::Environment, "CNI_CONTAINERID and CNI_IFNAME must be set", "set both")
@@ -135,12 +135,13 @@ impl Plugin {
         self.delegate(Command::Status, None).map(drop)
     }
 
-    /// Where the IPAM plugin is, where there is to be one.
+    /// The path of the IPAM plugin, if one is configured.
     pub(crate) fn find_ipam(&self) -> Result<Option<PathBuf>, Error> {
         self.config.ipam.as_ref().map(|name| find_plugin(name, &self.environment.path)).transpose()
     }
 
-    /// Runs the IPAM plugin, where there is one; for `instead` of the attachment that the runtime named.
+    /// Runs the IPAM plugin, if one is configured; for the attachment `instead`, if given, and not the one in
+    /// the environment.
     pub(crate) fn delegate(&self, command: Command, instead: Option<&Attachment>) -> Result<Value, Error> {
         let (Some(name), Some(program)) = (&self.config.ipam, self.find_ipam()?) else {
             return Ok(Value::Null);

@@ -8,7 +8,7 @@ use crate::address::{Cidr, Mac};
 use crate::error::{Code, Error};
 use crate::version::Version;
 
-/// An interface as a result tells it.
+/// An interface in a result.
 #[derive(Clone, Debug)]
 pub(crate) struct Interface<'a> {
     pub(crate) name: &'a str,
@@ -18,7 +18,8 @@ pub(crate) struct Interface<'a> {
     pub(crate) socket: Option<&'a Path>,
 }
 
-/// A result that grows: what a plugin before us or an IPAM plugin gave, then ours. Fields that we do not know stay.
+/// A result under construction: the content of the previous plugin and the IPAM plugin, then ours. Unknown
+/// fields are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Builder {
     version: Version,
@@ -26,7 +27,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Begins with the result of the plugin before us, if there is one.
+    /// Starts with the result of the previous plugin, if there is one.
     pub(crate) fn new(version: Version, prev: Option<&Value>) -> Self {
         let mut object = prev.and_then(Value::as_object).cloned().unwrap_or_default();
         object.insert("cniVersion".into(), version.as_str().into());
@@ -44,8 +45,9 @@ impl Builder {
         }
     }
 
-    /// Adds our interface and returns its index. Where an earlier plugin made a kernel interface of that name in this
-    /// container, the port belongs to that one: its entry learns the socket and stays what it is.
+    /// Adds our interface and returns its index. If an earlier plugin made a kernel interface of that name in
+    /// this container, the port belongs to that interface: its entry gets the socket's path and keeps
+    /// everything else.
     pub(crate) fn interface(&mut self, interface: &Interface<'_>) -> usize {
         let tells_socket = self.version.has_socket_path();
         let list = self.list("interfaces");
@@ -67,7 +69,7 @@ impl Builder {
         at
     }
 
-    /// Adds an address of the interface with that index.
+    /// Adds an address to the interface with that index.
     pub(crate) fn address(&mut self, cidr: Cidr, gateway: Option<&Value>, interface: usize) {
         let mut entry = json!({"address": cidr.to_string(), "interface": interface});
         if let Some(gateway) = gateway {
@@ -79,7 +81,7 @@ impl Builder {
         self.list("ips").push(entry);
     }
 
-    /// Adds what an IPAM plugin gave to the interface with that index.
+    /// Adds the result of an IPAM plugin to the interface with that index.
     pub(crate) fn ipam(&mut self, given: &Value, interface: usize) -> Result<Vec<Cidr>, Error> {
         let addresses = addresses(given)?;
         for (cidr, gateway) in &addresses {
@@ -94,7 +96,7 @@ impl Builder {
         Ok(addresses.into_iter().map(|(cidr, _)| cidr).collect())
     }
 
-    /// Sets `dns` unless somebody did.
+    /// Sets `dns` if it is not set already.
     pub(crate) fn dns(&mut self, dns: Option<&Value>) {
         if let Some(dns) = dns {
             let known = self.object.get("dns").and_then(Value::as_object).is_some_and(|dns| !dns.is_empty());
@@ -110,14 +112,14 @@ impl Builder {
     }
 }
 
-/// Where the interface of that name is that lies in that container.
+/// The index of the interface with that name in that container.
 fn position(list: &[Value], name: &str, sandbox: &str) -> Option<usize> {
     list.iter().position(|entry| {
         entry["name"] == name && entry["sandbox"].as_str().is_some_and(|found| found == sandbox)
     })
 }
 
-/// The interface of that name that a result has in that container.
+/// The interface with that name in that container, and its index.
 pub(crate) fn find<'a>(result: &'a Value, name: &str, sandbox: &str) -> Option<(usize, &'a Value)> {
     let list = result["interfaces"].as_array()?;
     let at = position(list, name, sandbox)?;

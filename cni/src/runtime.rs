@@ -1,8 +1,8 @@
-//! A container runtime's side: network configuration lists, and the plugins of one called in their order.
+//! The side of a container runtime: network configuration lists, whose plugins are called in order.
 //!
-//! It does what libcni does with a list (specification, section 3): each plugin gets the list's `name` and `cniVersion`, the
-//! result of the plugin before it, and those capabilities that it declares. Nothing is cached; whoever calls ADD keeps the
-//! result for CHECK and DEL.
+//! It handles a list as libcni does (specification, section 3): each plugin gets the list's `name` and
+//! `cniVersion`, the result of the previous plugin, and the capabilities that it declares. Nothing is cached:
+//! the caller of ADD keeps the result for CHECK and DEL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::error::{Code, Error};
 use crate::exec::{Run, find_plugin};
 use crate::version::Version;
 
-/// Most bytes of a configuration file.
+/// The maximum number of bytes of a configuration file.
 const MOST: u64 = 4 << 20;
-/// Endings of files with network configurations, as libcni knows them.
+/// The file name extensions of network configurations, as in libcni.
 const ENDINGS: [&str; 3] = ["conflist", "conf", "json"];
 
 /// A network configuration list.
@@ -33,13 +33,13 @@ const ENDINGS: [&str; 3] = ["conflist", "conf", "json"];
 pub struct Network {
     name: String,
     version: Version,
-    /// Never empty; each has a `type`.
+    /// Never empty; each plugin has a `type`.
     plugins: Vec<Map<String, Value>>,
     no_check: bool,
     no_gc: bool,
 }
 
-/// An attachment to be made, and what the runtime knows of it.
+/// An attachment to be made, and the runtime's data about it.
 ///
 /// ```
 /// use linecard_cni::{Attachment, Target};
@@ -49,20 +49,20 @@ pub struct Network {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The container and the interface's name in it.
+    /// The container, and the name of the interface in it.
     pub attachment: Attachment,
-    /// The container's network namespace.
+    /// The network namespace of the container.
     pub netns: PathBuf,
     /// `CNI_ARGS`.
     pub args: String,
-    /// What may become `runtimeConfig`, by capability.
+    /// The values of `runtimeConfig`, by capability.
     pub capabilities: Map<String, Value>,
     /// `CNI_PATH`.
     pub path: Vec<PathBuf>,
 }
 
 impl Target {
-    /// An attachment in `netns` by plugins in the folders `path`.
+    /// An attachment in `netns`, with plugins from the folders `path`.
     #[must_use]
     pub fn new(attachment: Attachment, netns: impl Into<PathBuf>, path: &[PathBuf]) -> Self {
         let (args, capabilities) = (String::new(), Map::new());
@@ -71,10 +71,10 @@ impl Target {
 }
 
 impl Network {
-    /// Reads a list, or the configuration of one plugin as a list of one.
+    /// Parses a list, or the configuration of one plugin as a list of one.
     ///
     /// # Errors
-    /// Code 6 for what is no JSON object, 1 for another version, 7 for what no runtime could use.
+    /// Code 6 if it is not a JSON object, 1 for another version, 7 if no runtime could use it.
     pub fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let whole = object(bytes)?;
         let text = |key: &str| whole.get(key).and_then(Value::as_str);
@@ -82,7 +82,7 @@ impl Network {
         let name = text("name").unwrap_or_default();
         check_name(name)?;
         let flag = |key: &str| match whole.get(key) {
-            // Strings are accepted by libcni too.
+            // libcni accepts strings too.
             Some(value) => value == &Value::Bool(true) || value == "true",
             None => false,
         };
@@ -110,7 +110,7 @@ impl Network {
     /// Reads a file.
     ///
     /// # Errors
-    /// Code 5 where it cannot be read, else as [`parse`](Self::parse).
+    /// Code 5 if the file cannot be read, otherwise as [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Self, Error> {
         let failed = |error: &std::io::Error| {
             let remedy = "give a network configuration list that can be read";
@@ -124,7 +124,8 @@ impl Network {
             .map_err(|error| Error { msg: format!("{}: {}", path.display(), error.msg), ..error })
     }
 
-    /// The first network in `folder`, by file name, for which `wanted` holds. Files that are no networks are passed over.
+    /// Returns the first network in `folder`, by file name, that `wanted` accepts. Files that are not
+    /// networks are skipped.
     ///
     /// ```
     /// let problem = linecard_cni::Network::find("/no/such/folder".as_ref(), "a network 'fast'", |_| true);
@@ -132,7 +133,7 @@ impl Network {
     /// ```
     ///
     /// # Errors
-    /// Code 7: there is none; `what` says what was looked for.
+    /// Code 7: there is none; `what` describes it in the message.
     pub fn find(folder: &Path, what: &str, wanted: impl Fn(&Self) -> bool) -> Result<Self, Error> {
         let mut networks = Self::all(folder).into_iter().map(|(_, network)| network);
         networks.find(wanted).ok_or_else(|| {
@@ -144,7 +145,7 @@ impl Network {
         })
     }
 
-    /// Every network in `folder` with its file, by file name.
+    /// Returns every network in `folder` with its file, by file name.
     #[must_use]
     pub fn all(folder: &Path) -> Vec<(PathBuf, Self)> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -156,39 +157,39 @@ impl Network {
         files.into_iter().filter_map(|file| Self::load(&file).ok().map(|network| (file, network))).collect()
     }
 
-    /// Its name.
+    /// Returns the name of the network.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The types of its plugins, in order.
+    /// Returns the types of its plugins, in order.
     #[must_use]
     pub fn types(&self) -> Vec<&str> {
         self.plugins.iter().filter_map(|plugin| plugin.get("type")?.as_str()).collect()
     }
 
-    /// Attaches a container: ADD of each plugin in order. Whatever fails, DEL of all of them undoes it.
+    /// Attaches a container: ADD of each plugin in order. If one fails, DEL of all plugins undoes it.
     ///
     /// # Errors
-    /// The first plugin's that failed.
+    /// The error of the first plugin that failed.
     pub fn add(&self, target: &Target) -> Result<Value, Error> {
         let mut result = Value::Null;
         for plugin in &self.plugins {
             let added = self.run(plugin, Command::Add, target, Some(&result).filter(|it| !it.is_null()));
             result = added.inspect_err(|_| {
-                // The error that counts is the first one.
+                // The first error is the one to report.
                 let _ = self.del(target, None);
             })?;
         }
         Ok(result)
     }
 
-    /// Looks whether the attachment is as `result`, that of ADD, says. Nothing is looked at where the list forbids it or its
-    /// version has no CHECK.
+    /// Checks the attachment against `result`, the result of ADD. Does nothing if the list disables CHECK or
+    /// its version has none.
     ///
     /// # Errors
-    /// The first plugin's that failed.
+    /// The error of the first plugin that failed.
     pub fn check(&self, target: &Target, result: &Value) -> Result<(), Error> {
         if self.no_check || !self.version.has_check() {
             return Ok(());
@@ -198,14 +199,14 @@ impl Network {
             .try_for_each(|plugin| self.run(plugin, Command::Check, target, Some(result)).map(drop))
     }
 
-    /// Detaches a container: DEL of each plugin, the last one first; also of those after one that fails.
+    /// Detaches a container: DEL of each plugin, the last one first, also after one that fails.
     ///
     /// # Errors
-    /// The first that failed.
+    /// The first error.
     pub fn del(&self, target: &Target, result: Option<&Value>) -> Result<(), Error> {
         let mut first = Ok(());
         for plugin in self.plugins.iter().rev() {
-            // Results are passed on from 0.4.0 on.
+            // DEL gets the result from version 0.4.0 on.
             let result = result.filter(|_| self.version.has_check());
             let outcome = self.run(plugin, Command::Del, target, result).map(drop);
             if first.is_ok() {
@@ -215,10 +216,11 @@ impl Network {
         first
     }
 
-    /// Removes what belongs to none of the `valid` attachments; nothing where the list forbids it or its version has no GC.
+    /// Removes what belongs to none of the `valid` attachments. Does nothing if the list disables GC or its
+    /// version has none.
     ///
     /// # Errors
-    /// The first plugin's that failed; the others are called all the same.
+    /// The first error; the other plugins are called all the same.
     pub fn gc(&self, path: &[PathBuf], valid: &[Attachment]) -> Result<(), Error> {
         if self.no_gc || !self.version.has_gc() {
             return Ok(());
@@ -251,7 +253,7 @@ impl Network {
         self.call(plugin, command, &target.path, Some(target), config)
     }
 
-    /// What a plugin reads on its standard input.
+    /// The standard input of a plugin.
     fn config(
         &self,
         plugin: &Map<String, Value>,

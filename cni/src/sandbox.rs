@@ -1,4 +1,4 @@
-//! Network namespaces that end with this process, for checks and demonstrations.
+//! Network namespaces for checks and demonstrations, which end with this process.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use crate::error::{Code, Error};
 use crate::netns::Netns;
 
-/// A network namespace that exists while this does, and not longer than this process whatever ends it.
+/// A network namespace that exists as long as this value, and at most as long as this process, however that
+/// ends.
 ///
 /// ```no_run
 /// use linecard_cni::Sandbox;
@@ -22,10 +23,10 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// A new namespace with nothing but a loopback interface that is up.
+    /// Creates a namespace with only a loopback interface, which is up.
     ///
     /// # Errors
-    /// This user may not make one, or a program that is needed is missing.
+    /// This user may not create one, or a required program is missing.
     pub fn new() -> Result<Self, Error> {
         let failed = |why: String| {
             Error::new(
@@ -34,7 +35,8 @@ impl Sandbox {
                 "run as root, or in a user namespace: unshare --user --map-root-user --net --mount …",
             )
         };
-        // It ends when our end of its input is closed, which the kernel does for us at the latest.
+        // The child ends when its standard input is closed, at the latest by the kernel when this process
+        // ends.
         let mut child = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo; exec cat >/dev/null"])
             .stdin(Stdio::piped())
@@ -54,32 +56,32 @@ impl Sandbox {
         Ok(Self { child, path })
     }
 
-    /// What to pass as `CNI_NETNS`.
+    /// Returns the path to pass as `CNI_NETNS`.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Does `work` on a thread inside; programs that it starts are inside too.
+    /// Runs `work` in a thread inside the namespace; programs that it starts are inside too.
     ///
     /// # Errors
-    /// It may not be entered.
+    /// The namespace may not be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         Self::run_in(&self.path, work)
     }
 
-    /// As [`run`](Self::run), in the namespace at `netns`, which anybody made.
+    /// As [`run`](Self::run), in an existing namespace at `netns`.
     ///
     /// # Errors
-    /// It is no namespace, or may not be entered.
+    /// It is not a namespace, or may not be entered.
     pub fn run_in<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         Netns::open(netns)?.run(work)
     }
 
-    /// Whether there is an interface of that name inside.
+    /// Returns whether there is an interface of that name inside.
     ///
     /// # Errors
-    /// It may not be entered.
+    /// The namespace may not be entered.
     pub fn has_interface(&self, name: &str) -> Result<bool, Error> {
         Netns::open(&self.path)?.has_interface(name)
     }

@@ -1,5 +1,5 @@
-//! What the plugin remembers of each attachment: one file each in a folder that only its owner may enter, written whole or
-//! not at all, and a lock while one plugin works on an attachment.
+//! The plugin's records: one file per attachment, written as a whole or not at all, in a folder that only its owner may enter; and a
+//! lock while a plugin works on an attachment.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -22,39 +22,39 @@ const RECORD: &str = ".json";
 const DETACHED: &str = ".detached";
 const LOCK: &str = ".lock";
 
-/// One attachment: written before the first step of ADD, so that whatever a killed plugin did can be undone.
+/// The record of one attachment. It is written before the first step of ADD, so that the steps of a killed plugin can be undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) attachment: Attachment,
     pub(crate) network: String,
-    /// ADD came to its end.
+    /// ADD finished.
     pub(crate) complete: bool,
-    /// Of the machine's start: a namespace's identity means nothing after the next one.
+    /// The boot ID: the identity of a namespace is only valid until the next boot.
     pub(crate) boot: String,
     pub(crate) netns: Option<Identity>,
     pub(crate) switch: PathBuf,
-    /// The folder that was made for the socket.
+    /// The folder created for the socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) folder: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_info: Option<PathBuf>,
-    /// A kernel interface was made beside the port, in this namespace.
+    /// The namespace in which a kernel interface was created beside the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<PathBuf>,
-    /// TCP and UDP ports that the port shares with that interface, which is a tap then.
+    /// The TCP and UDP ports of the fast port if it shares its address with that interface, which is a tap then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ports: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<Mac>,
-    /// What was asked of the switch, for CHECK.
+    /// The parameters of the port, for CHECK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<serde_json::Value>,
-    /// The same of the tap.
+    /// The parameters of the tap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kernel_port: Option<serde_json::Value>,
 }
 
-/// A port that could not be removed because the switch was not there.
+/// A port that could not be removed because the switch was not running.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Detached {
     pub(crate) port: String,
@@ -67,10 +67,10 @@ pub(crate) struct State {
     folder: PathBuf,
 }
 
-/// While it exists, no other plugin works on the attachment. Its file goes with it.
+/// The lock on an attachment: while it exists, no other plugin works on it. Dropping it removes its file.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    /// `None` where the whole folder is locked.
+    /// `None` if the whole folder is locked.
     path: Option<PathBuf>,
     _file: File,
     _folder: File,
@@ -78,7 +78,7 @@ pub(crate) struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While the lock is still held: who waits for it sees that the file is gone and makes a new one.
+        // Removed before the lock is released: a plugin that waits for it then sees that the file has no name and creates a new one.
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);
         }
@@ -86,13 +86,13 @@ impl Drop for Lock {
 }
 
 impl State {
-    /// The state in `folder`, which is made if need be.
+    /// Opens the records in `folder`, which is created if it does not exist.
     pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
         private_folder(folder)?;
         Ok(Self { folder: folder.into() })
     }
 
-    /// As [`open`](Self::open), but `None` where there is none.
+    /// As [`open`](Self::open), but `None` if the folder does not exist.
     pub(crate) fn open_existing(folder: &Path) -> Option<Self> {
         folder.is_dir().then(|| Self { folder: folder.into() })
     }
@@ -101,7 +101,7 @@ impl State {
         self.folder.join(format!("{name}{suffix}"))
     }
 
-    /// Waits until no other plugin works on `attachment`, an [`Attachment`] or something else with a name of its own.
+    /// Waits until no other plugin works on `attachment`, which is an [`Attachment`] or another object with a unique name.
     pub(crate) fn lock(&self, attachment: &impl std::fmt::Display) -> Result<Lock, Error> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -117,10 +117,10 @@ impl State {
         ))
     }
 
-    /// The lock of that name; `None` while somebody has it.
+    /// Takes the lock of that name; `None` while another plugin has it.
     ///
-    /// It is a file of that name, and with it a share in the folder. Where no file can be made, because the disk is full, it
-    /// is the whole folder: what is removed makes room.
+    /// The lock is an exclusive lock on a file of that name plus a shared lock on the folder. If no file can be created because the
+    /// disk is full, it is an exclusive lock on the whole folder, so that removing things still works and frees space.
     fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
         let path = self.path(name, LOCK);
         let failed = |error: io::Error| {
@@ -147,8 +147,8 @@ impl State {
         {
             return Ok(None);
         }
-        // Its last owner may have removed it between our two calls, and another may hold a new one: that one's name stays, so no
-        // `Lock` is made here that would remove it.
+        // The last owner may have removed the file between the two calls above, and another plugin may hold a new one. No `Lock` is
+        // made here, because it would remove the other plugin's file.
         Ok(same_file(&file, &path).then(|| Lock { path: Some(path), _file: file, _folder: folder }))
     }
 
@@ -160,16 +160,16 @@ impl State {
         write(&self.path(&record.attachment, RECORD), record)
     }
 
-    /// Forgets an attachment, which its caller has locked; it may be unknown.
+    /// Removes the record of an attachment, if there is one; the caller holds the lock.
     pub(crate) fn remove(&self, attachment: &Attachment) -> Result<(), Error> {
-        // A port to be removed later is not forgotten, only what is half written of it: `sweep` passes over what is locked.
+        // A port to be removed later stays recorded; only a partly written record of it goes, because `sweep` skips locked names.
         let _ = fs::remove_file(beside(&self.path(attachment, DETACHED)));
         remove(&self.path(attachment, RECORD))?;
         step::done("a record is removed");
         Ok(())
     }
 
-    /// Every attachment that has a record, readable or not.
+    /// Every attachment that has a record, whether the record can be read or not.
     pub(crate) fn attachments(&self) -> Vec<Attachment> {
         let name = |name: &str| {
             let (container, ifname) = name.strip_suffix(RECORD)?.split_once('@')?;
@@ -183,13 +183,13 @@ impl State {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// Remembers a port that the switch has to remove once it is there again.
+    /// Records a port that has to be removed when the switch runs again.
     pub(crate) fn detach_later(&self, detached: &Detached) -> Result<(), Error> {
         write(&self.path(&detached.port, DETACHED), detached)
     }
 
-    /// Does `remove` for each port that was to be removed later, and forgets those for which it succeeds. Ports that
-    /// another plugin works on are left to it.
+    /// Calls `removed` for each port that was to be removed later, and forgets those for which it succeeds. Ports on which another
+    /// plugin works are left to that plugin.
     pub(crate) fn catch_up(&self, mut removed: impl FnMut(&Detached) -> bool) {
         for name in self.names().iter().filter_map(|name| name.strip_suffix(DETACHED)) {
             let Ok(Some(_lock)) = self.try_lock(name) else { continue };
@@ -205,17 +205,17 @@ impl State {
         }
     }
 
-    /// Forgets that the port of `attachment` was to be removed later; whether it was.
+    /// Forgets that the port of `attachment` was to be removed later; returns whether it was.
     pub(crate) fn was_detached(&self, attachment: &Attachment) -> bool {
         fs::remove_file(self.path(attachment, DETACHED)).is_ok()
     }
 
-    /// As [`was_detached`](Self::was_detached), for a port of any name.
+    /// As [`was_detached`](Self::was_detached), for a port with any name.
     pub(crate) fn forget_detached(&self, port: &impl std::fmt::Display) {
         let _ = fs::remove_file(self.path(port, DETACHED));
     }
 
-    /// Removes what killed plugins left: half-written files, and locks that nobody holds.
+    /// Removes the leftovers of killed plugins: partly written files, and lock files without an owner.
     pub(crate) fn sweep(&self) {
         for name in self.names() {
             let half = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new"));
@@ -223,7 +223,7 @@ impl State {
                 Some(name) => name.strip_suffix(RECORD).or_else(|| name.strip_suffix(DETACHED)),
                 None => name.strip_suffix(LOCK),
             };
-            // The lock's file goes with the lock.
+            // Dropping the lock removes its file.
             let Some(Ok(Some(_lock))) = of.map(|of| self.try_lock(of)) else { continue };
             if half.is_some() {
                 let _ = fs::remove_file(self.folder.join(&name));
@@ -233,20 +233,20 @@ impl State {
     }
 }
 
-/// What identifies this start of the machine.
+/// The ID of this boot.
 pub(crate) fn boot() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
 
-/// Makes `folder` and those above it; only their owner may enter them, and a link in the last place is refused.
+/// Creates `folder`, which only its owner may enter, and its parents; fails if `folder` is a symbolic link.
 pub(crate) fn private_folder(folder: &Path) -> Result<(), Error> {
     let failed = |error: io::Error| {
         let remedy = "run the plugin as root, or name another folder in the configuration";
         Error::io(format!("making the folder {}", folder.display()), &error, remedy)
     };
     if let Some(above) = folder.parent() {
-        // Sockets below are for others too: who may use them is said by the folders they are in.
+        // Other users need to reach sockets below it; the folders of the sockets control who may use them.
         DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(failed)?;
     }
     match DirBuilder::new().mode(0o700).create(folder) {
@@ -285,13 +285,13 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Where a file is written before it gets its name.
+/// The temporary name of a file that is being written.
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     path.with_file_name(format!(".{name}.new"))
 }
 
-/// Writes `value` beside `path` and gives it that name when it is whole.
+/// Writes `value` to a temporary file and renames it to `path` when it is complete.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let failed = |error: io::Error| {
         Error::io(format!("writing {}", path.display()), &error, "free space, or see the folder's rights")
@@ -299,7 +299,7 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let new = beside(path);
     let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     let written = || -> io::Result<()> {
-        // One that a killed plugin left, or a link that somebody put there, is not written to.
+        // Not reused: a killed plugin may have left it, or somebody may have made it a link.
         let _ = fs::remove_file(&new);
         let mut file = create(&new, true)?;
         file.write_all(&bytes)?;
@@ -315,7 +315,7 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     })
 }
 
-/// Removes a file that may not be there, and what a killed plugin has half written of it.
+/// Removes a file that may not exist, and its partly written version.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     let _ = fs::remove_file(beside(path));
     match fs::remove_file(path) {

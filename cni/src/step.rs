@@ -1,11 +1,11 @@
-//! The steps of the plugin, between any two of which it may be killed. Tests watch them (feature `steps`); a plugin for
-//! users does nothing here.
+//! The steps of the plugin; it may be killed between any two of them. Tests watch them (feature `steps`).
+//! Without the feature this does nothing.
 
 #[cfg(feature = "steps")]
 mod watched {
     use std::cell::RefCell;
 
-    /// Sees each step that is done.
+    /// Called after each step.
     type Watcher = Box<dyn FnMut(&'static str)>;
 
     thread_local! {
@@ -28,7 +28,7 @@ mod watched {
 
     pub(crate) fn done(what: &'static str) {
         WATCHER.with(|slot| {
-            // What a watcher does is not watched.
+            // Steps of the watcher itself are not watched.
             if let Ok(mut watcher) = slot.try_borrow_mut()
                 && let Some(watcher) = watcher.as_mut()
             {
@@ -43,6 +43,6 @@ pub(crate) use watched::done;
 #[cfg(feature = "steps")]
 pub use watched::watch;
 
-/// A step is done.
+/// Reports that a step is done.
 #[cfg(not(feature = "steps"))]
 pub(crate) const fn done(_what: &'static str) {}

@@ -1,4 +1,4 @@
-//! What the plugin asks of `linecard switch`.
+//! The plugin's requests to `linecard switch`.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -9,11 +9,11 @@ use linecard_switch::api::{Client, ClientError, Code as SwitchCode, PortInfo, Po
 use crate::error::{Code, Error};
 use crate::kernel;
 
-/// How long the switch may take for an answer. On a busy machine a new port can wait for the kernel for seconds, and a
-/// runtime waits for minutes before it gives up.
+/// How long the switch may take for an answer. On a busy machine a new port can wait for the kernel for
+/// seconds; a runtime waits for minutes before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection to the switch, or why there is none.
+/// A connection to the switch.
 #[derive(Debug)]
 pub(crate) struct Switch {
     client: Client,
@@ -36,7 +36,7 @@ impl Switch {
         self.client.port_add(spec, listener).map(drop).map_err(told)
     }
 
-    /// Removes a port, and the kernel's half of its address where that is shared. Neither has to be there.
+    /// Removes a port, and the kernel's half of it if its address is shared. Neither needs to exist.
     pub(crate) fn remove(&mut self, port: &str) -> Result<(), Error> {
         self.client.port_remove(port).map_err(told)?;
         self.client.port_remove(&kernel::key(port)).map(drop).map_err(told)
@@ -46,7 +46,7 @@ impl Switch {
         self.client.port_list().map_err(told)
     }
 
-    /// The port of that name; `None` if there is none.
+    /// Returns the port with that name; `None` if there is none.
     pub(crate) fn show(&mut self, port: &str) -> Result<Option<PortInfo>, Error> {
         match self.client.port_show(port) {
             Ok(info) => Ok(Some(info)),
@@ -60,7 +60,7 @@ impl Switch {
     }
 }
 
-/// The switch's reason as the specification's codes tell it.
+/// Maps an error of the switch to the codes of the specification.
 fn told(error: ClientError) -> Error {
     match error {
         ClientError::Absent { path, source } => Error::new(

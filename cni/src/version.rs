@@ -1,8 +1,8 @@
-//! Versions of the specification and what differs between them.
+//! The versions of the specification and their differences.
 
 use crate::error::{Code, Error};
 
-/// A version of the CNI specification that the plugin speaks.
+/// A version of the CNI specification that the plugin supports.
 ///
 /// ```
 /// use linecard_cni::Version;
@@ -27,15 +27,15 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them, oldest first.
+    /// All versions, oldest first.
     pub const ALL: [Self; 5] = [Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
-    /// The newest.
+    /// The newest version.
     pub const NEWEST: Self = Self::V1_1_0;
 
-    /// The version that `text` names.
+    /// Parses a version.
     ///
     /// # Errors
-    /// Code 1, with the versions there are.
+    /// Code 1, with the supported versions.
     pub fn parse(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
@@ -47,7 +47,7 @@ impl Version {
         })
     }
 
-    /// As in a configuration.
+    /// Returns the version as a configuration writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,25 +59,25 @@ impl Version {
         }
     }
 
-    /// Whether it has CHECK.
+    /// Returns whether this version has CHECK.
     #[must_use]
     pub fn has_check(self) -> bool {
         self >= Self::V0_4_0
     }
 
-    /// Whether it has GC and STATUS.
+    /// Returns whether this version has GC and STATUS.
     #[must_use]
     pub fn has_gc(self) -> bool {
         self >= Self::V1_1_0
     }
 
-    /// Whether an entry of `ips` says `"version": "4"` or `"6"`.
+    /// Returns whether an entry of `ips` has `"version": "4"` or `"6"`.
     #[must_use]
     pub fn ips_say_version(self) -> bool {
         self < Self::V1_0_0
     }
 
-    /// Whether an interface of a result has `mtu` and `socketPath`.
+    /// Returns whether an interface of a result has `mtu` and `socketPath`.
     #[must_use]
     pub fn has_socket_path(self) -> bool {
         self >= Self::V1_1_0

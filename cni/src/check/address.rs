@@ -1,4 +1,4 @@
-//! Plugins that give addresses to other plugins.
+//! Checks of plugins that assign addresses for other plugins.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::sandbox::Sandbox;
 use crate::version::Version;
 
-/// Containers that ask at once; more than the usual configurations have addresses for.
+/// The number of containers that ask at once: more than the usual configurations have addresses for.
 const MANY: usize = 12;
 
 pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), Error> {
@@ -56,7 +56,7 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Until there are no addresses left, and then with those that were given back.
+/// Uses up all addresses, and then checks that returned ones are assigned again.
 fn exhaust(bench: &mut Bench<'_>, netns: &str, config: &Value) {
     let names: Vec<String> = (0..MANY).map(|number| format!("check-many-{number}")).collect();
     let on = |container| On { container, netns: Some(netns) };
@@ -68,7 +68,7 @@ fn exhaust(bench: &mut Bench<'_>, netns: &str, config: &Value) {
     };
     let addresses: Vec<String> = given.map(first).collect();
     let different: BTreeSet<&String> = addresses.iter().collect();
-    // A plugin that was told one address by its configuration gives that one.
+    // A plugin with an address in its configuration assigns that one.
     let fixed = config["ipam"].get("addresses").is_some();
     let outcome = must(fixed || different.len() == addresses.len(), format!("it gives {addresses:?}"));
     bench.tell("IPAM-5", "each container gets an address of its own", outcome);

@@ -1,11 +1,11 @@
-//! VERSION, and what a plugin says about input that makes no sense.
+//! VERSION, and the errors of a plugin about invalid input.
 
 use serde_json::{Value, json};
 
 use super::{Bench, IFNAME, Outcome, Role, error_of, must, said, should};
 use crate::version::Version;
 
-/// Rule VERSION-1 to 3; which versions of those we know the plugin speaks.
+/// Rules VERSION-1 to 3; returns which of our versions the plugin supports.
 pub(super) fn versions(bench: &mut Bench<'_>) -> Vec<Version> {
     let ask = |bench: &Bench<'_>, asked: &str, noise: bool| {
         let mut run = bench.base("VERSION").input(json!({"cniVersion": asked}).to_string().as_bytes());
@@ -36,7 +36,7 @@ pub(super) fn versions(bench: &mut Bench<'_>) -> Vec<Version> {
         let answer = ask(bench, asked, false);
         let value: Value = serde_json::from_slice(&answer.stdout).unwrap_or_default();
         let got = &value["cniVersion"];
-        // libcni's own skeleton answers with its newest version, and runtimes live with that.
+        // libcni's own skeleton answers with its newest version, which runtimes accept.
         should(got == asked, format!("asked with {asked}, it answers with {got}"))
     });
     bench.tell("VERSION-3", "VERSION answers with the cniVersion of the question", echoed);
@@ -50,7 +50,7 @@ fn is_version(text: &str) -> bool {
     first_two && parts.next().is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Variables of an attachment, in the order of the specification.
+/// The variables of an attachment, in the order of the specification.
 const ATTACHMENT: [(&str, &str); 3] =
     [("CNI_CONTAINERID", "check-errors"), ("CNI_NETNS", "/proc/self/ns/net"), ("CNI_IFNAME", IFNAME)];
 
@@ -64,7 +64,7 @@ pub(super) fn check(bench: &mut Bench<'_>, versions: &[Version]) {
     bench.tell("ERROR-1", "an unknown CNI_COMMAND is refused with code 4", has_code(&answer, 4));
 
     for (at, command) in ["ADD", "DEL"].into_iter().enumerate() {
-        // An IPAM plugin need not care for namespaces.
+        // An IPAM plugin need not use the namespace.
         let needed: &[usize] =
             if at == 0 && bench.subject.role == Role::Interface { &[0, 1, 2] } else { &[0, 2] };
         let outcome = needed.iter().try_for_each(|missing| {
@@ -126,7 +126,7 @@ pub(super) fn check(bench: &mut Bench<'_>, versions: &[Version]) {
     bench.tell("ERROR-7", "an error is an object with cniVersion, code and msg", shape);
 }
 
-/// A failure is required, its code is recommended: many plugins give 100 or 999 for everything.
+/// Failing is required, the code is only recommended: many plugins use 100 or 999 for everything.
 fn has_code(answer: &crate::exec::Answer, code: u64) -> Outcome {
     let error = error_of(answer)?;
     should(error["code"] == code, format!("the code is {}, not {code}", error["code"]))

@@ -1,4 +1,4 @@
-//! Plugins that make interfaces: the life of an attachment, and what happens when something is missing.
+//! Checks of plugins that create interfaces: the life cycle of an attachment, and missing objects.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::sandbox::Sandbox;
 use crate::version::Version;
 
-/// Writes down each call and gives one address; fails an ADD while there is a file `fail`.
+/// Records each call and assigns one address; fails ADD while a file `fail` exists.
 const IPAM: &str = r#"#!/bin/sh
 cd "$(dirname "$0")" || exit 1
 config=$(cat)
@@ -37,7 +37,7 @@ pub(super) fn write_ipam(folder: &Path) -> Result<(), Error> {
     })
 }
 
-/// One container and what the plugin is told about it.
+/// One container and the plugin's input for it.
 struct AttachmentCheck<'b, 'a> {
     bench: &'b mut Bench<'a>,
     version: Version,
@@ -80,7 +80,7 @@ impl AttachmentCheck<'_, '_> {
         config
     }
 
-    /// DEL for what was never there.
+    /// DEL for a container that was never attached.
     fn strangers(&mut self) {
         let config = self.bench.config();
         let on = On { container: "check-never-added", netns: Some(&self.netns) };
@@ -178,7 +178,7 @@ impl AttachmentCheck<'_, '_> {
         let answer = self.run(Command::Del, &self.bench.config());
         self.bench.tell("DEL-7", "DEL without prevResult succeeds", must(answer.success, said(&answer)));
 
-        // The container is gone by the time of its DEL.
+        // The container no longer exists at the time of its DEL.
         let gone = Sandbox::new()?;
         let netns = gone.path().to_string_lossy().into_owned();
         let on = On { container: "check-gone", netns: Some(&netns) };
@@ -199,7 +199,7 @@ impl AttachmentCheck<'_, '_> {
         Ok(())
     }
 
-    /// As a second plugin, after one that made another interface.
+    /// Runs it as a second plugin, after one that made another interface.
     fn chain(&mut self) {
         let mut config = self.bench.config();
         let mut before = json!({
@@ -225,7 +225,7 @@ impl AttachmentCheck<'_, '_> {
         self.bench.tell("CHAIN-2", "DEL in a chain succeeds", must(answer.success, said(&answer)));
     }
 
-    /// What it does with its IPAM plugin.
+    /// Checks its calls of the IPAM plugin.
     fn delegation(&mut self) {
         if self.bench.subject.config["ipam"]["type"] != OUR_IPAM {
             return;

@@ -7,7 +7,7 @@ use crate::address::{Cidr, Mac};
 use crate::exec::Answer;
 use crate::version::Version;
 
-/// The result of an ADD that succeeded.
+/// The result of a successful ADD.
 pub(super) fn result(answer: &Answer, version: Version) -> Result<Value, (super::Verdict, String)> {
     must(answer.success, super::said(answer))?;
     let value: Value = serde_json::from_slice(&answer.stdout)
@@ -20,7 +20,7 @@ pub(super) fn result(answer: &Answer, version: Version) -> Result<Value, (super:
     Ok(value)
 }
 
-/// Everything about a result that does not depend on what the plugin does.
+/// Checks everything in a result that does not depend on the purpose of the plugin.
 pub(super) fn check(result: &Value, version: Version) -> Outcome {
     let interfaces = list(result, "interfaces")?;
     for entry in interfaces {

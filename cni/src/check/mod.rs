@@ -1,8 +1,8 @@
 //! A test of any CNI plugin against the specification.
 //!
-//! Each rule is checked by running the plugin as a runtime would, in a network namespace of its own that stands for the
-//! host, with containers that are namespaces too. A plugin is either one that makes interfaces or one that gives addresses
-//! (IPAM); which one it is follows from its configuration.
+//! To check a rule, the plugin is run as a runtime would, in a network namespace that stands for the host,
+//! with containers that are namespaces too. A plugin either makes interfaces or assigns addresses (IPAM);
+//! which of the two follows from its configuration.
 
 mod address;
 mod errors;
@@ -22,13 +22,13 @@ use crate::exec::{Answer, Run};
 use crate::sandbox::Sandbox;
 use crate::version::Version;
 
-/// What a plugin is checked as.
+/// The role in which a plugin is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// It makes an interface in a container.
+    /// It creates an interface in a container.
     Interface,
-    /// It gives addresses to another plugin.
+    /// It assigns addresses for another plugin.
     Ipam,
 }
 
@@ -36,13 +36,13 @@ pub enum Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// The rule is kept.
+    /// The plugin follows the rule.
     Pass,
-    /// The rule could not be checked; why is told.
+    /// The rule could not be checked; `why` says why.
     Skipped,
-    /// Something that the specification recommends ("should") is not kept.
+    /// The plugin does not follow a recommendation ("should") of the specification.
     Warning,
-    /// Something that the specification requires is not kept.
+    /// The plugin does not follow a requirement of the specification.
     Failure,
 }
 
@@ -55,15 +55,15 @@ pub enum Verdict {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Its name, which stays the same.
+    /// The name of the rule, which never changes.
     pub rule: &'static str,
-    /// The version of the specification that the plugin was asked in.
+    /// The version of the specification in which the plugin was called.
     pub version: Option<&'static str>,
-    /// What came out.
+    /// The outcome.
     pub verdict: Verdict,
-    /// What was looked at.
+    /// What was checked.
     pub about: String,
-    /// What is wrong, or why it was skipped; empty after a pass.
+    /// The problem, or why it was skipped; empty after a pass.
     pub why: String,
 }
 
@@ -80,21 +80,21 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What to check.
+/// The plugin to check.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// The plugin.
+    /// The program.
     pub program: PathBuf,
     /// Its configuration, without `cniVersion`.
     pub config: Value,
-    /// Where it finds other plugins.
+    /// The folders in which it finds other plugins.
     pub path: Vec<PathBuf>,
-    /// What it is.
+    /// Its role.
     pub role: Role,
 }
 
 impl Subject {
-    /// The plugin `program` with `config`, or with one that suits a plugin of that name.
+    /// The plugin `program` with `config`, or with a configuration suitable for a plugin of that name.
     ///
     /// ```
     /// use linecard_cni::check::{Role, Subject};
@@ -129,15 +129,15 @@ fn usual_config(name: &str) -> Value {
     }
 }
 
-/// The IPAM plugin of the check, which writes down how it is called.
+/// The IPAM plugin of the check, which records its calls.
 const OUR_IPAM: &str = "linecard-check-ipam";
 /// How long a plugin may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Checks every rule and tells what came out, in order.
+/// Checks every rule; returns the findings in order.
 ///
 /// # Errors
-/// The check itself cannot be run here.
+/// The check itself cannot run here.
 pub fn check(subject: &Subject) -> Result<Vec<Finding>, Error> {
     let mut bench = Bench::new(subject)?;
     let versions = errors::versions(&mut bench);
@@ -152,7 +152,7 @@ pub fn check(subject: &Subject) -> Result<Vec<Finding>, Error> {
     Ok(bench.findings)
 }
 
-/// Where the plugin is run, and what was found.
+/// The environment in which the plugin is run, and the findings.
 struct Bench<'a> {
     subject: &'a Subject,
     host: Sandbox,
@@ -161,7 +161,7 @@ struct Bench<'a> {
     findings: Vec<Finding>,
 }
 
-/// A folder that is removed in the end.
+/// A folder that is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -170,7 +170,7 @@ impl Drop for Folder {
     }
 }
 
-/// Which attachment a command is about.
+/// The attachment of a command.
 #[derive(Clone, Copy)]
 struct On<'a> {
     container: &'a str,
@@ -195,11 +195,11 @@ impl<'a> Bench<'a> {
         Ok(Self { subject, host, folder, version: None, findings: Vec::new() })
     }
 
-    /// The configuration, in the version of the moment.
+    /// The configuration, in the current version.
     fn config(&self) -> Value {
         let mut config = self.subject.config.clone();
         config["cniVersion"] = self.version.map_or("1.0.0", Version::as_str).into();
-        // What a plugin keeps on disk does not mix with that of other runs.
+        // Keeps the plugin's data on disk apart from that of other runs.
         if config["ipam"]["type"] == "host-local" && config["ipam"]["dataDir"].is_null() {
             config["ipam"]["dataDir"] = self.folder.0.join("host-local").to_string_lossy().into();
         }
@@ -251,7 +251,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// `Err` tells how serious it is, and why.
+/// `Err` says how serious the deviation is, and why.
 type Outcome = Result<(), (Verdict, String)>;
 
 fn must(kept: bool, why: impl Into<String>) -> Outcome {
@@ -266,7 +266,7 @@ fn skipped(why: impl Into<String>) -> Outcome {
     Err((Verdict::Skipped, why.into()))
 }
 
-/// What a plugin said, for people: its error, or the start of what it wrote.
+/// The plugin's answer for people: its error, or the beginning of its output.
 fn said(answer: &Answer) -> String {
     let text = match answer.result("it") {
         Ok(_) => String::from_utf8_lossy(&answer.stdout).trim().to_owned(),

@@ -1,16 +1,16 @@
-//! What Kubernetes and pods are told of a port, in the words of `dra-driver-ovsdpdk`.
+//! The data about a port for Kubernetes and pods, in the form of `dra-driver-ovsdpdk`.
 
 use serde_json::{Map, Value, json};
 
 use super::{Claim, Parameters, Paths, SOCKET};
 use crate::address::Cidr;
 
-/// The pool, and where there are bridges the bridge, that a port is of.
+/// The name of the pool; also reported as the name of the bridge.
 const POOL: &str = "linecard";
 const API_VERSION: &str = "ovsdpdk.k8snetworkplumbingwg.io/v1alpha1";
 
 impl Parameters {
-    /// The attributes that a pod finds in its metadata: as in `ResourceSlice`, each is an object with one field, its type.
+    /// The attributes in a pod's metadata: as in `ResourceSlice`, each is an object with one field, its type.
     fn attributes(&self, socket: &str) -> Value {
         let policing = self.policing.filter(|policing| policing.max_rate > 0);
         let burst = policing.and_then(|policing| policing.burst).filter(|burst| *burst > 0);
@@ -19,7 +19,7 @@ impl Parameters {
             ("mtu", self.mtu.map(u64::from)),
             ("ingress-policing-rate", policing.map(|policing| policing.max_rate.into())),
             ("ingress-policing-burst", burst.map(u64::from)),
-            // An addition.
+            // Not in `dra-driver-ovsdpdk`.
             ("vlan", self.vlan.filter(|vlan| *vlan != 0).map(u64::from)),
         ] {
             if let Some(value) = value {
@@ -29,7 +29,7 @@ impl Parameters {
         attributes
     }
 
-    /// What was asked, as the claim has it.
+    /// The parameters, in the form of the claim.
     fn asked(&self) -> Value {
         let mut asked = Map::new();
         asked.insert("kind".into(), "OvsPortConfig".into());
@@ -50,7 +50,7 @@ impl Parameters {
 }
 
 impl Paths {
-    /// Device metadata of the request (KEP-5304, `metadata.resource.k8s.io/v1alpha1`).
+    /// The device metadata of the request (KEP-5304, `metadata.resource.k8s.io/v1alpha1`).
     pub(super) fn metadata(&self, claim: &Claim, parameters: &Parameters) -> Value {
         let socket = self.container_folder(claim).join(SOCKET);
         let mut device = json!({
@@ -73,7 +73,7 @@ impl Paths {
         })
     }
 
-    /// What whoever asked has to know; `data` is for `ResourceClaim.status.devices[].data`.
+    /// The answer to the driver; `data` is for `ResourceClaim.status.devices[].data`.
     pub(super) fn told(&self, claim: &Claim, parameters: &Parameters) -> Value {
         let (host, container) = (self.socket(claim), self.container_folder(claim));
         let inside = container.join(SOCKET);
