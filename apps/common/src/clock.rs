@@ -1,22 +1,22 @@
-//! What the kernel's clocks say, in nanoseconds.
+//! Readings of the kernel's clocks, in nanoseconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// CLOCK_MONOTONIC, which all processes share.
+/// Returns CLOCK_MONOTONIC, which all processes share.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     read(ClockId::Monotonic)
 }
 
-/// Since the machine was started, sleep included.
+/// Returns the time since boot, including suspend.
 #[must_use]
 pub fn since_boot_ns() -> u64 {
     read(ClockId::Boottime)
 }
 
-/// Since 1970.
+/// Returns the time since 1970.
 #[must_use]
 pub fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The folder that a demo or a bench has its sockets in, and those that killed ones left behind.
+//! The folder for the sockets of a demo or benchmark, and the removal of folders that killed processes left.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Error;
 
-/// A folder that only this user can enter, removed with what is in it when dropped. It is locked as long as its process
-/// lives, so that the next one knows which folders nobody removes any more.
+/// A folder that only this user can enter; dropping it removes it with its content. It is locked as long as
+/// its process lives, so that other processes can tell which folders are abandoned.
 ///
-/// Should this process be killed, another one that waits for that removes it: this program again, with the argument
+/// If this process is killed, a helper process removes the folder: this program, started with the argument
 /// [`REMOVER`], which has to call [`run_remover`].
 ///
 /// ```
@@ -40,26 +40,26 @@ use crate::Error;
 pub struct PrivateFolder {
     path: PathBuf,
     _lock: File,
-    /// Removes the folder when its input ends, if it is still there.
+    /// Removes the folder when its input ends, if the folder still exists.
     _remover: Remover,
 }
 
-/// The hidden sub-command that waits for the end of its input, the paths of folders, each with a NUL behind it, and
-/// removes those folders.
+/// The hidden sub-command that reads paths of folders, each followed by a NUL, until the end of its input,
+/// and then removes those folders.
 pub const REMOVER: &str = "folder-end";
 
-/// The process that does so. Where there is none, the next start removes what is left.
+/// The helper process. If it cannot be started, the next start removes abandoned folders.
 struct Remover(Option<Child>);
 
 impl Remover {
     fn start() -> Self {
         let mut command = Command::new("/proc/self/exe");
         command.arg(REMOVER).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        // A group of its own: what is typed at the terminal does not reach it.
+        // In a process group of its own, so that signals from the terminal do not reach it.
         Self(command.process_group(0).spawn().ok())
     }
 
-    /// Tells of a folder. Before it is made: this process may be killed at any moment.
+    /// Announces a folder, before it is created: this process may be killed at any moment.
     fn watch(&mut self, path: &Path) {
         let input = self.0.as_mut().and_then(|child| child.stdin.as_mut());
         if let Some(input) = input {
@@ -80,9 +80,10 @@ impl Drop for Remover {
 /// Runs the remover.
 ///
 /// # Errors
-/// Its input cannot be read.
+/// The input cannot be read.
 pub fn run_remover() -> Result<(), Error> {
-    /// Looks for what the folder's other users, which are ending, still make or remove in it.
+    /// The number of attempts: other users of the folder, which are ending, may still create or remove files
+    /// in it.
     const LOOKS: u32 = 20;
     let mut paths = Vec::new();
     std::io::stdin().lock().read_to_end(&mut paths).map_err(|source| Error {
@@ -104,22 +105,23 @@ pub fn run_remover() -> Result<(), Error> {
 }
 
 const PREFIX: &str = "linecard-demo-";
-/// A socket's path has at most 107 bytes (unix(7)); the folder's and the socket's names need up to 50.
+/// The path of a socket has at most 107 bytes (unix(7)); the names of folder and socket need up to 50.
 const LONGEST_PLACE: usize = 57;
 
 impl PrivateFolder {
-    /// Tries the usual places for short-lived files, and clears away what killed processes of this user left there.
+    /// Creates a folder in one of the usual places for temporary files, and removes abandoned folders of this
+    /// user there.
     ///
     /// # Errors
-    /// None of them can be written.
+    /// None of these places is writable.
     pub fn new() -> Result<Self, Error> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
         Self::in_one_of(places)
     }
 
-    /// As [`new`](Self::new), in memory where there is such a place and `TMPDIR` names no other: for measurements of what
-    /// keeps its files in `/run`.
+    /// As [`new`](Self::new), in memory if such a place exists and `TMPDIR` names no other: for measurements
+    /// of programs that normally keep their files in `/run`.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -148,7 +150,7 @@ impl PrivateFolder {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -167,7 +169,7 @@ impl Drop for PrivateFolder {
     }
 }
 
-/// Makes a folder in `place` and locks it.
+/// Creates a folder in `place` and locks it.
 fn make_in(place: &Path, remover: &mut Remover) -> IoResult<(PathBuf, File)> {
     if place.as_os_str().len() > LONGEST_PLACE {
         let problem = "its name is too long for a socket in it";
@@ -178,7 +180,7 @@ fn make_in(place: &Path, remover: &mut Remover) -> IoResult<(PathBuf, File)> {
         let path = place.join(format!("{PREFIX}{}-{:x}", std::process::id(), now.tv_nsec + attempt));
         remover.watch(&path);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
-            // Before it was locked a sweeper in another PID namespace may have taken it for a dead one's.
+            // Before it was locked, a process in another PID namespace may have removed it as abandoned.
             Ok(()) => match lock(&path).filter(|lock| is_at(lock, &path)) {
                 Some(lock) => return Ok((path, lock)),
                 None => continue,
@@ -190,7 +192,8 @@ fn make_in(place: &Path, remover: &mut Remover) -> IoResult<(PathBuf, File)> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// The folder itself, never what a link leads to, locked; `None` when somebody has the lock.
+/// Opens and locks the folder itself, never the target of a link; returns `None` if another process has the
+/// lock.
 fn lock(path: &Path) -> Option<File> {
     let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = File::from(rustix::fs::open(path, how, Mode::empty()).ok()?);
@@ -198,16 +201,16 @@ fn lock(path: &Path) -> Option<File> {
     Some(folder)
 }
 
-/// Whether `folder` is still what `path` names.
+/// Returns whether `path` still names `folder`.
 fn is_at(folder: &File, path: &Path) -> bool {
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
     folder.metadata().ok().map(identity) == fs::symlink_metadata(path).ok().map(identity)
 }
 
-/// Removes folders of this user in `place` whose processes are gone.
+/// Removes folders of this user in `place` whose processes have ended.
 fn sweep(place: &Path) {
     let me = rustix::process::geteuid().as_raw();
-    // Where others could exchange a folder under our hands, nothing is touched.
+    // Nothing is removed in a place where other users could exchange a folder meanwhile.
     let safe =
         |meta: &fs::Metadata| meta.mode() & 0o1000 != 0 || meta.uid() == me && meta.mode() & 0o022 == 0;
     if !fs::metadata(place).is_ok_and(|meta| safe(&meta)) {
@@ -225,10 +228,10 @@ fn sweep(place: &Path) {
     }
 }
 
-/// Removes a folder of this user alone that nobody has locked any more.
+/// Removes a folder that belongs to this user only and is not locked.
 fn remove_left(path: &Path) {
     let me = rustix::process::geteuid().as_raw();
-    // Held until it is gone: two sweepers do not meet in it.
+    // Held until the folder is removed, so that only one process removes it.
     let Some(folder) = lock(path) else { return };
     let ours = folder.metadata().is_ok_and(|meta| meta.uid() == me && meta.mode() & 0o077 == 0);
     if ours && is_at(&folder, path) {
@@ -236,7 +239,7 @@ fn remove_left(path: &Path) {
     }
 }
 
-/// The process that made a folder of this name.
+/// The process ID in the name of a folder.
 fn process_of(name: &str) -> Option<u32> {
     let (pid, rest) = name.strip_prefix(PREFIX)?.split_once('-')?;
     i64::from_str_radix(rest, 16).ok()?;

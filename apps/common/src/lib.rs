@@ -1,11 +1,11 @@
-//! What the commands of `linecard` that run in several processes share: the demo and the benchmarks.
+//! Code shared by those commands of `linecard` that run in several processes: the demo and the benchmarks.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`PrivateFolder`] | a folder for sockets, gone with its process however that ends |
-//! | [`Track`] | which numbers of a sequence arrived |
+//! | [`PrivateFolder`] | a folder for sockets, removed with its process however that ends |
+//! | [`Track`] | the numbers of a sequence that arrived |
 //! | [`clock`] | the kernel's clocks, which all processes share |
-//! | [`log`] | what libraries report, on standard error |
+//! | [`log`] | log messages of the libraries, on standard error |
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -16,7 +16,7 @@ mod track;
 pub use folder::{PrivateFolder, REMOVER, run_remover};
 pub use track::Track;
 
-/// The operating system said no; one sentence with the remedy.
+/// An error of the operating system, with its remedy.
 ///
 /// ```
 /// let error = linecard_apps_common::Error {
@@ -29,11 +29,11 @@ pub use track::Track;
 #[derive(Debug, thiserror::Error)]
 #[error("{action}: {source}; {remedy}")]
 pub struct Error {
-    /// What was tried.
+    /// The action that failed.
     pub action: String,
-    /// What the system answered.
+    /// The error that the system returned.
     pub source: std::io::Error,
-    /// What to do.
+    /// The remedy.
     pub remedy: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! What libraries report, on standard error.
+//! The log messages of the libraries, on standard error.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -6,10 +6,11 @@ use std::sync::OnceLock;
 use linecard::eal::{self, EalArgs};
 use tracing_subscriber::EnvFilter;
 
-/// Shows what `--log-level` or `RUST_LOG` ask for, else `default` (a level) and worse.
+/// Shows the messages that `--log-level` or `RUST_LOG` select; by default those of the level `default` and
+/// more severe ones.
 ///
 /// # Errors
-/// A `--log-level` that cannot be read.
+/// A `--log-level` is invalid.
 pub fn start(args: &EalArgs, default: &str) -> Result<(), eal::Error> {
     let directives = eal::log::directives(args.log_level.iter().map(String::as_str))?;
     let filter = match std::env::var("RUST_LOG") {
@@ -24,7 +25,7 @@ pub fn start(args: &EalArgs, default: &str) -> Result<(), eal::Error> {
         .log_internal_errors(false)
         .with_filter_reloading();
     let handle = builder.reload_handle();
-    // A subscriber that is there already (a test's) keeps its place.
+    // A subscriber that exists already (in a test) is kept.
     if builder.try_init().is_ok() {
         let _ = RELOAD.set(Box::new(move |filter| drop(handle.reload(filter))));
     }
@@ -33,13 +34,14 @@ pub fn start(args: &EalArgs, default: &str) -> Result<(), eal::Error> {
 
 type Reload = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
-/// Changes the filter of what was started.
+/// Changes the filter of the subscriber that was started.
 static RELOAD: OnceLock<Reload> = OnceLock::new();
 
-/// Shows what `levels` ask for from now on, each as `--log-level` takes it, else `default` and worse.
+/// Changes the selection to `levels`, each in the form of `--log-level`; if there are none, to `default` and
+/// more severe ones.
 ///
 /// # Errors
-/// A level that cannot be read; nothing has changed then.
+/// A level is invalid; nothing is changed then.
 pub fn set(levels: &[String], default: &str) -> Result<(), eal::Error> {
     let directives = eal::log::directives(levels.iter().map(String::as_str))?;
     let filter = if directives.is_empty() { EnvFilter::new(default) } else { EnvFilter::new(directives) };

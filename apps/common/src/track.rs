@@ -1,6 +1,6 @@
-//! Which numbers of a sequence have arrived: once, twice, out of order, not at all.
+//! The arrivals of a numbered sequence: once, twice, out of order, or not at all.
 
-/// Numbers that may be overtaken before they count as gone.
+/// How far a number may be behind the highest before it counts as lost.
 const WINDOW: u64 = 1 << 16;
 
 /// The arrivals of one sequence.
@@ -15,7 +15,7 @@ const WINDOW: u64 = 1 << 16;
 pub struct Track {
     /// One bit for each of the last [`WINDOW`] numbers.
     seen: Vec<u64>,
-    /// One more than the highest number that arrived.
+    /// One more than the highest number that has arrived.
     next: u64,
     unique: u64,
     duplicated: u64,
@@ -29,13 +29,13 @@ impl Default for Track {
 }
 
 impl Track {
-    /// None arrived yet.
+    /// No arrivals yet.
     #[must_use]
     pub fn new() -> Self {
         Self { seen: vec![0; (WINDOW / 64) as usize], next: 0, unique: 0, duplicated: 0, reordered: 0 }
     }
 
-    /// Records that `number` arrived; true the first time.
+    /// Records that `number` arrived; returns `true` the first time.
     #[inline]
     pub fn arrived(&mut self, number: u64) -> bool {
         if number == self.next {
@@ -50,7 +50,7 @@ impl Track {
     #[cold]
     fn arrived_elsewhere(&mut self, number: u64) -> bool {
         if number > self.next {
-            // Forget the numbers whose bits the skipped ones take over.
+            // Clears the bits of older numbers that the skipped ones reuse.
             for skipped in number.saturating_sub(WINDOW).max(self.next)..number {
                 self.clear(skipped);
             }
@@ -59,7 +59,7 @@ impl Track {
             self.unique += 1;
             return true;
         }
-        // Too old to know: that it arrived before is the more careful answer.
+        // Too old to know: it counts as a duplicate, which is the more careful assumption.
         if number.saturating_add(WINDOW) <= self.next || self.is_marked(number) {
             self.duplicated += 1;
             return false;
@@ -90,19 +90,19 @@ impl Track {
         self.seen[word] & bit != 0
     }
 
-    /// Different numbers that arrived.
+    /// Returns how many different numbers arrived.
     #[must_use]
     pub fn unique(&self) -> u64 {
         self.unique
     }
 
-    /// Arrivals of a number that had arrived before.
+    /// Returns how many arrivals were repetitions.
     #[must_use]
     pub fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
-    /// First arrivals after a higher number.
+    /// Returns how many numbers first arrived after a higher one.
     #[must_use]
     pub fn reordered(&self) -> u64 {
         self.reordered

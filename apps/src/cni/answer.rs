@@ -1,4 +1,4 @@
-//! The end that answers.
+//! `linecard cni answer`: answers ARP, ping and UDP echo.
 
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ pub(super) struct AnswerArgs {
     port: PortArgs,
 }
 
-/// Rounds without a packet after which the core is left to others.
+/// Rounds without a packet after which the thread starts to sleep.
 const BUSY: u32 = 4096;
 const REST: Duration = Duration::from_micros(100);
 
@@ -47,7 +47,7 @@ pub(super) fn run(args: &AnswerArgs) -> Result<ExitCode, Error> {
         idle = 0;
         packets.retain(|packet| answer(packet, mac, ip));
         tx.tx_burst(&mut packets);
-        // What the port has no room for is lost, as on any wire.
+        // Packets for which the port has no room are dropped.
         packets.clear();
     }
     port.stop();
@@ -55,7 +55,7 @@ pub(super) fn run(args: &AnswerArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Turns a question for `ip` into its answer, in place.
+/// Turns a request for `ip` into its answer, in place; returns `false` if it is not one.
 fn answer(packet: &mut Packet, mac: MacAddr, ip: [u8; 4]) -> bool {
     let Some(frame) = packet.data_mut() else { return false };
     match echo::asked(frame) {

@@ -1,4 +1,4 @@
-//! `linecard cni bench`: how long the plugin takes, alone and many at once, and what is left afterwards.
+//! `linecard cni bench`: the duration of ADD and DEL, one by one and many at once, and a check for leftovers.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -32,7 +32,7 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// Milliseconds of a command.
+/// The duration of a command, in milliseconds.
 #[derive(Debug, Serialize)]
 struct Times {
     median: f64,
@@ -48,7 +48,7 @@ struct Report {
     del_ms: Times,
     add_at_once_ms: Times,
     del_at_once_ms: Times,
-    /// What is left after all of them: records, ports, interfaces, sockets, and descriptors of the switch.
+    /// Leftovers: records, ports, interfaces, sockets, and descriptors of the switch.
     left: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     enter()?;
     let stage = Stage::new("bench", PrivateFolder::in_memory()?, !args.no_link)?;
     let sandbox = Sandbox::new().map_err(told)?;
-    // What the first use of anything costs is not what is asked for, nor are descriptors that stay open from then on.
+    // The warm-up excludes the cost of first uses, and descriptors that stay open from then on.
     Attached::new(&stage.network, stage.target("warm-up", "net1", &sandbox)?)?.detach()?;
     stage.left(&[&sandbox])?;
     let before = stage.descriptors();
@@ -80,7 +80,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     let (add_many, del_many) = at_once(&stage, args.at_once)?;
     let mut left = stage.left(&[&sandbox])?;
     let until = Instant::now() + Duration::from_secs(10);
-    // A connection that ended is closed by a thread of the switch a little later.
+    // A thread of the switch closes an ended connection a little later.
     while stage.descriptors() > before && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -142,7 +142,7 @@ fn one_by_one(stage: &Stage, sandbox: &Sandbox, count: u32) -> Result<Both, Erro
     Ok((add, del))
 }
 
-/// Each of them in a namespace of its own, as containers are.
+/// Uses one namespace per attachment, as containers do.
 fn at_once(stage: &Stage, count: u32) -> Result<Both, Error> {
     let sandboxes: Vec<Sandbox> =
         (0..count).map(|_| Sandbox::new()).collect::<Result<_, _>>().map_err(told)?;
@@ -162,7 +162,7 @@ fn at_once(stage: &Stage, count: u32) -> Result<Both, Error> {
     }
 }
 
-/// Does `work` for each on a thread of its own; what came out, and how long each took.
+/// Runs `work` for each input in its own thread; returns the outputs and the duration of each.
 fn all_at_once<T: Send, R: Send>(
     inputs: Vec<T>,
     work: impl Fn(T) -> Result<R, Error> + Sync,

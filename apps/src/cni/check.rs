@@ -1,4 +1,4 @@
-//! `linecard cni check`: any plugin against the specification.
+//! `linecard cni check`: tests any plugin against the specification.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `linecard cni demo`: two containers, a switch and the plugin, without any configuration.
+//! `linecard cni demo`: two containers, a switch and the plugin, without configuration.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -34,14 +34,14 @@ pub(super) struct DemoArgs {
 const CONTAINERS: [(&str, &str); 2] = [("demo-a", "10.245.0.1"), ("demo-b", "10.245.0.2")];
 const IFNAME: &str = "net1";
 
-/// What was seen.
+/// The results of the demo.
 #[derive(Debug, Serialize)]
 struct Report {
-    /// Run as an ordinary user.
+    /// The demo was run by an ordinary user.
     user_namespace: bool,
     containers: Vec<Container>,
     traffic: Traffic,
-    /// What DEL left behind.
+    /// The leftovers after DEL.
     left: Vec<String>,
     seconds: f64,
 }
@@ -84,7 +84,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     for line in traffic.lines() {
         say(line);
     }
-    // The last one first, as a runtime would.
+    // The last one first, as runtimes do.
     for (port, container) in attached.into_iter().zip(&mut containers).rev() {
         let start = Instant::now();
         port.detach()?;
@@ -124,7 +124,8 @@ fn attach<'a>(
     Ok((attached, Container { name, ip, mac, add_ms, del_ms: 0.0 }))
 }
 
-/// Moves packets from the first container to the second one and back: what was seen, and whether all came back.
+/// Moves packets from the first container to the second one and back; returns the results, and whether all
+/// came back.
 fn exchange(stage: &Stage, sandboxes: &[Sandbox; 2], args: &DemoArgs) -> Result<(Traffic, bool), Error> {
     let words = |words: &[&str]| -> Vec<OsString> { words.iter().map(Into::into).collect() };
     let [asking, answering] = sandboxes;

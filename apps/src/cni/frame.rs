@@ -1,4 +1,4 @@
-//! UDP datagrams to the echo port whose payload proves that they came back as they were sent.
+//! UDP datagrams to the echo port, whose payload shows whether they came back unchanged.
 //!
 //! ```text
 //!  0      14     34    42       50      58 …
@@ -11,9 +11,9 @@ use linecard::net::checksum::checksum;
 use linecard::net::ip::protocol;
 use linecard::net::transport::{Icmp, icmp_kind};
 
-/// Bytes before the pattern.
+/// The minimum length of a frame, in bytes: all of the headers, and some of the pattern.
 pub(super) const SHORTEST: usize = 60;
-/// Longest frame, without FCS: an MTU of 1500.
+/// The maximum length of a frame without FCS, in bytes: an MTU of 1500.
 pub(super) const LONGEST: usize = 1514;
 const IP: usize = 14;
 const UDP: usize = 34;
@@ -24,7 +24,7 @@ const PATTERN: usize = 58;
 const ECHO: u16 = 7;
 const OWN: u16 = 40_007;
 
-/// Who sends to whom.
+/// The addresses of both ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     pub(super) own_mac: [u8; 6],
@@ -33,7 +33,7 @@ pub(super) struct Flow {
     pub(super) peer_ip: [u8; 4],
 }
 
-/// Fills `frame`, of [`SHORTEST`] to [`LONGEST`] bytes, with datagram `number`.
+/// Fills `frame` of [`SHORTEST`] to [`LONGEST`] bytes with datagram number `number`.
 pub(super) fn make(frame: &mut [u8], flow: &Flow, number: u64) {
     let len = frame.len();
     if !(SHORTEST..=LONGEST).contains(&len) {
@@ -53,7 +53,7 @@ pub(super) fn make(frame: &mut [u8], flow: &Flow, number: u64) {
     frame[UDP..UDP + 2].copy_from_slice(&OWN.to_be_bytes());
     frame[UDP + 2..UDP + 4].copy_from_slice(&ECHO.to_be_bytes());
     frame[UDP + 4..UDP + 6].copy_from_slice(&(ip_len - 20).to_be_bytes());
-    // No UDP checksum: the payload has a better one.
+    // No UDP checksum: the payload has a stronger one.
     frame[UDP + 6..NUMBER].fill(0);
     frame[NUMBER..CHECK].copy_from_slice(&number.to_le_bytes());
     let mut word = mix(number);
@@ -65,18 +65,18 @@ pub(super) fn make(frame: &mut [u8], flow: &Flow, number: u64) {
     frame[CHECK..PATTERN].copy_from_slice(&check.to_le_bytes());
 }
 
-/// What a frame is.
+/// The kind of a received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
-    /// One of ours, whole.
+    /// An answer to our datagram with this number, unchanged.
     Back(u64),
-    /// One of ours, but not as it was sent.
+    /// An answer to one of our datagrams, but changed.
     Corrupted,
-    /// Something else.
+    /// Any other frame.
     Other,
 }
 
-/// Looks whether `frame` is an answer to one of ours.
+/// Checks whether `frame` is an answer to one of our datagrams.
 pub(super) fn check(frame: &[u8], flow: &Flow) -> Came {
     let from_peer = frame.get(12..14) == Some(&[0x08, 0x00][..])
         && frame.get(IP + 12..IP + 16) == Some(&flow.peer_ip[..])
@@ -89,14 +89,14 @@ pub(super) fn check(frame: &[u8], flow: &Flow) -> Came {
         let number = u64::from_le_bytes(*frame.get(NUMBER..)?.first_chunk()?);
         let check = u64::from_le_bytes(*frame.get(CHECK..)?.first_chunk()?);
         let length = u16::from_be_bytes(*frame.get(IP + 2..)?.first_chunk()?);
-        // A frame that was padded on its way is longer than its packet.
+        // A frame that was padded is longer than its packet.
         let pattern = frame.get(PATTERN..IP + usize::from(length))?;
         (digest(pattern, number) == check).then_some(number)
     };
     whole().map_or(Came::Corrupted, Came::Back)
 }
 
-/// Fills `frame`, of at least [`SHORTEST`] bytes, with the ICMP echo request `number` (RFC 792).
+/// Fills `frame` of at least [`SHORTEST`] bytes with the ICMP echo request `number` (RFC 792).
 pub(super) fn make_echo(frame: &mut [u8], flow: &Flow, number: u16) {
     make(frame, flow, number.into());
     if frame.len() < SHORTEST {
@@ -118,7 +118,7 @@ pub(super) fn make_echo(frame: &mut [u8], flow: &Flow, number: u16) {
     frame[UDP + 2..UDP + 4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Which of our echo requests `frame` answers.
+/// Returns the number of the echo request that `frame` answers.
 pub(super) fn read_echo(frame: &[u8], flow: &Flow) -> Option<u16> {
     let ours = frame.get(IP + 9) == Some(&protocol::ICMP)
         && frame.get(IP + 12..UDP)? == [flow.peer_ip, flow.own_ip].concat()

@@ -1,4 +1,4 @@
-//! What a command is told of the ports that it is given: variables that [`ContainerPort`] reads, and descriptors.
+//! The description of ports for a command: variables that [`ContainerPort`] reads, and descriptors.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -13,15 +13,15 @@ use crate::error::Error;
 /// The capability that names the device-info file (Network Plumbing Working Group).
 pub(super) const DEVICE_INFO: &str = "CNIDeviceInfoFile";
 
-/// One port, as a variable of the command's environment.
+/// One port, as an environment variable of the command.
 pub(super) struct Given {
     pub(super) variable: String,
     pub(super) text: String,
-    /// The folder of its socket, which the command inherits.
+    /// The folder of its socket, whose descriptor the command inherits.
     _folder: Option<OwnedFd>,
 }
 
-/// What is to be told of each attachment; `pass` its folder's descriptor too.
+/// Describes each attachment; with `pass`, passes the descriptors of the sockets' folders too.
 pub(super) fn ports(attached: &[Attached<'_>], pass: bool) -> Result<Vec<Given>, Error> {
     attached.iter().map(|attached| port(attached, pass)).collect()
 }
@@ -52,14 +52,14 @@ fn port(attached: &Attached<'_>, pass: bool) -> Result<Given, Error> {
     Ok(Given { variable: ContainerPort::variable(ifname), text, _folder: folder })
 }
 
-/// The socket that a device-info file names, and whether the container makes it.
+/// The socket in a device-info file, and whether the container creates it.
 fn device(file: &str) -> Option<(String, bool)> {
     let info: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     let info = &info["vhost-user"];
     Some((info["path"].as_str()?.to_owned(), info["mode"] == "server"))
 }
 
-/// The same socket through a descriptor of its folder, which outlives restarts of whoever listens.
+/// The same socket through a descriptor of its folder, which stays valid when the listening program restarts.
 fn through_folder(socket: &str) -> Result<(String, Option<OwnedFd>), Error> {
     let failed = |source: std::io::Error| Error::System {
         action: format!("the folder of {socket} cannot be passed on"),
@@ -71,7 +71,7 @@ fn through_folder(socket: &str) -> Result<(String, Option<OwnedFd>), Error> {
         return Ok((socket.to_owned(), None));
     };
     let file = OwnedFd::from(std::fs::File::open(folder).map_err(failed)?);
-    // Programs that are started from now on inherit it.
+    // Programs started from now on inherit the descriptor.
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).map_err(|error| failed(error.into()))?;
     Ok((format!("/proc/self/fd/{}/{}", file.as_raw_fd(), name.display()), Some(file)))
 }

@@ -1,4 +1,4 @@
-//! `linecard cni install`: plugin and network for container runtimes.
+//! `linecard cni install`: installs the plugin and a network for container runtimes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,7 +74,7 @@ pub(super) fn run(args: &InstallArgs) -> Result<ExitCode, Error> {
     let socket_dir = |container_listens| Mode::SocketDir { below: SOCKET_DIR.into(), container_listens };
     let subnet = match args.subnet.as_str() {
         "none" => None,
-        // Looked at here: a network that gives no address is found out much later.
+        // Checked here, because an invalid subnet would only fail at the first ADD.
         subnet => match subnet.parse::<linecard_cni::Cidr>() {
             Ok(cidr) if subnet.contains('/') => Some(cidr.to_string()),
             _ => {
@@ -117,7 +117,7 @@ pub(super) fn run(args: &InstallArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What would keep the network from working, or surprise.
+/// Remarks about conditions that keep the network from working, or that may surprise.
 fn remarks(install: &Install) -> Vec<String> {
     let mut remarks = Vec::new();
     let folders = [install.bin_dir.clone(), "/usr/lib/cni".into()];

@@ -1,4 +1,4 @@
-//! `linecard cni`: the container plugin, and what people do with it by hand.
+//! `linecard cni`: the container plugin, and its commands for manual use.
 
 mod answer;
 mod bench;
@@ -69,7 +69,7 @@ enum CniCommand {
     Ping(ping::PingArgs),
 }
 
-/// Whether a container runtime calls: it sets `CNI_COMMAND` and gives no arguments.
+/// Returns whether a container runtime calls this program: it sets `CNI_COMMAND` and gives no arguments.
 pub(crate) fn is_called_by_a_runtime(arguments: &[OsString]) -> bool {
     let alone = match arguments {
         [] => true,
@@ -79,18 +79,18 @@ pub(crate) fn is_called_by_a_runtime(arguments: &[OsString]) -> bool {
     alone && std::env::var_os("CNI_COMMAND").is_some()
 }
 
-/// Runs the plugin: variables and standard input in, standard output and the exit code out.
+/// Runs the plugin: input from variables and standard input, output to standard output and the exit code.
 ///
 /// # Errors
-/// Nobody takes the answer.
+/// The answer cannot be written.
 pub(crate) fn run_plugin() -> Result<ExitCode, Error> {
     tell(&linecard_cni::invoke(|name| std::env::var_os(name), std::io::stdin().lock()))
 }
 
-/// Runs the plugin as netavark asks: standard input in, standard output and the exit code out.
+/// Runs the plugin for netavark: input from standard input, output to standard output and the exit code.
 ///
 /// # Errors
-/// Nobody takes the answer.
+/// The answer cannot be written.
 pub(crate) fn answer_netavark(request: &Request) -> Result<ExitCode, Error> {
     tell(&request.answer(std::io::stdin().lock()))
 }
@@ -107,7 +107,7 @@ fn tell(Answer { stdout, success }: &Answer) -> Result<ExitCode, Error> {
 /// Runs a sub-command.
 ///
 /// # Errors
-/// What the sub-command could not do.
+/// The error of the sub-command.
 pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
     match &args.command {
         None => Err(Error::Usage(
@@ -126,7 +126,7 @@ pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// An error of the plugin or its runtime for people.
+/// Converts an error of the plugin or its runtime for people.
 pub(crate) fn told(error: linecard_cni::Error) -> Error {
     match error.details.is_empty() {
         true => Error::Failed(error.msg),

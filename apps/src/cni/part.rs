@@ -1,4 +1,4 @@
-//! Commands of this program as processes that end with their starter, whatever ends it.
+//! Commands of this program as child processes that end with their parent, however that ends.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,11 +23,11 @@ pub(super) struct PartArgs {
     arguments: Vec<OsString>,
 }
 
-/// How long a command may take to end once its starter is gone.
+/// How long a command may take to end after its parent.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Runs a command until it ends by itself or standard input does, which the kernel closes for a starter that was killed.
+/// Runs a command until it ends or standard input is closed, which the kernel does when the parent is killed.
 pub(super) fn run(args: &PartArgs) -> Result<ExitCode, Error> {
     let failed = |source| Error::System {
         action: "no thread can be started".into(),
@@ -46,17 +46,17 @@ pub(super) fn run(args: &PartArgs) -> Result<ExitCode, Error> {
     crate::cli::run(&args.arguments)
 }
 
-/// A running command; ended and waited for when dropped.
+/// A running command; dropping this ends it and waits for it.
 pub(super) struct Part {
     name: &'static str,
     child: Child,
-    /// What ends it when it is closed.
+    /// Closing it ends the command.
     tether: Option<ChildStdin>,
     log: PathBuf,
 }
 
 impl Part {
-    /// Starts `linecard ARGUMENTS`, inside `sandbox` if there is one. What it says on standard error is kept in `folder`.
+    /// Starts `linecard ARGUMENTS`, inside `sandbox` if given. Its standard error goes to a file in `folder`.
     pub(super) fn start(
         name: &'static str,
         folder: &Path,
@@ -73,7 +73,7 @@ impl Part {
         let stderr = File::create(&log).map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.args(["cni", "part", "--"]).args(arguments);
-        // A group of its own: a Ctrl-C at the terminal reaches its starter only.
+        // In a process group of its own, so that Ctrl-C at the terminal reaches only the parent.
         command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr).process_group(0);
         let spawned = match sandbox {
             Some(sandbox) => sandbox.run(|| command.spawn()).map_err(told)?,
@@ -84,7 +84,7 @@ impl Part {
         Ok(Self { name, child, tether, log })
     }
 
-    /// Its process.
+    /// Returns its process ID.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -93,10 +93,10 @@ impl Part {
         self.child.stdout.take()
     }
 
-    /// Looks until `done` says so.
+    /// Polls until `done` returns `true`.
     ///
     /// # Errors
-    /// It ended before, or `until` came, or `ended` was set.
+    /// The command ended before, `until` passed, or `ended` was set.
     pub(super) fn until(
         &mut self,
         until: Instant,
@@ -112,10 +112,10 @@ impl Part {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits for the command to end.
     ///
     /// # Errors
-    /// `until` came, or `ended` was set.
+    /// `until` passed, or `ended` was set.
     pub(super) fn wait(&mut self, until: Instant, ended: &AtomicBool) -> Result<ExitStatus, Error> {
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -136,7 +136,7 @@ impl Part {
         Ok(())
     }
 
-    /// An error about it, with the last that it said.
+    /// An error about the command, with the last line of its standard error.
     pub(super) fn failed(&self, what: &str) -> Error {
         let mut text = String::new();
         let _ = File::open(&self.log).and_then(|file| file.take(1 << 16).read_to_string(&mut text));

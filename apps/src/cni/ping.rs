@@ -1,4 +1,4 @@
-//! The end that asks and checks.
+//! `linecard cni ping`: sends packets and checks the answers.
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -38,22 +38,22 @@ pub(super) struct PingArgs {
     json: bool,
 }
 
-/// Packets that may be on their way: no ring is full.
+/// The maximum number of packets in flight, so that no ring fills up.
 const WINDOW: u64 = 64;
-/// Between two questions for an address.
+/// The interval of ARP requests.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// ICMP echo requests before the packets.
+/// The number of ICMP echo requests before the packets.
 const ECHOES: u16 = 5;
-/// Lengths in turn.
+/// The lengths of frames, used in turn.
 const LENGTHS: [usize; 6] = [SHORTEST, 64, 128, 590, 1024, LONGEST];
 
-/// What became of the packets.
+/// The results of a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// The other end.
+    /// The address of the other end.
     to: String,
     mac: String,
-    /// Answers to ICMP echo requests, and the shortest time that one took.
+    /// The number of answers to ICMP echo requests, and the shortest round-trip time.
     echoes: u16,
     echo_us: f64,
     sent: u64,
@@ -65,7 +65,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// For people.
+    /// The report for people.
     pub(super) fn lines(&self) -> [String; 2] {
         let Self { to, mac, echoes, echo_us, sent, returned, lost, duplicated, corrupted, seconds } = self;
         [
@@ -125,7 +125,7 @@ fn tell(report: &Report, args: &PingArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// Asks who has `ip` until somebody says so; `None` when nobody does.
+/// Sends ARP requests for `ip` until one is answered; returns `None` if none is.
 fn resolve(
     opened: &mut Opened,
     ip: [u8; 4],
@@ -136,7 +136,7 @@ fn resolve(
     let (mut sending, mut received) = (Burst::new(), Burst::new());
     let (rx, tx) = queues(&mut opened.port)?;
     while start.elapsed() < patience && !ended.load(Ordering::Relaxed) {
-        // Again and again: what is sent before the other end polls may be lost.
+        // Repeated, because a request may be lost before the other end polls.
         if asked.is_none_or(|asked| asked.elapsed() > ASK_EVERY) {
             asked = Some(Instant::now());
             let mut frame = [0; SHORTEST];
@@ -180,17 +180,18 @@ fn queues(port: &mut Port) -> Result<Queues<'_>, Error> {
     }
 }
 
-/// Packets of one run.
+/// The state of one run.
 struct Run {
     count: u64,
-    /// How long nothing may come back.
+    /// How long to wait without any answer.
     patience: Duration,
     report: Report,
     seen: Vec<bool>,
 }
 
 impl Run {
-    /// Sends ICMP echo requests one after another; an answer that takes longer than the patience is none.
+    /// Sends ICMP echo requests one after another; an answer that takes longer than `patience` does not
+    /// count.
     fn echo(&mut self, port: &mut Port, pool: &Pool, flow: &Flow, ended: &AtomicBool) -> Result<(), Error> {
         let (rx, tx) = queues(port)?;
         let (mut sending, mut received) = (Burst::new(), Burst::new());

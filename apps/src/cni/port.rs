@@ -23,7 +23,7 @@ pub(super) struct PortArgs {
     ip: Option<Ipv4Addr>,
 }
 
-/// A port that is open.
+/// An open port.
 pub(super) struct Opened {
     pub(super) port: Port,
     pub(super) pool: Pool,
@@ -32,7 +32,7 @@ pub(super) struct Opened {
 }
 
 const PACKETS: u32 = 4096;
-/// Megabytes of packet memory: enough for the packets, whatever pages there are.
+/// Megabytes of packet memory: enough for the packets with any page size.
 const MEGABYTES: &str = "64";
 
 impl PortArgs {

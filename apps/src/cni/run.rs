@@ -68,7 +68,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Error> {
         (None, Some(made)) => made.path().to_owned(),
         (None, None) => PathBuf::new(),
     };
-    // Sockets in folders are told there, in every version of the specification.
+    // The device-info file names sockets in folders, whatever the version of the specification.
     let folder = PrivateFolder::new()?;
     let mut attached = Vec::new();
     for (number, network) in networks.iter().enumerate() {
@@ -78,7 +78,7 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Error> {
         false => given::ports(&attached, args.pass_fd).and_then(|ports| inside(args, &ports, &netns, &ended)),
         true => show(&attached, &ended).map(|()| ExitCode::SUCCESS),
     };
-    // The last one first; all of them, whatever fails.
+    // The last one first, and all of them even if one fails.
     let outcomes: Vec<_> = attached.into_iter().rev().map(Attached::detach).collect();
     let code = code?;
     outcomes.into_iter().collect::<Result<(), _>>()?;
@@ -122,7 +122,7 @@ fn target(args: &RunArgs, number: usize, netns: &Path, folder: &PrivateFolder) -
     Ok(target)
 }
 
-/// The name of a port after the one called `first`: net3 after net1 and net2.
+/// The name of a further port after `first`: net3 after net1 and net2.
 fn following(first: &str, number: usize) -> String {
     let digits = first.len() - first.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     let (stem, at) = first.split_at(first.len() - digits);
@@ -132,7 +132,7 @@ fn following(first: &str, number: usize) -> String {
     }
 }
 
-/// Prints what ADD answered and waits for a signal.
+/// Prints the results of ADD and waits for a signal.
 fn show(attached: &[Attached<'_>], ended: &AtomicBool) -> Result<(), Error> {
     let mut output = Output::standard();
     for attached in attached {
@@ -146,7 +146,7 @@ fn show(attached: &[Attached<'_>], ended: &AtomicBool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the command in the namespace; its exit code is ours.
+/// Runs the command in the namespace; returns its exit code.
 fn inside(args: &RunArgs, ports: &[Given], netns: &Path, ended: &AtomicBool) -> Result<ExitCode, Error> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(ExitCode::SUCCESS) };
     let failed = |source| Error::System {
@@ -161,7 +161,8 @@ fn inside(args: &RunArgs, ports: &[Given], netns: &Path, ended: &AtomicBool) -> 
     Ok(code_of(status))
 }
 
-/// Passes on that this program is to end. What is typed at the terminal has reached the command by itself.
+/// Waits for the command, and passes on a request to end. Keys typed at the terminal reach the command
+/// directly.
 fn wait(child: &mut Child, ended: &AtomicBool) -> std::io::Result<ExitStatus> {
     let mut told = false;
     loop {
@@ -178,7 +179,7 @@ fn wait(child: &mut Child, ended: &AtomicBool) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// As a shell tells it: 128 and the signal's number.
+/// As a shell reports it: for a signal, 128 plus its number.
 fn code_of(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);

@@ -1,5 +1,5 @@
-//! What demonstrations and measurements stand on: a folder, a switch and a network of the plugin, made without any
-//! configuration and gone with the process.
+//! The environment of demonstrations and measurements: a folder, a switch and a network of the plugin,
+//! created without configuration and removed with the process.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -19,25 +19,25 @@ use super::told;
 use crate::error::Error;
 use crate::signals;
 
-/// Set in a process that [`enter`] has put into a user namespace.
+/// Set in a process that [`enter`] started in a user namespace.
 const IN_USER_NAMESPACE: &str = "LINECARD_DEMO_IN_USER_NAMESPACE";
 /// How long the switch may take to answer on a busy machine.
 const SWITCH_WITHIN: Duration = Duration::from_secs(60);
-/// How long what is removed may take to be gone: the switch closes sockets a moment after its answer.
+/// How long removed objects may take to disappear: the switch closes sockets a moment after its answer.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
-/// Memory and packets of the switch: enough for a hundred ports.
+/// Options of the switch: memory and packets for a hundred ports, and the state file.
 const SWITCH: [&str; 6] = ["--no-huge", "-m", "128", "--packets", "16384", "--state"];
 
-/// Whether this process is in a user namespace of its own.
+/// Returns whether this process is in a user namespace of its own.
 pub(super) fn in_user_namespace() -> bool {
     std::env::var_os(IN_USER_NAMESPACE).is_some()
 }
 
-/// Makes sure that network namespaces can be had. An ordinary user's process becomes root of a user namespace: this
-/// function does not return then, and the program begins anew.
+/// Ensures that network namespaces can be created. For an ordinary user the program is executed again as root
+/// of a user namespace; this function does not return then.
 ///
 /// # Errors
-/// Neither is allowed here.
+/// Neither kind of namespace is allowed.
 pub(super) fn enter() -> Result<(), Error> {
     let Err(problem) = Sandbox::new().map(drop) else { return Ok(()) };
     let refused = |why: String| {
@@ -61,7 +61,7 @@ pub(super) fn enter() -> Result<(), Error> {
     Err(refused(again.exec().to_string()))
 }
 
-/// Where this program is, for others to start.
+/// Returns the path of this program, for others to start.
 pub(super) fn own_program() -> Result<PathBuf, Error> {
     std::env::current_exe().map_err(|source| Error::System {
         action: "the place of this program is not known".into(),
@@ -70,7 +70,7 @@ pub(super) fn own_program() -> Result<PathBuf, Error> {
     })
 }
 
-/// Folder, switch and network. Fields are dropped in this order.
+/// The folder, switch and network. Fields are dropped in this order.
 pub(super) struct Stage {
     pub(super) switch: Part,
     pub(super) network: Network,
@@ -79,8 +79,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a switch and describes a network of it, whose name is `name`. Everything is in `folder`. With `link`, ports have a
-    /// kernel interface beside them, as they do unless a network says otherwise.
+    /// Starts a switch and describes a network for it with the name `name`. All files are in `folder`. With
+    /// `link`, ports have a kernel interface beside them, which is the default of networks.
     pub(super) fn new(name: &str, folder: PrivateFolder, link: bool) -> Result<Self, Error> {
         let ended = signals::stop_flag(&signals::TERMINATION)?;
         let at = |name: &str| folder.path().join(name);
@@ -108,11 +108,11 @@ impl Stage {
         self.folder.path()
     }
 
-    /// A connection to the switch.
+    /// Connects to the switch.
     pub(super) fn client(&self) -> Result<Client, Error> {
         let client = Client::connect(&self.folder().join("switch.sock"));
         let client = client.map_err(|error| Error::Failed(error.to_string()))?;
-        // A busy machine may take its time; only a switch that is stuck takes so long.
+        // A busy machine may be slow; only a switch that is stuck takes this long.
         let _ = client.set_patience(SWITCH_WITHIN);
         Ok(client)
     }
@@ -123,8 +123,8 @@ impl Stage {
         Ok(Target::new(attachment, sandbox.path(), &[self.folder().join("bin")]))
     }
 
-    /// What the plugin has left after every DEL, in words: records, ports, interfaces and sockets in `sandboxes`. What is on
-    /// its way out is waited for.
+    /// Returns the plugin's leftovers after every DEL, as text: records, ports, interfaces and sockets in
+    /// `sandboxes`. Waits for objects that are being removed.
     pub(super) fn left(&self, sandboxes: &[&Sandbox]) -> Result<Vec<String>, Error> {
         let until = Instant::now() + GONE_WITHIN;
         loop {
@@ -158,14 +158,14 @@ impl Stage {
         Ok(left)
     }
 
-    /// Descriptors that the switch has open.
+    /// Returns the number of open descriptors of the switch.
     pub(super) fn descriptors(&self) -> Option<usize> {
         let folder = format!("/proc/{}/fd", self.switch.pid());
         std::fs::read_dir(folder).ok().map(|entries| entries.flatten().count())
     }
 }
 
-/// An attachment that DEL undoes, whatever happens.
+/// An attachment that is always undone by DEL.
 pub(super) struct Attached<'a> {
     network: &'a Network,
     pub(super) target: Target,
@@ -178,7 +178,7 @@ impl<'a> Attached<'a> {
         Ok(Self { network, target, result: Some(result) })
     }
 
-    /// What ADD answered.
+    /// Returns the result of ADD.
     pub(super) fn result(&self) -> &Value {
         self.result.as_ref().unwrap_or(&Value::Null)
     }

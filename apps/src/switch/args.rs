@@ -105,10 +105,10 @@ pub(crate) enum SwitchCommand {
 }
 
 impl SwitchArgs {
-    /// The ports that the command line asks for.
+    /// Returns the ports of the command line.
     ///
     /// # Errors
-    /// One cannot be understood.
+    /// An argument is invalid.
     pub(crate) fn ports(&self) -> Result<Vec<PortSpec>, Error> {
         let mut ports = Vec::new();
         for (number, text) in self.ports.iter().enumerate() {

@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 
-/// What the file says; each setting is the command line's of that name, which wins.
+/// The content of the file. An option of the command line with the same name takes precedence.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -40,13 +40,13 @@ pub(crate) struct Config {
     pub(crate) packets: Option<u32>,
     pub(crate) addresses: Option<u32>,
     pub(crate) age_seconds: Option<u32>,
-    /// Broadcast, multicast and unknown unicast frames a second that a port may send.
+    /// The maximum rate of broadcast, multicast and unknown unicast frames of a port, in frames per second.
     pub(crate) flood_rate: Option<u32>,
-    /// Addresses behind a port, of whatever kind.
+    /// The maximum number of addresses behind a port of any kind.
     pub(crate) max_macs: Option<u32>,
-    /// New addresses a second behind a port.
+    /// The maximum rate of new addresses behind a port, per second.
     pub(crate) learn_rate: Option<u32>,
-    /// What is copied from port to port.
+    /// The mirroring sessions.
     #[serde(default, rename = "span")]
     pub(crate) spans: Vec<Span>,
     #[serde(default, rename = "port")]
@@ -59,7 +59,7 @@ impl Config {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, or the first thing in it that makes no sense, with its line.
+    /// The file cannot be read, or it is invalid: the first problem, with its line.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|source| Error::System {
             action: format!("the configuration {} cannot be read", path.display()),
@@ -71,7 +71,7 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut config: Self = toml_edit::de::from_str(text).map_err(|error| {
-            // The message may have several lines, of which the first says what, and no place.
+            // The message may have several lines; it does not include the position.
             let what = error.message().lines().collect::<Vec<_>>().join(", ");
             let line = error
                 .span()

@@ -1,4 +1,4 @@
-//! `linecard switch ctl`: asks a running switch.
+//! `linecard switch ctl`: controls a running switch.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -211,14 +211,14 @@ impl From<ClientError> for Error {
     }
 }
 
-/// Asks, and prints the answer.
+/// Sends a request, and prints the answer.
 ///
 /// # Errors
-/// No switch answers, or it refuses.
+/// No switch answers, or it refuses the request.
 pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     let path = args.socket.clone().unwrap_or_else(socket::default_path);
     let mut output = Output::standard();
-    // What cannot be asked is told before anybody is.
+    // Invalid arguments are reported before a connection is made.
     let added = match &args.command {
         CtlCommand::Add { key, what, .. } => Some(what.to_spec(key)?),
         _ => None,
@@ -275,7 +275,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
         }
         CtlCommand::Mirror { key, what } => {
             let (pid, port) = (client.version()?.pid, client.port_show(key)?.id);
-            // A control connection is not needed while packets come.
+            // The control connection is not needed during the capture.
             drop(client);
             return crate::capture::run_of(pid, port, what);
         }
@@ -297,7 +297,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Attaches a port, a tap that is made here and passed if that is wanted.
+/// Attaches a port; with `pass`, creates the tap here and passes it.
 fn add(
     client: &mut Client,
     output: &mut Output,
@@ -311,7 +311,7 @@ fn add(
     Ok(())
 }
 
-/// Has another worker poll a queue.
+/// Assigns a queue to another worker.
 fn give(client: &mut Client, output: &mut Output, json: bool, asked: &QueueMove) -> Result<(), Error> {
     client.move_queue(asked)?;
     let QueueMove { port, queue, worker } = asked;
@@ -351,7 +351,7 @@ fn flush(client: &mut Client, output: &mut Output, json: bool, filter: &Filter) 
     Ok(())
 }
 
-/// Moves queues by what came from them in this time.
+/// Moves queues according to the frames received from them during `time`.
 fn rebalance(client: &mut Client, time: Duration) -> Result<Vec<QueueMove>, Error> {
     let before = client.workers()?;
     std::thread::sleep(time);
@@ -373,7 +373,7 @@ fn rebalance(client: &mut Client, time: Duration) -> Result<Vec<QueueMove>, Erro
     Ok(moves)
 }
 
-/// A frame of the least length with these addresses and no payload, in hexadecimal.
+/// A frame of minimum length with these addresses and no payload, in hexadecimal.
 fn made(
     client: &mut Client,
     key: &str,
@@ -428,7 +428,7 @@ impl What {
 
 pub(super) fn print(output: &mut Output, json: bool, answer: &impl Serialize, text: impl FnOnce() -> String) {
     if json {
-        // Types of the API can always be written.
+        // Types of the API can always be serialized.
         out!(output, "{}\n", serde_json::to_string_pretty(answer).unwrap_or_default());
     } else {
         out!(output, "{}", text());

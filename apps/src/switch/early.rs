@@ -1,4 +1,5 @@
-//! Sockets and interfaces of containers, made anew before `--sandbox` takes the right to enter their namespaces.
+//! Sockets and interfaces of containers, opened before `--sandbox` gives up the right to enter their
+//! namespaces.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -6,17 +7,18 @@ use std::os::fd::OwnedFd;
 use linecard::netdev::{Namespace, tap, tun::Queues};
 use linecard_switch::api::{PortKind, PortSpec};
 
-/// What was opened for ports of an earlier run, or why it could not be; by their keys.
+/// The descriptors opened for ports of an earlier run, or the errors, by port key.
 #[derive(Debug, Default)]
 pub(super) struct Early(BTreeMap<String, Result<OwnedFd, String>>);
 
 impl Early {
-    /// Opens what these ports need from other namespaces. Nothing of it is in use while the switch that had it does not run.
+    /// Opens the objects that these ports need from other namespaces. They are free while the switch that
+    /// used them is not running.
     pub(super) fn open(ports: &[PortSpec]) -> Self {
         Self(ports.iter().filter_map(|spec| Some((spec.key.clone(), open(&spec.kind)?))).collect())
     }
 
-    /// What was opened for a port; `None` where nothing was to be.
+    /// Returns what was opened for a port; `None` if nothing was needed.
     pub(super) fn take(&mut self, spec: &PortSpec) -> Option<Result<OwnedFd, String>> {
         self.0.remove(&spec.key)
     }

@@ -1,13 +1,14 @@
-//! `linecard switch --keep`: a small process that holds what a switch needs to go on where another one was killed, and starts that.
+//! `linecard switch --keep`: a small process that holds the state a switch needs to replace a killed one, and
+//! starts that switch.
 //!
 //! ```text
-//!   keeper ── starts ──► switch --fd-store        (NOTIFY_SOCKET is the keeper's, which speaks as systemd does)
+//!   keeper ── starts ──► switch --fd-store        (NOTIFY_SOCKET is the keeper's, which implements systemd's protocol)
 //!     ▲                    │ FDSTORE=1, a socket for each port
 //!     └────────────────────┘
-//!   the switch ends without a word: it is started again, with the sockets
+//!   if the switch ends without STOPPING=1, it is started again, with the sockets
 //! ```
-//! It moves no packets, reads nothing that a peer has sent, and knows nothing of ports. A switch that replaces the one it started
-//! (`ctl upgrade`) becomes the one that it watches.
+//! The keeper moves no packets, reads no data from peers, and knows nothing about ports. A switch that
+//! replaces the one it started (`ctl upgrade`) becomes the one that it watches.
 
 use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
@@ -29,24 +30,25 @@ use super::notify;
 use crate::error::Error;
 use crate::signals;
 
-/// What a keeper is asked for by, and what the switch that it starts has instead.
+/// The keeper's option, and the option with which the keeper starts the switch instead.
 const KEEP: &str = "--keep";
 const FD_STORE: &str = "--fd-store";
-/// The folder of the keeper's socket.
+/// The runtime folder of the keeper's socket.
 const PREFIX: &str = "switch";
-/// Most descriptors that are stored: one for each port that a switch may have, and those of its predecessor.
+/// The maximum number of stored descriptors: one for each port of a switch and of its predecessor, and some
+/// more.
 const MOST_STORED: usize = 2 * linecard_switch::MAX_PORTS + 16;
-/// Bytes of a message; longer ones are cut.
+/// The maximum number of bytes of a message; longer ones are truncated.
 const MESSAGE: usize = 4096;
-/// Switches in a row that ended before they served anybody: then it is of no use to go on.
+/// The number of consecutive switches that end before they are ready, after which the keeper gives up.
 const MOST_FAILURES: u32 = 3;
-/// How often it is looked whether to end.
+/// The interval of checks whether to end.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// Runs a switch with this process's arguments, again and again if it is killed.
+/// Runs a switch with this process's arguments, and starts it again if it is killed.
 ///
 /// # Errors
-/// The switch cannot be started, or fails again and again.
+/// The switch cannot be started, or fails repeatedly.
 pub(super) fn run() -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut keeper = Keeper::new()?;
@@ -68,17 +70,17 @@ pub(super) fn run() -> Result<ExitCode, Error> {
 /// How a switch ended.
 struct Ended {
     pid: u32,
-    /// It said that it would.
+    /// The switch announced its end.
     in_order: bool,
     ready: bool,
     code: ExitCode,
 }
 
-/// A process that is the switch.
+/// The process of the switch.
 struct Watched {
     pid: u32,
     handle: OwnedFd,
-    /// `None` for one that somebody else started.
+    /// `None` for a process that the keeper did not start.
     child: Option<Child>,
 }
 
@@ -92,7 +94,7 @@ struct Keeper {
     has_served: bool,
 }
 
-/// What a message said.
+/// The content of a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Said {
     ready: bool,
@@ -113,7 +115,7 @@ impl Said {
                 Some(("MAINPID", pid)) => said.main_pid = pid.parse().ok(),
                 Some(("FDSTORE", "1")) => said.store = true,
                 Some(("FDSTOREREMOVE", "1")) => said.remove = true,
-                // It becomes a word of a list.
+                // The name becomes part of a list in an environment variable.
                 Some(("FDNAME", name)) if name.bytes().all(|byte| byte.is_ascii_graphic()) => {
                     said.name = Some(name.into());
                 }
@@ -132,7 +134,7 @@ impl Keeper {
         };
         let folder = runtime::create(PREFIX)?;
         let path = folder.join(format!("keeper-{}.sock", std::process::id()));
-        // Of an earlier process with that number.
+        // Left by an earlier process with the same ID.
         let _ = std::fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).map_err(system("the keeper cannot be spoken to"))?;
         socket.set_nonblocking(true).map_err(system("the keeper cannot be spoken to"))?;
@@ -143,7 +145,7 @@ impl Keeper {
         Ok(Self { program, arguments, path, socket, stored, failures, has_served })
     }
 
-    /// Starts a switch that finds what is stored.
+    /// Starts a switch, which inherits the stored descriptors.
     fn start(&self) -> Result<Watched, Error> {
         let failed = |source| Error::System {
             action: format!("{} cannot be started", self.program.display()),
@@ -170,23 +172,23 @@ impl Keeper {
         self.stored.iter().try_for_each(|(_, fd)| Ok(rustix::io::fcntl_setfd(fd, flags)?))
     }
 
-    /// Hears what the switch says until it ends.
+    /// Receives the messages of the switch until it ends.
     fn watch(&mut self, mut watched: Watched, stop: &Arc<AtomicBool>) -> Result<Ended, Error> {
         let (mut in_order, mut ready, mut told) = (false, false, false);
         loop {
             if stop.load(Ordering::Relaxed) && !told {
                 told = true;
-                // It may have ended by itself.
+                // The process may have ended already.
                 let _ = rustix::process::pidfd_send_signal(&watched.handle, Signal::TERM);
             }
             let ended = {
                 let mut wait =
                     [PollFd::new(&watched.handle, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-                // Interrupted by a signal: it is looked for above.
+                // Interrupted by a signal: the flag is checked above.
                 let _ = rustix::event::poll(&mut wait, Some(&LOOK));
                 wait.first().is_some_and(|fd| !fd.revents().is_empty())
             };
-            // What it said last is read after it ended.
+            // Messages that it sent last are read after it has ended.
             while let Some((said, fds)) = self.hear() {
                 ready |= said.ready;
                 in_order |= said.stopping;
@@ -194,7 +196,7 @@ impl Keeper {
                 if let Some(pid) = said.main_pid
                     && let Some(next) = self.succeeded(pid)
                 {
-                    // Reaped here: it ends in order, and nobody asks how.
+                    // Reaped in a thread: it ends as intended, and its exit status is not needed.
                     if let Some(mut child) = std::mem::replace(&mut watched, next).child {
                         std::thread::spawn(move || drop(child.wait()));
                     }
@@ -211,14 +213,14 @@ impl Keeper {
         }
     }
 
-    /// Whether that process has ended: the one that was looked at may have been another.
+    /// Checks again whether the process has ended: it may have been replaced since the poll.
     fn is_over(&self, watched: &Watched) -> bool {
         let mut wait = [PollFd::new(&watched.handle, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut wait, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
-    /// The process that the switch says has taken over from it; its program is started from here on.
+    /// The process that has taken over from the switch. Its program is used for later starts.
     fn succeeded(&mut self, pid: u32) -> Option<Watched> {
         let handle = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let handle = handle.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())?;
@@ -230,7 +232,7 @@ impl Keeper {
 
     fn carry_out(&mut self, said: Said, fds: Vec<OwnedFd>) {
         if said.ready {
-            // Whoever started the keeper waits for that.
+            // The program that started the keeper waits for this message.
             notify::ready();
         }
         if said.stopping {
@@ -245,7 +247,7 @@ impl Keeper {
         }
     }
 
-    /// The next message; `None` when there is none.
+    /// Receives the next message; returns `None` if there is none.
     fn hear(&self) -> Option<(Said, Vec<OwnedFd>)> {
         let mut bytes = [0; MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -271,7 +273,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        // Gone already is as good.
+        // Not an error if it is gone already.
         let _ = std::fs::remove_file(&self.path);
     }
 }

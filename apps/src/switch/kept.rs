@@ -1,4 +1,4 @@
-//! What a switch that was killed has left in the service manager's descriptor store, and where this one leaves the same.
+//! The state that a killed switch left in the service manager's descriptor store, and the store for this one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,17 +16,17 @@ use super::failed;
 use super::socket::Socket;
 use crate::error::Error;
 
-/// How long a socket whose port is not gone on with may take to close, before it is made anew.
+/// How long the sockets of ports that are not recovered may take to close before they are created again.
 const CLOSING: Duration = Duration::from_millis(100);
 
-/// The store, and what was in it.
+/// The store and its content.
 pub(super) struct Found {
     pub(super) store: Option<Arc<Store>>,
     kept: Kept,
 }
 
 impl Found {
-    /// Looks into the service manager's store, if that was asked for.
+    /// Reads the service manager's store, if `--fd-store` is given.
     pub(super) fn look(args: &SwitchArgs) -> Self {
         if !args.fd_store {
             return Self { store: None, kept: Kept::default() };
@@ -44,16 +44,16 @@ impl Found {
         Self { store: Some(Arc::new(store)), kept }
     }
 
-    /// The control socket of the switch that was killed, if it is the one at `path`.
+    /// The control socket of the killed switch, if it is the one at `path`.
     pub(super) fn socket(&mut self, path: Option<&Path>) -> Option<Socket> {
         let (listener, name) = self.kept.control.take()?;
         Socket::recovered(path?.to_owned(), listener, name)
     }
 
-    /// Goes on with the ports among `wanted` that the switch which was killed had in the same way; their keys.
+    /// Recovers those `wanted` ports that the killed switch had with the same parameters; returns their keys.
     ///
     /// # Errors
-    /// The switch does not work.
+    /// The workers of the switch do not answer.
     pub(super) fn recover<'a>(
         &mut self,
         switch: &Switch,
@@ -86,23 +86,23 @@ impl Found {
             }
         }
         if lost || !self.kept.unfit.is_empty() {
-            // Sockets that are not gone on with are closed by threads that nobody waits for.
+            // Sockets of ports that are not recovered are closed by other threads.
             std::thread::sleep(CLOSING);
         }
         Ok(back)
     }
 }
 
-/// Whether a port is still wanted as it was.
+/// Returns whether a port is wanted with the same parameters.
 fn is_wanted(port: &KeptPort, wanted: &BTreeMap<&str, &PortSpec>) -> bool {
     PortSpec::read(port.spec().clone())
         .is_ok_and(|spec| wanted.get(spec.key.as_str()).is_some_and(|other| **other == spec))
 }
 
-/// Leaves `socket` to a process after this one; for as long as what this returns is there.
+/// Keeps `socket` for the next process, as long as the returned value exists.
 ///
 /// # Errors
-/// No descriptor is left for that.
+/// No descriptor is available.
 pub(super) fn keep_control(
     store: Option<&Arc<Store>>,
     socket: Option<&Socket>,

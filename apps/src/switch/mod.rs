@@ -59,17 +59,17 @@ use crate::signals;
 
 /// How long opening a port may wait for its peer.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
-/// The folders where captures and telemetry clients find switches.
+/// The runtime folder in which capture and telemetry clients find switches.
 const PREFIX: &str = "switch";
-/// How often the switch looks after what does not forward frames.
+/// The interval of the switch's periodic work besides forwarding.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often it looks for ports whose containers are gone.
+/// The interval of checks for ports whose containers no longer exist.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Runs the switch, or speaks to one.
+/// Runs a switch, or controls a running one.
 ///
 /// # Errors
-/// What kept it from starting, or what the other one refused.
+/// The switch cannot start, or the running one refuses.
 pub(crate) fn run(args: &SwitchArgs) -> Result<ExitCode, Error> {
     match &args.command {
         Some(args::SwitchCommand::Ctl(ctl)) => ctl::run(ctl),
@@ -89,7 +89,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
 
     let captures = Hub::new();
-    // What cannot be captured is switched all the same.
+    // Without captures the switch still works.
     let _captured = ControlSocket::open(&captures, PREFIX)
         .inspect_err(|error| tracing::warn!("nobody can capture from this switch: {error}"));
     let mut output = Output::standard();
@@ -104,7 +104,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;
-    // Before anybody is answered.
+    // Sealed before any request is answered.
     sandbox.as_ref().map(|_| sandbox::seal()).transpose()?;
     let (server, service) = answer(&switch, socket.as_ref(), state, (kept, namespaces))?;
     if args.take_over
@@ -127,12 +127,12 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     }
     output.finish(false)?;
     notify::ready();
-    // Without it ports stay until somebody removes them.
+    // Without the sweeper ports stay until they are removed.
     let sweeper = Sweeper::start(Arc::clone(&service), SWEEP)
         .inspect_err(|error| tracing::warn!("ports of containers that are gone stay: {error}"));
     watch(&switch, &stop, &service, &mut telling);
     if service.successor().is_some() {
-        // The name of the control socket is that one's, too; and the service manager was told.
+        // The name of the control socket belongs to the successor, too; and the service manager has been told.
         if let Some(socket) = &mut socket {
             socket.leave_name();
         }
@@ -145,7 +145,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gives up what the switch can do without. No thread is there yet: those that are made later are as this one.
+/// Gives up the rights that the switch does not need. No other thread exists yet; threads created later inherit this.
 fn enter_sandbox(
     args: &SwitchArgs,
     config: &Config,
@@ -159,16 +159,16 @@ fn enter_sandbox(
     }
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
     saved.ports.iter().try_for_each(|spec| needs.add(spec))?;
-    // One that was added later, or passed, is no reason to keep a right: it waits to be passed again.
+    // Ports that were added later or passed justify no right: a tap among them waits until it is passed again.
     needs.taps = false;
     configured.iter().try_for_each(|spec| needs.add(spec))?;
-    // Where clients of captures and telemetry look; the second is DPDK's, too.
+    // The folders in which clients of captures and telemetry look; the second is shared with DPDK.
     runtime::create(PREFIX)?;
     needs.folders.insert(runtime::root());
     if !args.no_telemetry
         && let Some(folder) = telemetry::folder(PREFIX).parent()
     {
-        // What cannot be made is told when it is used.
+        // An error is reported when the folder is used.
         let _ = DirBuilder::new().mode(0o700).create(folder);
         needs.folders.insert(folder.to_owned());
     }
@@ -180,31 +180,31 @@ fn enter_sandbox(
         Some(path) => needs.add_folder_of(Path::new(path))?,
         None => needs.tcp_port = metrics.rsplit(':').next().and_then(|port| port.parse().ok()),
     }
-    // Ports of a switch that is taken over come along.
+    // The ports of a switch to be taken over are handed over by it.
     let early = if args.take_over { Early::default() } else { Early::open(&saved.ports) };
     Ok((sandbox::enter(&needs)?, early))
 }
 
-/// What there is of an earlier run.
+/// The state of an earlier run.
 struct Before<'a> {
     found: &'a mut Found,
     early: Early,
 }
 
-/// A switch that moves frames.
+/// A switch that forwards frames.
 struct Begun {
     socket: Option<Socket>,
-    /// Where ports that are added by request are kept, and the keys of those.
+    /// The file of ports that are added by request, and the keys of these ports.
     state: Option<State>,
     kept: Vec<String>,
-    /// The containers' network namespaces, as an earlier process saw them.
+    /// The network namespaces of containers, as an earlier process saw them.
     namespaces: BTreeMap<String, String>,
     switch: Arc<Switch>,
-    /// The process that it took over from.
+    /// The process from which the switch took over.
     predecessor: Option<u32>,
 }
 
-/// A switch of its own, with the ports that are configured, and those that were added to an earlier one.
+/// Starts a switch with the configured ports and those that were added to an earlier one.
 fn begin(
     args: &SwitchArgs,
     config: &Config,
@@ -222,7 +222,7 @@ fn begin(
     let (restored, addresses, namespaces) = (saved.ports, saved.fdb, saved.namespaces);
     let switch = Arc::new(start(args, config, machine)?);
     switch.restore_moves(saved.moves);
-    // Before there are ports: none that gets copies only is an ordinary one for a moment.
+    // Before there are ports, so that an output port is never an ordinary one for a moment.
     mirror(&switch, config, &saved.spans)?;
     let back = found.recover(&switch, configured.iter().chain(&restored))?;
     let is_back = |spec: &PortSpec| back.contains(&spec.key);
@@ -259,7 +259,7 @@ fn begin(
     Ok(Begun { socket, state, kept, namespaces, switch, predecessor: None })
 }
 
-/// Brings a port of an earlier run back, with what was opened for it before there was a sandbox.
+/// Restores a port of an earlier run, with the descriptor that was opened before the sandbox.
 fn restore(
     switch: &Switch,
     spec: &PortSpec,
@@ -278,7 +278,7 @@ fn restore(
     }
 }
 
-/// Mirroring sessions that are configured, and those that were set by request, which win.
+/// Restores the configured mirroring sessions and those set by request, which take precedence.
 fn mirror(switch: &Switch, config: &Config, saved: &[Span]) -> Result<(), Error> {
     let by_request = |to: &str| switch.spans().iter().any(|info| info.kept && info.span.to == to);
     for (span, kept) in
@@ -291,7 +291,7 @@ fn mirror(switch: &Switch, config: &Config, saved: &[Span]) -> Result<(), Error>
     Ok(())
 }
 
-/// A switch that goes on with everything of the one that answers at the control socket.
+/// Starts a switch that takes over from the one at the control socket.
 fn take_over(
     args: &SwitchArgs,
     config: &Config,
@@ -304,14 +304,14 @@ fn take_over(
     let switch = Arc::new(start(args, config, machine)?);
     let state = state(args, config, Some(&path));
     let Taken { socket, kept, fresh, told, successor } = takeover::take(&switch, path, configured)?;
-    // What the earlier switch has written of ports beside what it hands over.
+    // The predecessor's file holds data about ports that is not handed over.
     let saved = state.as_ref().map(State::load).transpose().unwrap_or_else(|problem| {
         tracing::warn!("{problem}");
         None
     });
     let saved = saved.unwrap_or_default();
     switch.restore_moves(saved.moves);
-    // From here on the ports are this one's: nothing ends it but what would later.
+    // From here on the ports belong to this switch: errors that would not stop a running switch do not stop this one.
     successor.finish(&switch);
     if let Err(error) = mirror(&switch, config, &[]) {
         tracing::error!("what is configured to be mirrored is not: {error}");
@@ -335,10 +335,10 @@ fn take_over(
     Ok(Begun { state, socket, kept, namespaces: saved.namespaces, switch, predecessor })
 }
 
-/// What a switch runs on: memory and cores, captures, and where it is kept.
+/// The memory and cores of a switch, its capture hub, and the store for its state.
 type Machine<'a> = (&'a Eal, Hub, Option<Arc<Store>>);
 
-/// Keeps what was taken over from the switch of process `pid`, which keeps nothing any more.
+/// Keeps the state taken over from the switch of process `pid`, which keeps none any more.
 fn keep(switch: &Switch, store: Option<&Store>, pid: u32) {
     switch.keep_all();
     if let Some(store) = store
@@ -348,7 +348,7 @@ fn keep(switch: &Switch, store: Option<&Store>, pid: u32) {
     }
 }
 
-/// Has `switch` answer at `socket`, and be replaced by a program that asks there.
+/// Serves requests for `switch` at `socket`, including upgrades.
 fn answer(
     switch: &Arc<Switch>,
     socket: Option<&Socket>,
@@ -377,14 +377,14 @@ fn watch(switch: &Switch, stop: &AtomicBool, service: &Service, telling: &mut Te
     }
 }
 
-/// Nobody is answered any more once ports begin to go.
+/// Stops the server first, so that no request is answered while ports are removed.
 fn end(server: Option<Server>, service: Arc<Service>, switch: Arc<Switch>) {
     drop(server);
     drop(service);
     drop(switch);
 }
 
-/// Memory and cores, by EAL's grammar.
+/// Memory and cores, in EAL's syntax.
 fn machine(args: &SwitchArgs, config: &Config) -> Result<(Eal, EalArgs), Error> {
     let mut words: Vec<String> = Vec::new();
     if let Some(lcores) = args.lcores.as_ref().or(config.lcores.as_ref()) {
@@ -425,7 +425,7 @@ fn start(args: &SwitchArgs, config: &Config, (eal, captures, store): Machine<'_>
     Ok(Switch::start(all)?)
 }
 
-/// Where ports are kept: beside the control socket unless told otherwise; nowhere without one.
+/// The file in which ports are kept: beside the control socket by default, none without a control socket.
 fn state(args: &SwitchArgs, config: &Config, socket: Option<&Path>) -> Option<State> {
     match args.state.as_deref().or(config.state.as_deref()) {
         Some(path) if path.as_os_str() == "none" => None,

@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3)): one datagram to the socket that it named.
+//! Messages to the service manager (sd_notify(3)): one datagram to the socket that it named.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,17 +9,17 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The variable that names the socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// Tells the service manager, if there is one, that the switch forwards frames and answers.
+/// Tells the service manager, if there is one, that the switch forwards frames and answers requests.
 pub(crate) fn ready() {
     tell("READY=1\nSTATUS=switching\n");
 }
 
-/// Tells it that the switch ends.
+/// Tells the service manager that the switch is ending.
 pub(crate) fn stopping() {
     tell("STOPPING=1\n");
 }
 
-/// Tells it that another process is the service from now on, when a successor has taken over.
+/// Tells the service manager that another process is the service from now on, because it has taken over.
 pub(crate) fn main_pid(pid: u32) {
     tell(&format!("MAINPID={pid}\n"));
 }
@@ -37,7 +37,7 @@ fn send(name: &OsStr, what: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A manager that does not read does not keep the switch.
+    // A manager that does not read must not block the switch.
     socket.set_nonblocking(true)?;
     socket.send_to_addr(what.as_bytes(), &address).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Ports as the command line names them: what, then options.
+//! Ports on the command line: a path, name or number, followed by options.
 
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
@@ -8,12 +8,12 @@ use linecard_switch::api::{PortKind, PortSpec, Rate, Trunk, Vlan};
 
 use crate::error::Error;
 
-/// The options that ports of every kind have, for people.
+/// The options of ports of every kind, for messages.
 const OPTIONS: &str = "key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
                        flood-rate=FRAMES, broadcast-rate=FRAMES, multicast-rate=FRAMES, unknown-rate=FRAMES, max-macs=N, \
                        learn-rate=N, workers=N:N and isolated";
 
-/// Those that only ports of this kind have.
+/// The options of ports of this kind only.
 const fn own_options(kind: &PortKind) -> &'static str {
     match kind {
         PortKind::VhostUser { .. } => "client, mode=0660, group=NAME, ",
@@ -22,16 +22,16 @@ const fn own_options(kind: &PortKind) -> &'static str {
     }
 }
 
-/// Which of them may stand there several times.
+/// The options that may be given several times.
 const SEVERAL: [&str; 2] = ["ip", "remote"];
 
 /// A vhost-user socket with options.
 ///
 /// # Errors
-/// What is wrong, in one sentence.
+/// One sentence about the problem.
 pub(crate) fn vhost(text: &str, key: &str) -> Result<PortSpec, String> {
     let (path, options) = text.split_once(',').unwrap_or((text, ""));
-    // What the switch says about its sockets holds wherever it is started from.
+    // An absolute path stays valid in messages of the switch, whatever its folder is.
     let path = std::path::absolute(path)
         .map_err(|error| format!("'{path}' is no path of a socket: {error}; name one"))?;
     let kind = PortKind::VhostUser { path, client: false, mode: None, group: None };
@@ -47,7 +47,7 @@ pub(crate) fn tap(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     read(PortSpec::new(key.unwrap_or(name), PortKind::Tap { name: name.into(), netns: None }), options, text)
 }
 
-/// A network with other hosts, with options.
+/// A VXLAN network, with options.
 ///
 /// # Errors
 /// As [`vhost`].
@@ -59,14 +59,15 @@ pub(crate) fn vxlan(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     let kind =
         PortKind::Vxlan { vni, remotes: Vec::new(), local: None, udp_port: None, ttl: None, any_peer: false };
     let key = key.map_or_else(|| format!("vxlan{vni}"), Into::into);
-    // What fits where 1500 bytes do, with the headers around it.
+    // Fits into 1500 bytes with the headers of VXLAN over IPv4, which have 50 bytes; over IPv6 they have 70.
     read(PortSpec { mtu: 1450, ..PortSpec::new(key, kind) }, options, text)
 }
 
-/// Makes the interface of a tap port, up and of its MTU: one queue of it, to be passed to a switch.
+/// Creates the interface of a tap port, sets it up with its MTU, and returns one queue of it to pass to a
+/// switch.
 ///
 /// # Errors
-/// The port is no tap, or the kernel refuses.
+/// The port is not a tap, or the kernel refuses.
 pub(crate) fn make_tap(spec: &PortSpec) -> Result<OwnedFd, Error> {
     let PortKind::Tap { name, .. } = &spec.kind else {
         return Err(Error::Usage("only a tap is made here; leave out --pass".into()));
@@ -85,7 +86,7 @@ fn read(mut spec: PortSpec, options: &str, whole: &str) -> Result<PortSpec, Stri
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (name, value) =
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
-        // A port is of one VLAN or a trunk of several.
+        // A port has one VLAN or a trunk of several.
         let setting = if name == "trunk" { "vlan" } else { name };
         match given.iter().find(|(known, _)| *known == setting) {
             Some((_, before)) if !SEVERAL.contains(&name) => {
@@ -177,7 +178,7 @@ fn apply(spec: &mut PortSpec, name: &str, value: Option<&str>) -> Result<(), Pro
     Ok(())
 }
 
-/// Options that only ports of one kind have.
+/// Applies options of ports of one kind.
 fn apply_kind(kind: &mut PortKind, name: &str, value: Option<&str>) -> Result<(), Problem> {
     match (kind, name) {
         (PortKind::VhostUser { client, .. }, "client") => *client = bare(value)?,

@@ -1,13 +1,14 @@
-//! `linecard switch --sandbox`: what the switch may still do once it has read its settings.
+//! `linecard switch --sandbox`: the restrictions of a switch that has read its settings.
 //!
-//! | what | how | from when |
+//! | restriction | mechanism | since |
 //! |---|---|---|
-//! | no capabilities, but CAP_NET_ADMIN where a tap is configured; none to be had | `capset`, the bounding set, `no_new_privs` | before the first thread, so that every thread inherits it |
-//! | files: folders of its sockets, of its state, of `--sandbox-allow`; a few files about memory and cores, to read | Landlock | as above |
-//! | no TCP connections; no signals, no abstract sockets to processes outside | Landlock | as above |
-//! | no programs, no processes, no tracing, mounts, namespaces, kernel modules, packet or TCP sockets | seccomp, all threads | when it is ready |
+//! | no capabilities, except CAP_NET_ADMIN if a tap is configured; none can be gained | `capset`, the bounding set, `no_new_privs` | before the first thread, so that every thread inherits it |
+//! | files: folders of its sockets, of its state, of `--sandbox-allow`; a few files about memory and cores, read-only | Landlock | as above |
+//! | no TCP connections; no signals or abstract sockets to processes outside | Landlock | as above |
+//! | no programs, processes, tracing, mounts, namespaces, kernel modules, packet or TCP sockets | seccomp, all threads | when it is ready |
 //!
-//! A switch that takes over is a new process that somebody starts, so that none has to be started from in here.
+//! A switch that takes over is a new process that somebody else starts, so a sandboxed switch never has to
+//! start one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,10 +25,10 @@ use seccompiler::{
 
 use crate::error::Error;
 
-/// The Landlock interface whose rights are given up as far as the kernel knows them (Linux 6.12); a later one
-/// restricts more, which was not tried.
+/// The newest Landlock ABI that is used; older kernels enforce what they support of it (Linux 6.12 supports
+/// all). Later ABIs restrict more and are untested.
 const KNOWN: ABI = ABI::V6;
-/// What tells about memory, cores and the limits of this process.
+/// Files about memory, cores and the limits of this process.
 const TO_READ: &[&str] = &[
     "/proc/meminfo",
     "/proc/cpuinfo",
@@ -41,7 +42,7 @@ const TO_READ: &[&str] = &[
     "/etc/nsswitch.conf",
 ];
 const TUN: &str = "/dev/net/tun";
-/// Drivers of devices that need more than is left, and the reason.
+/// Drivers whose devices need more than the sandbox allows, and what they need.
 const REFUSED: &[(&str, &str)] = &[
     ("net_af_packet", "packet sockets"),
     ("net_af_xdp", "XDP programs"),
@@ -49,22 +50,22 @@ const REFUSED: &[(&str, &str)] = &[
     ("net_pcap", "capture files"),
 ];
 
-/// What the switch needs.
+/// The rights that the switch needs.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
-    /// Folders to make, change and remove files and sockets in.
+    /// Folders in which it may create, change and remove files and sockets.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// The port at which counters are offered by TCP.
+    /// The TCP port at which counters are served.
     pub(super) tcp_port: Option<u16>,
-    /// It has taps, which it may make and configure.
+    /// It has taps, which it may create and configure.
     pub(super) taps: bool,
 }
 
 impl Needs {
-    /// With what a port needs.
+    /// Adds the rights that a port needs.
     ///
     /// # Errors
-    /// It is of a kind that needs what is given up.
+    /// The port is of a kind that needs a right which the sandbox gives up.
     pub(super) fn add(&mut self, spec: &PortSpec) -> Result<(), Error> {
         match &spec.kind {
             PortKind::VhostUser { path, client: false, .. } => self.add_folder_of(path)?,
@@ -92,10 +93,10 @@ impl Needs {
         Ok(())
     }
 
-    /// With the folder of a file or socket.
+    /// Adds the folder of a file or socket.
     ///
     /// # Errors
-    /// It is the root of all.
+    /// The folder is the root folder.
     pub(super) fn add_folder_of(&mut self, path: &Path) -> Result<(), Error> {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         match path.parent() {
@@ -111,7 +112,7 @@ impl Needs {
     }
 }
 
-/// What is in force.
+/// The restrictions in force.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sandbox {
     files: RulesetStatus,
@@ -134,10 +135,10 @@ fn failed(action: &str, source: impl std::fmt::Display) -> Error {
     Error::Failed(format!("{action}: {source}; start the switch without --sandbox, or on another kernel"))
 }
 
-/// Gives up all that `needs` does not name, in this thread and those that it starts.
+/// Gives up all rights that are not in `needs`, in this thread and those that it starts.
 ///
 /// # Errors
-/// The kernel does not let go of something.
+/// The kernel refuses to drop a right.
 pub(super) fn enter(needs: &Needs) -> Result<Sandbox, Error> {
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| failed("new privileges cannot be given up", error))?;
@@ -146,7 +147,7 @@ pub(super) fn enter(needs: &Needs) -> Result<Sandbox, Error> {
     Ok(Sandbox { files, keeps_net_admin })
 }
 
-/// Keeps no capability but CAP_NET_ADMIN, that only if it is wanted and there; whether it is.
+/// Drops all capabilities except CAP_NET_ADMIN, if that is wanted and present; returns whether it is kept.
 fn drop_capabilities(net_admin: bool) -> Result<bool, Error> {
     let refused = |error| failed("capabilities cannot be given up", error);
     let had = rustix::thread::capabilities(None).map_err(refused)?;
@@ -154,7 +155,7 @@ fn drop_capabilities(net_admin: bool) -> Result<bool, Error> {
     let kept = had.permitted & wanted;
     if had.effective.contains(CapabilitySet::SETPCAP) {
         for capability in CapabilitySet::all().iter().filter(|capability| !kept.contains(*capability)) {
-            // One that this kernel does not know is in no set.
+            // An error means that this kernel does not know the capability, which then is in no set.
             let _ = rustix::thread::remove_capability_from_bounding_set(capability);
         }
     }
@@ -170,7 +171,7 @@ fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
         AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let tun: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
-    // An abstract socket of the service manager is one outside.
+    // An abstract socket of the service manager is outside the scope.
     let manager =
         std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
     let scope = if manager { Scope::Signal.into() } else { Scope::from_all(KNOWN) };
@@ -188,9 +189,9 @@ fn restrict(needs: &Needs) -> Result<RulesetStatus, RulesetError> {
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
-/// System calls that a switch has no use for once it is ready.
+/// System calls that a switch does not need once it is ready.
 const DENIED: &[i64] = &[
-    // Programs, and what is done to other processes.
+    // Programs, and access to other processes.
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -254,10 +255,10 @@ const DENIED: &[i64] = &[
     libc::SYS_capset,
 ];
 
-/// Filters system calls of all threads from here on: what is denied fails with EPERM.
+/// Filters the system calls of all threads from here on: denied ones fail with EPERM.
 ///
 /// # Errors
-/// The kernel has no filters, or a thread has others.
+/// The kernel has no filters, or a thread has other filters.
 pub(super) fn seal() -> Result<(), Error> {
     let refused = |error: &dyn std::fmt::Display| failed("system calls cannot be filtered", error);
     for program in filters().map_err(|error| refused(&error))? {
@@ -266,8 +267,8 @@ pub(super) fn seal() -> Result<(), Error> {
     Ok(())
 }
 
-/// The filters: of what is denied, and of `clone3`, which is answered as by a kernel that has none, so that threads are
-/// made by `clone`, whose flags can be looked at.
+/// The filters: one for the denied calls, one for `clone3`. The latter fails with ENOSYS as on an older
+/// kernel, so that threads are created with `clone`, whose flags a filter can check.
 fn filters() -> Result<[BpfProgram; 2], seccompiler::Error> {
     let condition =
         |argument, operator, value| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
@@ -276,11 +277,11 @@ fn filters() -> Result<[BpfProgram; 2], seccompiler::Error> {
     };
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     older(&mut denied);
-    // A process, not a thread.
+    // Without this flag `clone` creates a process, not a thread.
     denied.insert(libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, libc::CLONE_THREAD, 0)?])?]);
     let mut sockets = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        // The low bits are the type.
+        // The low bits hold the socket's type.
         let tcp = masked(1, 0xf, libc::SOCK_STREAM)?;
         sockets.push(SeccompRule::new(vec![condition(0, SeccompCmpOp::Eq, family as u64)?, tcp])?);
         let raw = masked(1, 0xf, libc::SOCK_RAW)?;
@@ -300,7 +301,7 @@ fn filters() -> Result<[BpfProgram; 2], seccompiler::Error> {
     Ok([program(denied, libc::EPERM)?, program(clone3, libc::ENOSYS)?])
 }
 
-/// Calls that only older architectures have.
+/// System calls of older architectures only.
 #[cfg(target_arch = "x86_64")]
 fn older(denied: &mut BTreeMap<i64, Vec<SeccompRule>>) {
     for call in [libc::SYS_fork, libc::SYS_vfork, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt] {

@@ -1,4 +1,4 @@
-//! The control socket: its place, and who had it before.
+//! The control socket: its path, and its hand-over between switches.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,21 +12,21 @@ use linecard_switch::server::{Server, Service};
 
 use crate::error::Error;
 
-/// A listening socket whose name goes with it.
+/// A listening socket that removes its path when it is dropped.
 pub(crate) struct Socket {
     path: PathBuf,
     listener: UnixListener,
-    /// Device and inode of the name, so that a successor's is left alone.
+    /// Device and inode of the path, so that a successor's socket is not removed.
     identity: Option<(u64, u64)>,
 }
 
-/// Where the switch of this user listens by default.
+/// The default path of the control socket for this user.
 pub(crate) fn default_path() -> PathBuf {
     runtime::root().join("switch.sock")
 }
 
 impl Socket {
-    /// Where a switch that was asked to listen at `asked` does; `None` for nowhere.
+    /// The path at which a switch listens if `asked` is requested; `None` for no socket.
     pub(crate) fn place(asked: Option<&Path>) -> Option<PathBuf> {
         match asked {
             Some(path) if path.as_os_str() == "none" => None,
@@ -35,10 +35,10 @@ impl Socket {
         }
     }
 
-    /// Listens at `asked`, or at the default path; `None` where `none` was asked for.
+    /// Listens at `asked` or at the default path; returns `None` if `none` was requested.
     ///
     /// # Errors
-    /// Another switch is there, or nobody can listen there.
+    /// Another switch uses the path, or listening fails.
     pub(crate) fn open(asked: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(path) = Self::place(asked) else { return Ok(None) };
         if asked.is_none() {
@@ -51,27 +51,27 @@ impl Socket {
             remedy: "name another path with --socket, or `none`",
         };
         let listener = UnixListener::bind(&path).map_err(failed)?;
-        // Who else gets in before is refused by the user the kernel names.
+        // Users that connect before this are refused by the peer credentials.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let identity = identity(&path);
         Ok(Some(Self { path, listener, identity }))
     }
 
-    /// The socket that an earlier switch listened at under `path`, with device and inode of its name.
+    /// The socket of an earlier switch at `path`, with device and inode of the path.
     pub(crate) fn taken_over(path: PathBuf, (listener, identity): (OwnedFd, Option<(u64, u64)>)) -> Self {
         Self { path, listener: UnixListener::from(listener), identity }
     }
 
-    /// The socket that a switch which was killed listened at, if it still has its name at `path`.
+    /// The socket of a killed switch, if `path` still names it.
     pub(crate) fn recovered(path: PathBuf, listener: OwnedFd, name: Option<(u64, u64)>) -> Option<Self> {
         let is_there = name.is_some() && identity(&path) == name;
         is_there.then(|| Self::taken_over(path, (listener, name)))
     }
 
-    /// The socket and its name, for a successor.
+    /// Returns a duplicate of the socket, with device and inode of its path, for a successor.
     ///
     /// # Errors
-    /// No descriptor is left for that.
+    /// No descriptor is available.
     pub(crate) fn to_leave(&self) -> Result<(OwnedFd, Option<(u64, u64)>), Error> {
         let listener = self.listener.as_fd().try_clone_to_owned().map_err(|source| Error::System {
             action: "the control socket cannot be duplicated".into(),
@@ -81,7 +81,7 @@ impl Socket {
         Ok((listener, self.identity))
     }
 
-    /// Leaves the name to a successor.
+    /// Leaves the path to a successor.
     pub(crate) fn leave_name(&mut self) {
         self.identity = None;
     }
@@ -90,10 +90,10 @@ impl Socket {
         &self.path
     }
 
-    /// Answers whoever connects.
+    /// Serves clients that connect.
     ///
     /// # Errors
-    /// No thread can be made for it.
+    /// The thread cannot be started.
     pub(crate) fn serve(&self, service: Arc<Service>) -> Result<Server, Error> {
         let started = self.listener.try_clone().and_then(|listener| Server::start(listener, service));
         started.map_err(|source| Error::System {
@@ -107,7 +107,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Gone already is as good.
+            // Not an error if it is gone already.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -117,10 +117,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
-/// Removes what a dead switch left behind.
+/// Removes the socket of a switch that has ended.
 ///
 /// # Errors
-/// Something else is there, or somebody listens.
+/// The path is not a socket, or another process listens there.
 pub(super) fn clear(path: &Path) -> Result<(), Error> {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {

@@ -1,4 +1,4 @@
-//! `linecard switch ctl span`: copies of what passes some ports, sent to another one.
+//! `linecard switch ctl span`: port mirroring.
 
 use clap::Subcommand;
 use linecard_switch::api::{Client, Span, SpanInfo};
@@ -32,10 +32,10 @@ pub(super) enum SpanCommand {
     },
 }
 
-/// Sets, removes or lists sessions, and prints the answer.
+/// Sets, removes or lists mirroring sessions, and prints the answer.
 ///
 /// # Errors
-/// The switch refuses, or does not answer.
+/// The switch refuses or does not answer.
 pub(super) fn run(
     client: &mut Client,
     output: &mut Output,

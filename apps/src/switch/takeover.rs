@@ -1,4 +1,4 @@
-//! `linecard switch --take-over`: everything of a switch that runs, without its peers noticing.
+//! `linecard switch --take-over`: takes everything over from a running switch, unnoticed by its peers.
 
 use std::path::PathBuf;
 
@@ -12,21 +12,21 @@ use super::failed;
 use super::socket::Socket;
 use crate::error::Error;
 
-/// What came along.
+/// The result of a take-over.
 pub(super) struct Taken {
     pub(super) socket: Socket,
-    /// Keys of ports that were added by request.
+    /// The keys of ports that were added by request.
     pub(super) kept: Vec<String>,
-    /// Ports that are configured here and were not there.
+    /// Configured ports that the earlier switch did not have.
     pub(super) fresh: Vec<PortSpec>,
     pub(super) told: TakenOver,
     pub(super) successor: Successor,
 }
 
-/// The control socket of the switch to take over from.
+/// The path of the control socket of the switch to take over from.
 ///
 /// # Errors
-/// None was named.
+/// No path is configured.
 pub(super) fn place(args: &SwitchArgs, config: &Config) -> Result<PathBuf, Error> {
     Socket::place(args.socket.as_deref().or(config.socket.as_deref())).ok_or_else(|| {
         Error::Usage(
@@ -36,10 +36,11 @@ pub(super) fn place(args: &SwitchArgs, config: &Config) -> Result<PathBuf, Error
     })
 }
 
-/// Takes everything over from the switch at `path`; `switch` moves its frames when this returns.
+/// Takes everything over from the switch at `path`; on return `switch` moves the frames.
 ///
 /// # Errors
-/// That one refuses or does not answer, or this one cannot serve what it has; it goes on then.
+/// The earlier switch refuses or does not answer, or this one cannot serve its ports; the earlier one then
+/// continues.
 pub(super) fn take(switch: &Switch, path: PathBuf, configured: &[PortSpec]) -> Result<Taken, Error> {
     switch.check().map_err(failed)?;
     let mut fresh = Vec::new();
@@ -56,7 +57,7 @@ pub(super) fn take(switch: &Switch, path: PathBuf, configured: &[PortSpec]) -> R
     let (mut successor, told) = taking().map_err(|error: linecard_switch::upgrade::UpgradeError| {
         Error::Failed(format!("the switch at {} was not taken over: {error}", path.display()))
     })?;
-    // A switch that could be asked has a socket.
+    // A switch that answers requests has a control socket.
     let control = successor.take_control().ok_or_else(|| {
         Error::Failed(format!(
             "the switch at {} has not given its control socket; report this",

@@ -1,4 +1,4 @@
-//! What a switch tells of itself: to telemetry clients on a socket, and to Prometheus.
+//! The counters of a switch for other programs: telemetry on a socket, and OpenMetrics for Prometheus.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +11,17 @@ use super::PREFIX;
 use super::args::SwitchArgs;
 use crate::error::Error;
 
-/// How long a predecessor may take to end, which has something that its successor needs.
+/// How long a predecessor may take to end and release addresses that its successor needs.
 const LETTING_GO: Duration = Duration::from_secs(10);
-/// How often it is looked after then.
+/// The interval of checks whether it has.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Everything that others may ask of a switch.
+/// The telemetry and metrics servers of a switch.
 pub(super) struct Telling {
     telemetry: Telemetry,
     feed: TelemetryFeed,
-    /// The process whose name the socket has until it ends, and how long that is waited for.
+    /// The predecessor, which has the name of the telemetry socket until it ends, and how long to wait for
+    /// that.
     before: Option<(u32, Instant)>,
     wanted: bool,
     socket: Option<Socket>,
@@ -28,10 +29,10 @@ pub(super) struct Telling {
 }
 
 impl Telling {
-    /// Begins to answer; a successor waits for `predecessor` to let go of what it answers at.
+    /// Starts the servers; a successor waits until `predecessor` has released their addresses.
     ///
     /// # Errors
-    /// Nobody can listen at the address of counters. Without a telemetry socket frames are switched all the same.
+    /// The address for counters cannot be used. A failure of the telemetry socket is only logged.
     pub(super) fn start(
         (args, eal): (&SwitchArgs, &Eal),
         address: Option<&str>,
@@ -49,12 +50,12 @@ impl Telling {
         Ok(telling)
     }
 
-    /// Where Prometheus is answered.
+    /// Returns the address at which Prometheus is served.
     pub(super) fn metrics(&self) -> Option<&str> {
         self.metrics.as_ref().map(Endpoint::address)
     }
 
-    /// Tells of ports that came and went; called about ten times a second.
+    /// Updates the ports; to be called about ten times a second.
     pub(super) fn look(&mut self, switch: &Switch) {
         self.feed.look(switch);
         if self.wanted && self.before.is_none_or(|before| !holds(before)) {
@@ -65,13 +66,13 @@ impl Telling {
     }
 }
 
-/// Whether a predecessor still has what it answers at.
+/// Returns whether a predecessor still has its addresses.
 fn holds((pid, until): (u32, Instant)) -> bool {
-    // One that has ended and was not waited for has no program any more.
+    // A process that has ended and was not reaped has no program any more.
     std::fs::read_link(format!("/proc/{pid}/exe")).is_ok() && Instant::now() < until
 }
 
-/// Offers counters at `address`.
+/// Serves counters at `address`.
 fn offer(
     address: &str,
     telemetry: &Telemetry,
@@ -82,7 +83,7 @@ fn offer(
         let (telemetry, switch) = (telemetry.clone(), Arc::clone(switch));
         let counters = move || {
             let own = metrics::text(&switch.stats(), env!("CARGO_PKG_VERSION"));
-            // One text, with one end.
+            // Both texts as one, with one end mark.
             own.trim_end_matches("# EOF\n").to_owned() + &telemetry.open_metrics()
         };
         match (openmetrics::serve(address, counters), before) {

@@ -49,7 +49,7 @@ fn vlan(vlan: Option<&Vlan>) -> String {
     }
 }
 
-/// Rows in columns as wide as they must be.
+/// Formats rows in columns of minimal width.
 pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for row in rows {
@@ -69,7 +69,7 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// `ports`.
+/// The text of `ports`.
 pub(crate) fn ports(ports: &[PortInfo]) -> String {
     let rows: Vec<_> = ports
         .iter()
@@ -87,7 +87,7 @@ pub(crate) fn ports(ports: &[PortInfo]) -> String {
     table(&["KEY", "STATE", "PORT", "MAC", "VLAN", "ADDRESSES"], &rows)
 }
 
-/// `show`.
+/// The text of `show`.
 pub(crate) fn port(port: &PortInfo) -> String {
     let spec = &port.spec;
     let mut text = String::new();
@@ -120,7 +120,7 @@ pub(crate) fn port(port: &PortInfo) -> String {
     text
 }
 
-/// `fdb`.
+/// The text of `fdb`.
 pub(crate) fn fdb(entries: &[FdbEntry]) -> String {
     let rows: Vec<_> = entries
         .iter()
@@ -136,7 +136,7 @@ pub(crate) fn fdb(entries: &[FdbEntry]) -> String {
     table(&["MAC", "VLAN", "PORT", "AGE"], &rows)
 }
 
-/// `stats`.
+/// The text of `stats`.
 pub(crate) fn stats(stats: &Stats) -> String {
     let rows: Vec<_> = stats
         .ports
@@ -166,7 +166,7 @@ pub(crate) fn stats(stats: &Stats) -> String {
     )
 }
 
-/// `workers`.
+/// The text of `workers`.
 pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
     let rows: Vec<_> = workers
         .iter()
@@ -189,7 +189,7 @@ pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
     table(&["WORKER", "CORES", "PORT", "QUEUE", "RECEIVED"], &rows)
 }
 
-/// `rebalance`.
+/// The text of `rebalance`.
 pub(crate) fn moves(moves: &[QueueMove]) -> String {
     if moves.is_empty() {
         return "every queue stays where it is\n".into();
@@ -199,7 +199,7 @@ pub(crate) fn moves(moves: &[QueueMove]) -> String {
     moves.iter().map(line).collect()
 }
 
-/// `top`.
+/// The text of `top`.
 pub(crate) fn top(stats: &Stats, rows: &[Row]) -> String {
     let cells: Vec<_> = rows
         .iter()
@@ -224,7 +224,7 @@ pub(crate) fn top(stats: &Stats, rows: &[Row]) -> String {
     )
 }
 
-/// A number with three digits and a decimal prefix.
+/// Formats a number with three digits and a decimal prefix.
 fn short(number: u64) -> String {
     let mut rest = number as f64;
     for prefix in ["", "k", "M", "G", "T"] {
@@ -237,7 +237,7 @@ fn short(number: u64) -> String {
     format!("{rest:.0}P")
 }
 
-/// `trace`.
+/// The text of `trace`.
 pub(crate) fn trace(trace: &Trace) -> String {
     let mut text = String::new();
     for step in &trace.steps {

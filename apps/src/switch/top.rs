@@ -1,4 +1,4 @@
-//! `linecard switch ctl top`: what every port does, a second's worth at a time.
+//! `linecard switch ctl top`: the rates of every port.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use crate::output::Output;
 use crate::screen::{Screen, Waited};
 use crate::signals;
 
-/// Lines above the ports.
+/// The number of lines above the ports.
 const HEADING: usize = 2;
 
-/// What a port did in a second.
+/// The rates of a port, per second.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
     pub(super) key: String,
@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) tx_packets: u64,
     pub(super) tx_bits: u64,
     pub(super) drops: u64,
-    /// The most frequent cause.
+    /// The most frequent cause of drops.
     pub(super) cause: Option<&'static str>,
 }
 
@@ -36,7 +36,8 @@ impl Row {
     }
 }
 
-/// Prints until it was done `count` times, nobody reads it any more, or somebody ends it. On a terminal it is drawn anew each time.
+/// Prints rates until `count` is reached, the output is closed, or a signal arrives. On a terminal it redraws
+/// the screen each time.
 ///
 /// # Errors
 /// The switch does not answer.
@@ -57,7 +58,7 @@ pub(super) fn run(
     shown
 }
 
-/// One look after the other, in lines.
+/// Prints the rates of each interval below each other.
 fn lines(
     client: &mut Client,
     output: &mut Output,
@@ -81,7 +82,7 @@ fn lines(
     Ok(())
 }
 
-/// False when somebody wants it to end.
+/// Returns `false` if a signal asks to stop.
 fn nap(until: Instant, stop: &AtomicBool) -> bool {
     const NAP: Duration = Duration::from_millis(50);
     while !stop.load(Ordering::Relaxed) {
@@ -93,7 +94,7 @@ fn nap(until: Instant, stop: &AtomicBool) -> bool {
     false
 }
 
-/// One look after the other, in the same place.
+/// Draws the rates of each interval at the same place.
 fn watch(
     client: &mut Client,
     output: &mut Output,
@@ -122,7 +123,7 @@ fn watch(
     Ok(())
 }
 
-/// What happened between two looks, a second's worth. A port that came meanwhile counts from its beginning.
+/// The rates between two samples, per second. A new port is counted from its start.
 fn rows(before: &Stats, now: &Stats, elapsed: Duration) -> Vec<Row> {
     let known: BTreeMap<_, _> =
         before.ports.iter().map(|port| ((&port.spec.key, port.id), &port.counters)).collect();

@@ -1,4 +1,4 @@
-//! `linecard switch ctl upgrade`: starts a new program that takes over from the switch that runs.
+//! `linecard switch ctl upgrade`: starts a new program that takes over from the running switch.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -16,28 +16,28 @@ use super::ctl::print;
 use crate::error::Error;
 use crate::output::Output;
 
-/// The option that a successor is started with.
+/// The option with which a successor is started.
 const TAKE_OVER: &str = "--take-over";
-/// The variable that names the service manager's socket.
+/// The variable with the service manager's socket.
 const MANAGER: &str = "NOTIFY_SOCKET";
-/// What a switch says last when it has started.
+/// The beginning of the last line that a switch prints when it has started.
 const STARTED: &str = "switching;";
-/// How often to look whether a program that says nothing more has ended.
+/// The interval of checks whether a program that closed its output has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What came of a new program.
+/// The outcome of starting a new program.
 enum Outcome {
     Started,
     Ended,
-    /// It says nothing, and has not ended.
+    /// It prints nothing, and has not ended.
     Silent,
 }
 
-/// Has `program`, or this one, take over from the switch that `client` speaks to, and prints what it says. One that says nothing for
-/// as long as `patience` is ended.
+/// Lets `program`, or this one, take over from the switch that `client` is connected to, and prints its
+/// output. A program that prints nothing for `patience` is killed.
 ///
 /// # Errors
-/// It cannot be started, or did not take over; the earlier switch goes on then.
+/// The program cannot be started or does not take over; the earlier switch continues.
 pub(super) fn run(
     client: &mut Client,
     output: &mut Output,
@@ -51,7 +51,7 @@ pub(super) fn run(
     Ok(())
 }
 
-/// The new process, and what it said.
+/// Returns the new process and its output.
 fn replace(
     client: &mut Client,
     program: Option<&Path>,
@@ -71,7 +71,7 @@ fn replace(
         std::fs::metadata(&process).map_err(system("the process of the switch cannot be looked at"))?.uid();
     let own = rustix::process::geteuid().as_raw();
     if owner != own {
-        // Its command line is its own word, and would be carried out with this user's rights.
+        // The command line is under that user's control, and would be carried out with this user's rights.
         return Err(Error::Failed(format!(
             "the switch runs as user {owner}, and this command as user {own}; run it as that user"
         )));
@@ -87,10 +87,10 @@ fn replace(
     let program = program.map_err(system("the new program cannot be found"))?;
     let mut child = Command::new(&program)
         .args(arguments(&line))
-        // Whom the switch tells how it is, and by whom its ports are kept.
+        // The service manager of the switch, which also keeps its ports.
         .envs(manager(&process).map(|name| (MANAGER, name)))
         .current_dir(folder)
-        // What ends this command from a terminal is not meant for the switch.
+        // Signals from the terminal to this command must not reach the switch.
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -113,7 +113,7 @@ fn replace(
             let status = child.wait().map_err(system("the new program cannot be waited for"))?;
             failed(format!("did not take over ({status})"), "what it said before tells why")
         }
-        // One that has taken over is the switch, whatever it says.
+        // A program that has taken over is the switch, even if it prints nothing.
         Outcome::Silent if client.version().is_ok_and(|version| version.pid == pid) => {
             end(&mut child);
             let said_nothing = format!("said nothing for {} s and was ended", patience.as_secs());
@@ -127,11 +127,11 @@ fn replace(
     }
 }
 
-/// Listens to a program until it has started, has ended, or was silent for as long as `patience`.
+/// Reads the output of a program until it has started, has ended, or has printed nothing for `patience`.
 fn listen(child: &mut Child, patience: Duration, said: &mut Vec<String>) -> std::io::Result<Outcome> {
     let (tell, lines) = channel();
     let stdout = child.stdout.take();
-    // It ends with the pipe, or with this process.
+    // The thread ends with the pipe, or with this process.
     std::thread::Builder::new().name("listener".into()).spawn(move || {
         let mut lines = stdout.map(BufReader::new).into_iter().flat_map(BufRead::lines);
         lines.try_for_each(|line| tell.send(line))
@@ -156,7 +156,7 @@ fn listen(child: &mut Child, patience: Duration, said: &mut Vec<String>) -> std:
     Ok(Outcome::Ended)
 }
 
-/// Ends a program and what it has started, which are a process group.
+/// Kills a program and its children, which are one process group.
 fn end(child: &mut Child) {
     let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     let ended = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL));
@@ -166,7 +166,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The service manager of the process whose folder below `/proc` this is.
+/// The service manager of the process with this folder in `/proc`.
 fn manager(process: &Path) -> Option<OsString> {
     let variables = std::fs::read(process.join("environ")).ok()?;
     variables.split(|byte| *byte == 0).find_map(|variable| {
@@ -175,7 +175,7 @@ fn manager(process: &Path) -> Option<OsString> {
     })
 }
 
-/// What `line`, a command line as /proc has it, passes to the program, for one that takes over.
+/// The arguments for a successor of the process with the command line `line`, as /proc shows it.
 fn arguments(line: &[u8]) -> Vec<OsString> {
     let words = line.strip_suffix(b"\0").unwrap_or(line).split(|byte| *byte == 0).skip(1);
     let kept = words.filter(|word| *word != TAKE_OVER.as_bytes());

@@ -13,9 +13,9 @@ use crate::error::Error;
 
 /// How long a program may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest greeting.
+/// The maximum length of a greeting.
 const GREETING: usize = 1024;
-/// Longest answer that is believed, whatever the greeting says.
+/// The maximum length of an answer, whatever the greeting announces.
 const LONGEST: usize = 16 << 20;
 
 /// A connection to a program.
@@ -53,10 +53,10 @@ impl Client {
         Ok(serde_json::from_slice(self.buffer.get(..len).unwrap_or_default())?)
     }
 
-    /// What a command is answered.
+    /// Sends a command and returns its answer.
     ///
     /// # Errors
-    /// The program is gone, or does not answer in time.
+    /// The program has ended, or does not answer in time.
     pub(super) fn ask(&mut self, request: &str) -> Result<Value, Error> {
         let path = request.split(',').next().unwrap_or(request);
         let sent = rustix::net::send(&self.socket, request.as_bytes(), SendFlags::NOSIGNAL);

@@ -1,4 +1,4 @@
-//! Which programs have a telemetry socket, and which one is meant.
+//! The programs with a telemetry socket, and the selection of one.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ struct Program {
     prefix: String,
 }
 
-/// The programs of this user; sockets that nobody answers at are passed over.
+/// Returns the programs of this user; sockets without a program are skipped.
 fn programs(prefix: Option<&str>) -> Vec<Program> {
     let root = telemetry::folder("");
     let prefixes = match prefix {
@@ -37,7 +37,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A connection to the one program that is meant.
+/// Connects to the one program that matches.
 pub(super) fn program(prefix: Option<&str>, pid: Option<u32>) -> Result<Client, Error> {
     let mut all = programs(prefix);
     all.retain(|program| pid.is_none_or(|pid| program.client.pid == pid));

@@ -1,4 +1,4 @@
-//! `linecard top`: what a running program does, a second's worth at a time, by its telemetry socket.
+//! `linecard top`: the rates of a running program, read from its telemetry socket.
 
 mod client;
 mod find;
@@ -20,7 +20,7 @@ use crate::output::{Output, out};
 use crate::screen::{Screen, Waited};
 use crate::signals;
 
-/// Lines above the ports.
+/// The number of lines above the ports.
 const HEADING: usize = 3;
 
 /// Arguments of `linecard top`.
@@ -46,10 +46,10 @@ pub(crate) struct TopArgs {
     json: bool,
 }
 
-/// Prints until there was enough, nobody reads it any more, or somebody ends it.
+/// Prints rates until the requested number is reached, the output is closed, or a signal arrives.
 ///
 /// # Errors
-/// No program is meant, or the one that is does not answer.
+/// No program matches, or it does not answer.
 pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut client = find::program(args.file_prefix.as_deref(), args.pid)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One look after the other, in the same place.
+/// Draws the rates of each interval at the same place.
 fn watch(
     args: &TopArgs,
     client: &mut Client,
@@ -95,7 +95,7 @@ fn watch(
     Ok(())
 }
 
-/// One look after the other, in lines.
+/// Prints the rates of each interval below each other.
 fn lines(
     args: &TopArgs,
     client: &mut Client,
@@ -129,7 +129,7 @@ fn print(output: &mut Output, json: bool, report: &Report) -> Result<(), Error> 
     Ok(())
 }
 
-/// False when somebody wants it to end.
+/// Returns `false` if a signal asks to stop.
 fn wait(until: Instant, stop: &AtomicBool) -> bool {
     const NAP: Duration = Duration::from_millis(50);
     while !stop.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! What happened between two looks, a second's worth.
+//! The rates between two samples, per second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde::Serialize;
 use super::client::Client;
 use super::sample::{Pool, Port, Sample};
 
-/// Rates a second; one line of `--json`.
+/// The rates of a program, per second; one line of `--json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) pid: u32,
     pub(super) version: String,
-    /// Between the two looks.
+    /// The time between the two samples.
     pub(super) seconds: f64,
     pub(super) ports: Vec<PortRates>,
     pub(super) lcores: Vec<Busy>,
     pub(super) pools: Vec<Pool>,
 }
 
-/// Packets and bits a second.
+/// Packets and bits per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Rates {
     pub(super) rx_packets: u64,
@@ -29,7 +29,7 @@ pub(super) struct Rates {
     pub(super) tx_bits: u64,
 }
 
-/// What a port did.
+/// The rates of a port.
 #[derive(Debug, Serialize)]
 pub(super) struct PortRates {
     pub(super) port: u16,
@@ -37,41 +37,41 @@ pub(super) struct PortRates {
     pub(super) up: bool,
     #[serde(flatten)]
     pub(super) rates: Rates,
-    /// Packets lost a second, by DPDK's totals and by the application.
+    /// Packets lost per second, from DPDK's totals and from the application.
     pub(super) lost: u64,
     pub(super) queues: BTreeMap<u16, Rates>,
-    /// What a driver counts besides, and what the application dropped: causes of losses most of all.
+    /// Other events that the driver counts, and the application's drops: mostly causes of losses.
     pub(super) events: Vec<Event>,
 }
 
 impl PortRates {
-    /// What ports are sorted by.
+    /// The values by which ports are sorted.
     pub(super) fn numbers(&self) -> [u64; 5] {
         let Rates { rx_packets, rx_bits, tx_packets, tx_bits } = self.rates;
         [rx_packets, rx_bits, tx_packets, tx_bits, self.lost]
     }
 }
 
-/// Something that happens on a queue.
+/// An event on a queue.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Event {
     pub(super) direction: &'static str,
     pub(super) queue: u16,
     pub(super) name: String,
-    /// Times a second.
+    /// Events per second.
     pub(super) rate: u64,
-    /// Since the counters began.
+    /// Events since the counters started.
     pub(super) total: u64,
 }
 
-/// How busy an lcore was.
+/// The load of an lcore.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Busy {
     pub(super) lcore: u64,
     pub(super) percent: u64,
 }
 
-/// The counters that DPDK's totals of losses have among the extended statistics.
+/// The extended statistics that hold DPDK's totals of losses.
 const LOSSES: [&str; 4] = ["rx_missed_errors", "rx_errors", "tx_errors", "rx_mbuf_allocation_errors"];
 
 impl Report {
@@ -85,7 +85,7 @@ impl Report {
         };
         let busy = |(lcore, (busy, total)): (&u64, &(u64, u64))| {
             let (old_busy, old_total) = before.lcores.get(lcore).copied().unwrap_or_default();
-            // Forwarding that began anew counts from zero.
+            // Forwarding was started again, and counts from zero.
             let since = |now: u64, old: u64| if total < &old_total { now } else { now.saturating_sub(old) };
             let percent =
                 u128::from(since(*busy, old_busy)) * 100 / u128::from(since(*total, old_total).max(1));
@@ -102,11 +102,11 @@ impl Report {
     }
 }
 
-/// Counters to rates.
+/// Converts counters to rates.
 struct Rate(Duration);
 
 impl Rate {
-    /// A counter that went back began anew.
+    /// A counter that decreased was reset.
     fn of(&self, now: u64, before: u64) -> u64 {
         let more = if now < before { now } else { now - before };
         let amount = u128::from(more) * 1_000_000 / self.0.as_micros().max(1);
@@ -138,7 +138,7 @@ impl Rate {
                 ("rx", "bytes") => rates.rx_bits = rate(name).saturating_mul(8),
                 ("tx", "packets") => rates.tx_packets = rate(name),
                 ("tx", "bytes") => rates.tx_bits = rate(name).saturating_mul(8),
-                // The errors of a queue are the sum of several events.
+                // A queue's errors are the sum of several events.
                 (_, "bursts" | "errors") => {}
                 _ if *total > 0 => {
                     let name = kind.to_owned();
@@ -156,7 +156,7 @@ impl Rate {
         row
     }
 
-    /// Adds what the application dropped on the way to this port.
+    /// Adds the packets that the application dropped on the way to this port.
     fn drops(&self, row: &mut PortRates, before: &Sample, now: &Sample) {
         for ((port, queue, cause), total) in
             now.drops.iter().filter(|((port, ..), total)| *port == row.port && **total > 0)
@@ -175,7 +175,7 @@ impl Rate {
     }
 }
 
-/// `rx_q0_packets`, taken apart.
+/// Splits a name such as `rx_q0_packets`.
 fn queue_counter(name: &str) -> Option<(&'static str, u16, &str)> {
     let (direction, rest) = ["rx", "tx"]
         .into_iter()

@@ -8,40 +8,40 @@ use serde_json::Value;
 use super::client::Client;
 use crate::error::Error;
 
-/// A port's counters.
+/// The counters of a port.
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) up: bool,
-    /// By DPDK's names for extended statistics.
+    /// By the names of DPDK's extended statistics.
     pub(super) counters: BTreeMap<String, u64>,
 }
 
-/// How full a pool is.
+/// The fill level of a pool.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Pool {
     pub(super) name: String,
     pub(super) size: u64,
-    /// Not told by DPDK's programs, as those below.
+    /// DPDK's programs do not report this field and those below.
     pub(super) free: Option<u64>,
     pub(super) cached: Option<u64>,
     pub(super) in_use: Option<u64>,
     pub(super) get_fail: Option<u64>,
 }
 
-/// Packets that an application dropped before a transmit queue took them: port, queue, cause.
+/// The key of packets that an application dropped before a transmit queue took them: port, queue, cause.
 pub(super) type DropKey = (u16, u16, String);
 
 /// All counters.
 pub(super) struct Sample {
     pub(super) ports: BTreeMap<u16, Port>,
     pub(super) pools: Vec<Pool>,
-    /// Busy cycles and all cycles of each lcore, where they are counted.
+    /// The busy cycles and all cycles of each lcore, if counted.
     pub(super) lcores: BTreeMap<u64, (u64, u64)>,
     pub(super) drops: BTreeMap<DropKey, u64>,
 }
 
 impl Sample {
-    /// Asks for everything.
+    /// Requests all counters.
     pub(super) fn take(client: &mut Client) -> Result<Self, Error> {
         let mut ports = BTreeMap::new();
         for id in numbers(&client.ask("/ethdev/list")?) {
@@ -88,7 +88,7 @@ fn dropped(value: &Value) -> Option<(DropKey, u64)> {
 }
 
 fn text(value: &Value) -> String {
-    // A program's word on its way to a terminal.
+    // The text comes from another program and goes to a terminal.
     value.as_str().unwrap_or("?").chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 

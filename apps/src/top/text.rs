@@ -1,10 +1,10 @@
-//! A report for people.
+//! The text of a report.
 
 use std::fmt::Write as _;
 
 use super::rates::{Event, PortRates, Rates, Report};
 
-/// The report, a few lines for each port.
+/// The text of the report, with a few lines per port.
 pub(super) fn of(report: &Report) -> String {
     let mut text =
         format!("process {}, {}, rates over {:.1} s\n\n", report.pid, report.version, report.seconds);
@@ -55,7 +55,7 @@ fn port_lines(text: &mut String, port: &PortRates) {
     let (id, lost) = (port.port.to_string(), short(port.lost));
     let link = if port.up { "up" } else { "down" };
     line(text, [&id, &port.device, link, &rx, &rx_bits, &tx, &tx_bits, &lost]);
-    // One queue does what the port does.
+    // The rates of a single queue are those of the port.
     if port.queues.len() > 1 {
         for (queue, each) in &port.queues {
             let [rx, rx_bits, tx, tx_bits] = rates(each);
@@ -71,7 +71,7 @@ fn port_lines(text: &mut String, port: &PortRates) {
     }
 }
 
-/// Three digits and a unit.
+/// Formats a number with three digits and a unit.
 fn short(number: u64) -> String {
     let mut rest = number as f64;
     for unit in ["", "k", "M", "G", "T"] {
