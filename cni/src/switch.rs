@@ -21,7 +21,7 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) fn connect(path: &Path) -> Result<Self, Error> {
-        let client = Client::connect(path).map_err(told)?;
+        let client = Client::connect(path).map_err(to_error)?;
         client.set_patience(PATIENCE).map_err(|error| {
             Error::io(
                 "setting how long the switch may take",
@@ -33,17 +33,17 @@ impl Switch {
     }
 
     pub(crate) fn add(&mut self, spec: &PortSpec, listener: Option<BorrowedFd<'_>>) -> Result<(), Error> {
-        self.client.port_add(spec, listener).map(drop).map_err(told)
+        self.client.port_add(spec, listener).map(drop).map_err(to_error)
     }
 
     /// Removes a port, and the kernel's half of it if its address is shared. Neither needs to exist.
     pub(crate) fn remove(&mut self, port: &str) -> Result<(), Error> {
-        self.client.port_remove(port).map_err(told)?;
-        self.client.port_remove(&kernel::key(port)).map(drop).map_err(told)
+        self.client.port_remove(port).map_err(to_error)?;
+        self.client.port_remove(&kernel::key(port)).map(drop).map_err(to_error)
     }
 
     pub(crate) fn list(&mut self) -> Result<Vec<PortInfo>, Error> {
-        self.client.port_list().map_err(told)
+        self.client.port_list().map_err(to_error)
     }
 
     /// Returns the port with that name; `None` if there is none.
@@ -51,17 +51,17 @@ impl Switch {
         match self.client.port_show(port) {
             Ok(info) => Ok(Some(info)),
             Err(ClientError::Refused(problem)) if problem.code == SwitchCode::NotFound => Ok(None),
-            Err(error) => Err(told(error)),
+            Err(error) => Err(to_error(error)),
         }
     }
 
     pub(crate) fn ping(&mut self) -> Result<(), Error> {
-        self.client.version().map(drop).map_err(told)
+        self.client.version().map(drop).map_err(to_error)
     }
 }
 
 /// Maps an error of the switch to the codes of the specification.
-fn told(error: ClientError) -> Error {
+fn to_error(error: ClientError) -> Error {
     match error {
         ClientError::Absent { path, source } => Error::new(
             Code::NotAvailable,

@@ -5,7 +5,7 @@
 //! | `linecard_switch_info` | `version` | 1 |
 //! | `linecard_switch_uptime_seconds`, `_workers`, `_addresses` | | gauges |
 //! | `linecard_switch_swept_ports_total` | | removed because their containers no longer exist |
-//! | `linecard_switch_port_state` | `port`, `state` | 1 for the current state, 0 for the others |
+//! | `linecard_switch_port_state` | `port`, `linecard_switch_port_state` | 1 for the current state, 0 for the others |
 //! | `linecard_switch_port_addresses` | `port` | gauge |
 //! | `linecard_switch_port_received_packets_total`, `_bytes_total` | `port` | from the peer |
 //! | `linecard_switch_port_sent_packets_total`, `_bytes_total` | `port` | to the peer |

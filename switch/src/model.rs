@@ -16,7 +16,7 @@ use crate::fdb::{Learned, LearningPort, Location, Station, Table};
 pub enum Op {
     /// A frame is received.
     Learn {
-        /// Which of 256 stations.
+        /// The station, one of 256.
         station: u8,
         /// The port.
         port: u8,

@@ -67,7 +67,7 @@ pub enum StateError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The error of the operating system.
@@ -101,7 +101,7 @@ impl From<StateError> for Problem {
     }
 }
 
-/// Where ports are kept.
+/// The file in which ports are kept.
 ///
 /// ```
 /// use linecard_switch::api::{PortKind, PortSpec};

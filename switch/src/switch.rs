@@ -40,7 +40,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SwitchConfig {
     /// The drivers that its ports may use.
     pub drivers: Registry,
-    /// The memory and time limits that drivers may use.
+    /// The memory of packets and rings, and how long opening a port may wait for its peer.
     pub context: ProbeContext,
     /// The packet pool of the switch. Ports whose device may keep the packets it is given have a pool of their own.
     pub pool: Pool,

@@ -39,18 +39,18 @@ pub struct TelemetryFeed {
     telemetry: Telemetry,
     /// The workers have been registered.
     workers: bool,
-    told: Vec<Told>,
+    registered: Vec<Registered>,
 }
 
 /// A registered port: its number, its key, and the address of its device's control. Telemetry keeps that
 /// control alive, so no later opening can have the same address.
-type Told = (u16, String, usize);
+type Registered = (u16, String, usize);
 
 impl TelemetryFeed {
     /// Updates `telemetry`, from the first [`look`](Self::look) on.
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, workers: false, told: Vec::new() }
+        Self { telemetry, workers: false, registered: Vec::new() }
     }
 
     /// Registers the ports that are open now if they differ from those of the last call. The first call also
@@ -58,21 +58,21 @@ impl TelemetryFeed {
     pub fn look(&mut self, switch: &Switch) {
         if !std::mem::replace(&mut self.workers, true) {
             let usages = Arc::clone(&switch.usages);
-            self.telemetry.set_lcore_usage(move || usages.iter().map(|usage| told_of(usage)).collect());
+            self.telemetry.set_lcore_usage(move || usages.iter().map(|usage| usage_of(usage)).collect());
         }
         let open = switch.open_ports();
-        let told: Vec<Told> = open.iter().map(OpenPort::told).collect();
-        if told == self.told {
+        let registered: Vec<Registered> = open.iter().map(OpenPort::registered).collect();
+        if registered == self.registered {
             return;
         }
-        self.told = told;
+        self.registered = registered;
         self.telemetry.set_ports(open.iter().map(|port| (port.id, port.entry.clone())));
         self.telemetry.set_drops(move || open.iter().flat_map(OpenPort::drops).collect());
     }
 }
 
 /// The usage of a worker, as telemetry reports it.
-fn told_of(usage: &Usage) -> LcoreUsage {
+fn usage_of(usage: &Usage) -> LcoreUsage {
     let (busy_cycles, total_cycles) = usage.cycles();
     LcoreUsage { lcore: usage.lcore(), busy_cycles, total_cycles }
 }
@@ -97,7 +97,7 @@ impl OpenPort {
         }
     }
 
-    fn told(&self) -> Told {
+    fn registered(&self) -> Registered {
         (self.id, self.entry.name.clone(), self.opening)
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Usage {
     start: u64,
     word: CachePadded<Word>,
     /// The largest value reported so far: a counter does not decrease.
-    told: AtomicU64,
+    reported: AtomicU64,
 }
 
 impl Usage {
@@ -43,7 +43,7 @@ impl Usage {
         let word = self.word.0.load(Ordering::Relaxed);
         let all = now.saturating_sub(self.start);
         let busy = if word & IDLE == 0 { all.saturating_sub(word >> 1) } else { word >> 1 }.min(all);
-        (self.told.fetch_max(busy, Ordering::Relaxed).max(busy).min(all), all)
+        (self.reported.fetch_max(busy, Ordering::Relaxed).max(busy).min(all), all)
     }
 }
 
@@ -68,7 +68,7 @@ impl Meter {
 
     fn at(lcore: u32, start: u64) -> (Self, Arc<Usage>) {
         let word = CachePadded::new(Word(AtomicU64::new(IDLE)));
-        let usage = Arc::new(Usage { lcore, start, word, told: AtomicU64::new(0) });
+        let usage = Arc::new(Usage { lcore, start, word, reported: AtomicU64::new(0) });
         (Self { usage: Arc::clone(&usage), idle: 0, last: start, turn: 0, busy: false }, usage)
     }
 

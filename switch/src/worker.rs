@@ -101,11 +101,11 @@ impl WorkerHandle {
             Some(commands) => commands.send(command).map_err(|refused| Some(refused.0)),
             None => Err(Some(command)),
         };
-        self.knock();
+        self.notify();
         sent
     }
 
-    fn knock(&self) {
+    fn notify(&self) {
         // W1, pairs with W2: a worker that sees the flag also finds the command.
         self.pending.store(true, Ordering::Release);
         self.wake.wake();
@@ -115,7 +115,7 @@ impl WorkerHandle {
 impl Drop for WorkerHandle {
     fn drop(&mut self) {
         self.commands = None;
-        self.knock();
+        self.notify();
     }
 }
 
@@ -131,13 +131,13 @@ struct Round<'a> {
     engine: &'a mut Engine,
     start: Instant,
     /// The engine's clock has been set in this round.
-    told: bool,
+    is_timed: bool,
 }
 
 impl Round<'_> {
     #[inline(always)]
     fn engine(&mut self) -> &mut Engine {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.is_timed, true) {
             self.engine.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
         self.engine
@@ -166,7 +166,7 @@ pub(crate) struct Worker {
     start: Instant,
     meter: Meter,
     /// The last handle was dropped: no command can come any more.
-    over: bool,
+    closed: bool,
 }
 
 impl Worker {
@@ -177,13 +177,13 @@ impl Worker {
         start: Instant,
         meter: Meter,
     ) -> Self {
-        Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, meter, over: false }
+        Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, meter, closed: false }
     }
 
     /// Polls until it is stopped. A panic in forwarding drops only the current burst.
     pub(crate) fn run(mut self, stop: &Stop) {
         linecard_eal::eventfd::prepare_thread();
-        while stop.running() && !self.over {
+        while stop.running() && !self.closed {
             // Forwarding is safe code: what it did before the panic left every structure valid.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.poll(stop))) {
                 tracing::error!(
@@ -199,7 +199,7 @@ impl Worker {
 
     fn poll(&mut self, stop: &Stop) {
         let (mut quiet_rounds, mut quiet_since) = (0_u32, None);
-        while stop.running() && !self.over {
+        while stop.running() && !self.closed {
             if self.round() > 0 {
                 self.meter.moved();
                 (quiet_rounds, quiet_since) = (0, None);
@@ -221,10 +221,10 @@ impl Worker {
     fn round(&mut self) -> usize {
         // W2, pairs with W1.
         if self.mailbox.pending.load(Ordering::Acquire) {
-            self.obey();
+            self.run_commands();
         }
         let Self { lanes, engine, burst, start, .. } = self;
-        let mut count = lanes.poll(burst, &mut Round { engine, start: *start, told: false });
+        let mut count = lanes.poll(burst, &mut Round { engine, start: *start, is_timed: false });
         if !self.inbox.is_empty() {
             count += self.engine.collect(&self.inbox);
         }
@@ -248,14 +248,14 @@ impl Worker {
     }
 
     #[cold]
-    fn obey(&mut self) {
+    fn run_commands(&mut self) {
         self.mailbox.pending.store(false, Ordering::Relaxed);
         loop {
             match self.mailbox.commands.try_recv() {
                 Ok(command) => self.carry_out(command),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    self.over = true;
+                    self.closed = true;
                     break;
                 }
             }
@@ -289,8 +289,8 @@ impl Worker {
                 // The requester may have given up waiting; the queues are dropped then.
                 let _ = home.send(self.give_back(port));
             }
-            Command::Drain(tell) => self.stand(false, &tell),
-            Command::Halt(tell) => self.stand(true, &tell),
+            Command::Drain(tell) => self.halt(false, &tell),
+            Command::Halt(tell) => self.halt(true, &tell),
             // The worker is running already.
             Command::Resume | Command::Ready => {}
         }
@@ -298,7 +298,7 @@ impl Worker {
 
     /// Receives nothing until it is resumed. Until it is `still`, it sends what other workers leave in the
     /// inbox.
-    fn stand(&mut self, mut still: bool, tell: &Sender<()>) {
+    fn halt(&mut self, mut still: bool, tell: &Sender<()>) {
         self.send_out();
         self.lanes.disarm_all();
         // The requester may have given up waiting; it sends the command to resume all the same.
@@ -329,7 +329,7 @@ impl Worker {
                 Ok(command) => self.carry_out(command),
                 Err(RecvTimeoutError::Timeout) => self.send_out(),
                 Err(RecvTimeoutError::Disconnected) => {
-                    self.over = true;
+                    self.closed = true;
                     return;
                 }
             }

@@ -96,10 +96,10 @@ pub struct Request {
 pub struct Answer {
     /// The `id` of the request; 0 if the request could not be read.
     pub id: u64,
-    /// What the method found or did; absent after an error.
+    /// The result of the method; absent after an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
-    /// Why the method did nothing.
+    /// The reason why the method did nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Problem>,
 }

@@ -488,7 +488,7 @@ pub enum PortState {
     Waiting,
 }
 
-/// What passed a port, seen from the switch.
+/// Counters of a port, from the switch's point of view.
 ///
 /// ```
 /// let counters = linecard_switch::api::PortCounters::default();
