@@ -462,8 +462,7 @@ pub(crate) fn admit(rules: &Rules, head: Head) -> Result<u16, Cause> {
     if head.is_for_the_link() { Err(Cause::Reserved) } else { Ok(vlan) }
 }
 
-/// Returns whether the destination of a flooded frame can be behind a port with these rules: a port with a configured address has no
-/// other station.
+/// Returns whether the destination of a flooded frame can be behind a port: only its `mac`, if it has one.
 pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
     head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
 }
