@@ -1,21 +1,21 @@
-//! How many packets bursts have: counted by size, shown as DPDK shows it.
+//! Burst size statistics: bursts are counted by size and printed in the format of DPDK's testpmd.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::settings::MAX_BURST;
 
-/// Sizes from none to the largest burst there is.
+/// The number of counted sizes: from 0 to the largest burst.
 const SIZES: usize = MAX_BURST as usize + 1;
 
-/// Bursts of one stream, received and sent.
+/// Burst sizes of one stream, received and sent.
 #[derive(Debug, Default)]
 pub(crate) struct Bursts {
     pub(crate) rx: Sizes,
     pub(crate) tx: Sizes,
 }
 
-/// How often a burst had so many packets. One thread adds, any thread reads.
+/// Counts bursts by their number of packets. One thread adds, any thread reads.
 #[derive(Debug)]
 pub(crate) struct Sizes {
     counts: Box<[AtomicU64]>,
@@ -30,7 +30,8 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Counts a burst; what a mode made more of than a burst holds (segments) counts as a full one.
+    /// Counts a burst. A mode can split packets into more segments than a burst holds; such a burst counts as
+    /// full.
     pub(crate) fn add(&self, packets: u32) {
         let count = &self.counts[(packets as usize).min(SIZES - 1)];
         count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
@@ -40,7 +41,7 @@ impl Sizes {
         Spread(self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect())
     }
 
-    /// Counts from zero again.
+    /// Restarts all counts at zero.
     pub(crate) fn mark(&self) {
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
     }
@@ -53,13 +54,13 @@ impl Sizes {
     }
 }
 
-/// How many bursts had no packet, one, two, and so on.
+/// The number of bursts with 0 packets, with 1, and so on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Spread(Vec<u64>);
 
 impl Spread {
-    /// The line that DPDK's testpmd prints: how many bursts, and the share of empty ones, of the two most frequent
-    /// sizes beside them, and of all others. Nothing without a burst.
+    /// Returns the line that DPDK's testpmd prints: the number of bursts, then the share of empty bursts, of
+    /// the two most frequent other sizes and of the rest. Empty if there was no burst.
     pub(crate) fn line(&self, side: &str) -> String {
         let total: u64 = self.0.iter().sum();
         if total == 0 {
@@ -85,7 +86,7 @@ impl Spread {
         format!("  {side}-bursts : {total} [{}]\n", parts.join(" + "))
     }
 
-    /// Up to two sizes that are not 0, most frequent first.
+    /// Returns up to two sizes other than 0, the most frequent first.
     fn most_frequent(&self) -> impl Iterator<Item = (usize, u64)> {
         let mut sizes: Vec<_> =
             self.0.iter().copied().enumerate().skip(1).filter(|(_, bursts)| *bursts > 0).collect();

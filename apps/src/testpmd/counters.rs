@@ -1,4 +1,4 @@
-//! What a stream counts.
+//! The counters of a stream.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use super::bursts::{Bursts, Spread};
 use super::lane::Round;
 use super::layout::StreamTotals;
 
-/// When a stream started.
+/// The time at which a stream started.
 #[derive(Debug)]
 struct Started(Instant);
 
@@ -18,14 +18,14 @@ impl Default for Started {
     }
 }
 
-/// How a stream's thread waits for packets.
+/// How a stream's thread has waited for packets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waits {
-    /// Time since it started, and how much of it was spent asleep.
+    /// Time since the start, and the part of it spent asleep.
     pub(crate) elapsed: Duration,
     pub(crate) asleep: Duration,
     pub(crate) sleeps: u64,
-    /// Cycles of rounds that moved packets; 0 where they are not recorded.
+    /// Cycles of rounds that moved packets; 0 if they are not recorded.
     pub(crate) busy_cycles: u64,
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct LaneCounters {
     tx_dropped: AtomicU64,
     bad_ip: AtomicU64,
     bad_l4: AtomicU64,
-    /// Cycles of rounds that moved packets, when they are recorded.
+    /// Cycles of rounds that moved packets, if they are recorded.
     busy_cycles: AtomicU64,
-    /// Of the stream's thread: time asleep in nanoseconds, and how often.
+    /// Of the stream's thread: nanoseconds asleep, and the number of sleeps.
     asleep: AtomicU64,
     sleeps: AtomicU64,
     started: Started,
@@ -49,12 +49,12 @@ pub(crate) struct LaneCounters {
 }
 
 impl LaneCounters {
-    /// Counters of a run that records how many packets its bursts have, or does not.
+    /// Creates counters; with `record_bursts`, burst sizes are counted too.
     pub(crate) fn new(record_bursts: bool) -> Self {
         Self { bursts: record_bursts.then(Bursts::default), ..Self::default() }
     }
 
-    /// A load and a store: only the stream's own thread adds.
+    /// A load and a store instead of an atomic addition: only the stream's own thread adds.
     #[inline]
     fn add(counter: &AtomicU64, count: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
@@ -90,7 +90,7 @@ impl LaneCounters {
         Self::add(&self.sleeps, sleeps);
     }
 
-    /// How the stream's thread has waited since it started.
+    /// How the stream's thread has waited since the stream started.
     pub(crate) fn waits(&self) -> Waits {
         Waits {
             elapsed: self.started.0.elapsed(),
@@ -128,12 +128,13 @@ impl LaneCounters {
         }
     }
 
-    /// How many packets the bursts had since the start or the last [`mark`](Self::mark), if that was recorded.
+    /// The sizes of received and sent bursts since the start or the last [`mark`](Self::mark), if they are
+    /// recorded.
     pub(crate) fn bursts(&self) -> Option<(Spread, Spread)> {
         self.bursts.as_ref().map(|bursts| (bursts.rx.spread(), bursts.tx.spread()))
     }
 
-    /// Totals count from here; the counters themselves belong to the polling thread.
+    /// Restarts the totals at zero. The counters keep their values: only the polling thread writes them.
     pub(crate) fn mark(&self) {
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
         if let Some(bursts) = &self.bursts {

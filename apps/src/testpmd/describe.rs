@@ -1,4 +1,4 @@
-//! What `show config …` and `start` say about the settings.
+//! The output of `show config …` and `start` about the settings.
 
 use super::layout;
 use super::session::Session;
@@ -8,7 +8,7 @@ use crate::output::out;
 use linecard::pmd::QueueId;
 
 impl Session {
-    /// The streams and where they run.
+    /// Prints the streams and the lcores on which they run.
     pub(crate) fn print_forwarding(&mut self, shares: &[Share]) {
         let streams: usize = shares.iter().map(|share| share.streams.len()).sum();
         let retry = self.settings.retry;
@@ -27,7 +27,7 @@ impl Session {
         out!(self.out, "{}", layout::shares(shares, |port| self.settings.peer(port)));
     }
 
-    /// What a mode says before it begins.
+    /// Prints what a mode reports before it begins.
     pub(crate) fn print_mode_start(&mut self) {
         if self.settings.mode == ModeKind::FlowGen {
             for id in self.forwarding_ports() {
@@ -36,7 +36,7 @@ impl Session {
         }
     }
 
-    /// Bursts, queues and rings.
+    /// Prints bursts, queues and rings.
     pub(crate) fn print_rxtx(&mut self) {
         let settings = &self.settings;
         out!(self.out, "  {} packet forwarding packets/burst={}\n", settings.mode.name(), settings.burst);

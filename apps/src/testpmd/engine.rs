@@ -1,4 +1,4 @@
-//! Forwarding: queues move into polling threads at start and back into the port at stop.
+//! Forwarding: queues move to polling threads at start and back to their ports at stop.
 
 mod idle;
 
@@ -29,47 +29,47 @@ use super::topology::{Share, Stream};
 use crate::error::Error;
 use idle::Idle;
 
-/// The queues of a stream, on their way to or from a thread.
+/// The queues of a stream, while they move to or from a thread.
 pub(crate) struct Queues {
     pub(crate) stream: Stream,
     pub(crate) rx: PortRx,
     pub(crate) tx: PortTx,
 }
 
-/// Traffic in motion.
+/// Forwarding that is in progress.
 pub(crate) struct Forwarding {
     workers: Workers<Vec<Queues>>,
-    /// What each stream did so far, in the order of the plan.
+    /// The counters of each stream, in the order of the plan.
     lanes: Vec<(Stream, Arc<LaneCounters>)>,
-    /// The lcore of each, in the same order.
+    /// The lcore of each stream, in the same order.
     lcores: Vec<u32>,
 }
 
-/// What the bursts of a stream had, received and sent.
+/// The received and sent burst sizes of a stream.
 pub(crate) type BurstsOf = (Stream, (Spread, Spread));
 
-/// The spreads of those lanes that record them.
+/// The burst sizes of those streams that record them.
 pub(crate) fn spreads(lanes: &[(Stream, Arc<LaneCounters>)]) -> Vec<BurstsOf> {
     lanes.iter().filter_map(|(stream, counters)| Some((*stream, counters.bursts()?))).collect()
 }
 
-/// What `start` is told, beyond the queues.
+/// The parameters of `start`, except the queues.
 pub(crate) struct Plan<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) pool: &'a Pool,
-    /// The address of each port that sends.
+    /// The address of each transmit port.
     pub(crate) macs: &'a HashMap<u16, Mac>,
-    /// What each port that sends does about checksums.
+    /// The checksum settings of each transmit port.
     pub(crate) checksums: &'a HashMap<u16, Checksums>,
-    /// The VLAN tags of what leaves a port.
+    /// The VLAN tags that each transmit port inserts.
     pub(crate) tags: &'a HashMap<u16, TxTags>,
-    /// Bursts of generated packets to send before the mode begins; all of them are sent, also when it is stopped meanwhile.
+    /// Bursts of generated packets to send before the mode begins. `stop` does not shorten them.
     pub(crate) tx_first: u32,
-    /// A signal that ends the run ends those bursts too.
+    /// Stops on a signal that ends the run; ends those first bursts too.
     pub(crate) signalled: Stop,
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
-    /// What mode noisy looks up in: one for each stream.
+    /// The memory for the lookups of mode noisy, one per stream.
     pub(crate) memories: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -85,7 +85,7 @@ impl Plan<'_> {
         self.macs.get(&port).copied().unwrap_or(Mac([0; 6]))
     }
 
-    /// The one place where the mode's name becomes its type.
+    /// Creates the lane of a stream: the only place that maps the mode's name to its type.
     fn lane(&self, queues: Queues, counters: Arc<LaneCounters>, lcore: u32) -> Box<dyn Forward> {
         let tx_port = queues.stream.tx_port;
         let (own, peer) = (self.mac(tx_port), self.settings.peer(tx_port));
@@ -137,11 +137,11 @@ impl Plan<'_> {
 }
 
 impl Forwarding {
-    /// Hands each share's queues to a thread on its lcore and lets them run.
+    /// Moves each share's queues to a thread on its lcore and starts it.
     ///
     /// # Errors
-    /// An lcore that no thread can be put on, and the queues of the threads that did start. Those of the
-    /// share that did not are gone.
+    /// An lcore on which no thread can be started, and the queues of the threads that did start. The queues
+    /// of the failed share are lost.
     pub(crate) fn start(
         eal: &Eal,
         plan: &Plan<'_>,
@@ -210,27 +210,28 @@ impl Forwarding {
         &self.lcores
     }
 
-    /// Counts from zero again.
+    /// Restarts the totals at zero.
     pub(crate) fn clear(&mut self) {
         self.lanes.iter().for_each(|(_, counters)| counters.mark());
     }
 
-    /// What each stream did since forwarding started, or since [`clear`](Self::clear).
+    /// The totals of each stream since forwarding started, or since [`clear`](Self::clear).
     pub(crate) fn totals(&self) -> Vec<(Stream, StreamTotals)> {
         self.lanes.iter().map(|(stream, counters)| (*stream, counters.totals())).collect()
     }
 
-    /// How many packets the bursts of each stream had, if that is recorded.
+    /// The burst sizes of each stream, if they are recorded.
     pub(crate) fn bursts(&self) -> Vec<BurstsOf> {
         spreads(&self.lanes)
     }
 
-    /// Tells the threads to stop.
+    /// Requests the threads to stop.
     pub(crate) fn halt(&self) {
         self.workers.stop();
     }
 
-    /// Waits for the threads and brings the queues home; those of a thread that panicked are gone.
+    /// Waits for the threads and returns the queues, and the errors of threads that panicked, whose queues
+    /// are lost.
     pub(crate) fn join(mut self) -> (Vec<Queues>, Vec<String>) {
         let mut queues = Vec::new();
         let mut troubles = Vec::new();
@@ -249,7 +250,7 @@ fn home(lane: Box<dyn Forward>) -> Queues {
     Queues { stream, rx, tx }
 }
 
-/// A round whose cycles count as busy when it moved packets.
+/// Runs a round and counts its cycles as busy if it moved packets.
 fn timed(lane: &mut dyn Forward, round: impl Fn(&mut dyn Forward) -> Round) -> Round {
     let start = cycles();
     let done = round(lane);
@@ -259,15 +260,15 @@ fn timed(lane: &mut dyn Forward, round: impl Fn(&mut dyn Forward) -> Round) -> R
     done
 }
 
-/// A round whose bursts are counted by their size.
+/// Runs a round and counts its bursts by size.
 fn counted(lane: &mut dyn Forward) -> Round {
     let done = lane.round();
     lane.add_bursts(done);
     done
 }
 
-/// Polls with `round` until told to stop. A stream that panics outside of its queues, which contain their own panics, is
-/// halted; the others go on.
+/// Polls with `round` until `stop`. A stream that panics outside of its queues, which contain their own
+/// panics, is halted; the others continue.
 fn poll(
     stop: &Stop,
     lanes: &mut Vec<Box<dyn Forward>>,
@@ -292,7 +293,7 @@ fn poll(
     }
 }
 
-/// `at` is the number of the stream whose turn it is.
+/// Polls every stream until `stop`; `at` is the index of the current stream.
 fn poll_all(
     stop: &Stop,
     lanes: &mut [Box<dyn Forward>],

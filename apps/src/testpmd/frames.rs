@@ -1,5 +1,5 @@
-//! The bytes of generated and rewritten packets. Everything here works on one frame's bytes and accepts
-//! any bytes: a frame too short or of another kind is left alone.
+//! The bytes of generated and rewritten packets. Every function works on one frame and accepts any bytes: a
+//! frame that is too short or of another kind is left unchanged.
 
 use linecard::net::checksum::checksum;
 use linecard::net::{MacAddr, echo};
@@ -17,7 +17,7 @@ const PROTO_TCP: u8 = 6;
 const PROTO_UDP: u8 = 17;
 const DEFAULT_TTL: u8 = 64;
 
-/// Source and destination of what txonly sends: `--tx-ip`, `--tx-udp`.
+/// Source and destination of the packets of txonly: `--tx-ip`, `--tx-udp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TxAddresses {
     pub(crate) ip: ([u8; 4], [u8; 4]),
@@ -43,7 +43,7 @@ pub(crate) struct UdpFlow {
 }
 
 impl UdpFlow {
-    /// What DPDK's txonly sends unless told otherwise.
+    /// The flow that DPDK's txonly sends by default.
     #[cfg(test)]
     pub(crate) fn txonly(src_mac: Mac, dst_mac: Mac) -> Self {
         Self::of(TxAddresses::default(), src_mac, dst_mac)
@@ -55,7 +55,7 @@ impl UdpFlow {
         Self { dst_mac, src_mac, src_ip, dst_ip, src_port, dst_port }
     }
 
-    /// What DPDK's flowgen sends as flow `index`.
+    /// Flow `index` of DPDK's flowgen.
     pub(crate) fn flowgen(index: u32) -> Self {
         let first = u32::from_be_bytes([10, 253, 0, 0]);
         Self {
@@ -68,7 +68,7 @@ impl UdpFlow {
         }
     }
 
-    /// The frame, `len` bytes long and at least as long as its headers; the payload is zero.
+    /// Returns the frame, `len` bytes long but at least as long as its headers; the payload is zero.
     pub(crate) fn frame(&self, len: usize) -> Vec<u8> {
         let len = len.clamp(ETHER_LEN + IPV4_LEN + UDP_LEN, usize::from(u16::MAX));
         let ip_len = u16::try_from(len - ETHER_LEN).unwrap_or(u16::MAX);
@@ -87,7 +87,7 @@ impl UdpFlow {
         frame.extend_from_slice(&self.src_mac.0);
         frame.extend_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
         frame.extend_from_slice(&ip);
-        // A zero checksum says "none" (RFC 768).
+        // A zero checksum means "none" (RFC 768).
         for field in [self.src_port, self.dst_port, udp_len, 0] {
             frame.extend_from_slice(&field.to_be_bytes());
         }
@@ -96,7 +96,7 @@ impl UdpFlow {
     }
 }
 
-/// Turns a frame of any flowgen flow into that of flow `index`.
+/// Changes a frame of any flowgen flow into one of flow `index`.
 #[inline]
 pub(crate) fn set_flow(frame: &mut [u8], index: u32) {
     set_address(frame, 16, UdpFlow::flowgen(index).dst_ip);
@@ -127,7 +127,7 @@ fn put(bytes: &mut [u8], at: usize, value: u16) {
     }
 }
 
-/// Exchanges `len` bytes at `at` with those behind them.
+/// Exchanges `len` bytes at `at` with the `len` bytes after them.
 fn swap(bytes: &mut [u8], at: usize, len: usize) {
     if let Some(both) = bytes.get_mut(at..at + 2 * len) {
         let (first, second) = both.split_at_mut(len);
@@ -135,7 +135,7 @@ fn swap(bytes: &mut [u8], at: usize, len: usize) {
     }
 }
 
-/// Writes destination and source address.
+/// Writes destination and source addresses.
 #[inline]
 pub(crate) fn set_macs(frame: &mut [u8], dst: Mac, src: Mac) {
     if let Some(addresses) = frame.first_chunk_mut::<12>() {
@@ -144,7 +144,7 @@ pub(crate) fn set_macs(frame: &mut [u8], dst: Mac, src: Mac) {
     }
 }
 
-/// Exchanges destination and source address.
+/// Exchanges destination and source addresses.
 #[inline]
 pub(crate) fn swap_macs(frame: &mut [u8]) {
     if let Some(addresses) = frame.first_chunk_mut::<12>() {
@@ -153,7 +153,7 @@ pub(crate) fn swap_macs(frame: &mut [u8]) {
     }
 }
 
-/// The EtherType behind any VLAN tags, and where layer 3 starts.
+/// Returns the EtherType after any VLAN tags, and the offset of layer 3.
 fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = ETHER_LEN;
     let mut kind = get(frame, at - 2)?;
@@ -166,7 +166,7 @@ fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
 
 /// Exchanges source and destination of layers 2, 3 and 4 as far as the frame has them.
 ///
-/// Checksums stay valid: they are sums in which both ends have equal weight.
+/// Checksums stay valid: in the sum, source and destination have equal weight.
 pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
     swap_macs(frame);
     let Some((kind, l3)) = layer3(frame) else { return };
@@ -174,7 +174,7 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
         ETHERTYPE_IPV4 => {
             let Some(&[version_ihl]) = frame.get(l3..l3 + 1).and_then(|b| b.first_chunk()) else { return };
             swap(frame, l3 + 12, 4);
-            // Ports are in the first fragment; behind the header of a later one lies payload.
+            // Only the first fragment has ports; in the others payload follows the header.
             if get(frame, l3 + 6).is_none_or(|field| field & 0x1fff != 0) {
                 return;
             }
@@ -191,7 +191,7 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
     }
 }
 
-/// Turns an ARP request or an ICMP echo request into its answer; false for any other frame.
+/// Turns an ARP request or an ICMP echo request into its reply; false for any other frame.
 pub(crate) fn answer(frame: &mut [u8], own: Mac) -> bool {
     echo::answer_arp(frame, MacAddr(own.0)) || echo::answer_icmp(frame)
 }

@@ -1,4 +1,4 @@
-//! One stream in motion: a receive queue, a mode, a transmit queue.
+//! One stream while it forwards: a receive queue, a mode, a transmit queue.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,24 +17,24 @@ use super::soft::LaneRules;
 use super::topology::Stream;
 use super::verbose;
 
-/// A receive queue as testpmd polls it: it can be captured, and a panic costs it alone.
+/// A receive queue that can be captured, and whose panics affect only itself.
 pub(crate) type PortRx = ContainedRx<WatchedRx>;
-/// A transmit queue, likewise.
+/// A transmit queue with the same properties.
 pub(crate) type PortTx = ContainedTx<WatchedTx>;
 
-/// What every lane of a run shares.
+/// The parameters that all lanes of a run share.
 #[derive(Clone)]
 pub(crate) struct LaneConfig {
     pub(crate) retry: Retry,
     pub(crate) live: Arc<Live>,
 }
 
-/// What one round did.
+/// The result of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
     pub(crate) received: u32,
     pub(crate) sent: u32,
-    /// Packets were offered to the transmit queue, taken or not.
+    /// Packets were offered to the transmit queue, whether it took them or not.
     pub(crate) offered: bool,
 }
 
@@ -51,47 +51,48 @@ impl Round {
     }
 }
 
-/// What a stream can be woken by.
+/// What can wake a stream.
 pub(crate) enum SleepsOn<'a> {
     /// Its receive queue.
     Queue(&'a mut dyn RxQueue),
-    /// It has to be polled.
+    /// Nothing: the stream has to be polled.
     Nothing,
-    /// It waits for nothing.
+    /// Anything: the stream waits for nothing.
     Anything,
 }
 
-/// A lane of any mode, driven burst by burst.
+/// A lane of any mode, driven one burst at a time.
 pub(crate) trait Forward: Send {
     /// Sends `count` generated packets before the mode begins.
     fn send_first(&mut self, generator: &mut TxOnly, count: usize);
-    /// Receives, steps and sends once.
+    /// Receives a burst, runs the mode and sends.
     fn round(&mut self) -> Round;
-    /// Counts cycles of a round that moved packets.
+    /// Counts the cycles of a round that moved packets.
     fn add_busy(&mut self, cycles: u64);
-    /// Counts how many packets a round received and sent, if the run records that.
+    /// Counts the sizes of a round's bursts, if the run records them.
     fn add_bursts(&mut self, round: Round);
-    /// Lets the transmit queue finish what earlier bursts left to do.
+    /// Lets the transmit queue do the work that earlier bursts deferred.
     fn reclaim(&mut self);
-    /// What to sleep over when nothing moves.
+    /// Returns what to sleep on when nothing moves.
     fn sleeps_on(&mut self) -> SleepsOn<'_>;
-    /// Counts sleeps of its thread, and how long they were.
+    /// Counts the sleeps of the lane's thread, and their duration.
     fn add_sleep(&mut self, asleep: Duration, sleeps: u64);
-    /// Which stream this is, and its queues.
+    /// Returns the stream and its queues.
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx);
-    /// Which stream this is.
+    /// Returns the stream.
     fn stream(&self) -> Stream;
-    /// The same after a panic outside of its queues: does nothing any more; what it held is dropped and counted.
+    /// Replaces the lane after a panic outside of its queues: it does nothing any more, and its burst is
+    /// dropped and counted.
     fn halted(self: Box<Self>) -> Box<dyn Forward>;
 }
 
-/// The packets of one burst as asked for, in as many parts as a [`Burst`] holds.
+/// The packets of one burst of the configured size, in as many parts as a [`Burst`] requires.
 pub(crate) struct SplitBurst {
     /// The part in use.
     packets: Burst,
-    /// Further parts of the same size.
+    /// The number of further parts of the same size.
     more: usize,
-    /// What remains beyond those.
+    /// The last, smaller part.
     rest: Option<Box<Burst>>,
 }
 
@@ -109,7 +110,7 @@ impl SplitBurst {
     }
 }
 
-/// See [`Forward`].
+/// Implements [`Forward`] for mode `M`.
 pub(crate) struct Lane<M> {
     pub(crate) stream: Stream,
     pub(crate) rx: PortRx,
@@ -119,12 +120,13 @@ pub(crate) struct Lane<M> {
     pub(crate) counters: Arc<LaneCounters>,
     pub(crate) config: LaneConfig,
     pub(crate) rules: LaneRules,
-    /// When the packets of the burst came, where latencies are measured.
+    /// The time at which the burst was received, in cycles; set only if latencies are measured.
     pub(crate) received_at: u64,
 }
 
 impl<M: Mode> Lane<M> {
-    /// Sends what the burst holds; what does not fit is tried again if asked for, then dropped and counted.
+    /// Sends the packets of the burst; those that do not fit are retried if configured, then dropped and
+    /// counted.
     #[inline]
     fn send(&mut self) -> (usize, usize) {
         let packets = &mut self.burst.packets;
@@ -164,7 +166,7 @@ impl<M: Mode> Lane<M> {
         sent
     }
 
-    /// Receives, steps and sends one part of the burst.
+    /// Receives one part of the burst, runs the mode and sends.
     #[inline]
     fn part(&mut self) -> Round {
         let mut received = 0;
@@ -189,7 +191,8 @@ impl<M: Mode> Lane<M> {
         Round { received: received as u32, sent: sent as u32, offered: sent + dropped > 0 }
     }
 
-    /// What is done to received packets only while somebody asks for it; how many there are then.
+    /// Does the optional work on received packets (latency, rules, display, work cycles); returns how many
+    /// packets remain.
     #[cold]
     #[inline(never)]
     fn received_extras(&mut self, generation: u32) -> usize {
@@ -211,7 +214,7 @@ impl<M: Mode> Lane<M> {
         received
     }
 
-    /// Shows packets that are about to be sent and counts how long they stayed, if asked for.
+    /// Displays packets that are about to be sent and counts their latency, if configured.
     #[cold]
     #[inline(never)]
     fn sent_extras(&mut self) {
@@ -229,7 +232,7 @@ impl<M: Mode> Lane<M> {
         }
     }
 
-    /// The parts of a large burst after the first, as long as the last one was full.
+    /// Runs the further parts of a large burst, as long as the previous part was full.
     #[inline(never)]
     fn further_parts(&mut self, whole: &mut Round) {
         let mut full = M::GENERATES || whole.received as usize == BURST;
@@ -284,9 +287,9 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     fn sleeps_on(&mut self) -> SleepsOn<'_> {
-        // Packets for its queue may come on others, which wake somebody else.
+        // Packets for this stream may arrive on other queues, which wake other threads.
         let handed_over = self.config.live.extras() != 0 && self.rules.rules.is_some();
-        // Nor is there anybody who wakes this thread for packets that wait in the mode.
+        // Nothing wakes this thread for packets that wait in the mode.
         if M::RECEIVES && !M::GENERATES && !handed_over && self.mode.held() == 0 {
             SleepsOn::Queue(&mut self.rx)
         } else {
@@ -299,7 +302,7 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
-        // What still waits in the mode goes with it.
+        // Packets that still wait in the mode are dropped with it.
         let held = self.mode.held();
         if held > 0 {
             self.counters.add_dropped(held as u64);
@@ -313,7 +316,7 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     fn halted(mut self: Box<Self>) -> Box<dyn Forward> {
-        // Modes are safe code: what they did with the burst before they panicked left it whole.
+        // Modes are safe code: the burst is intact at whatever point they panicked.
         let rest = self.burst.rest.as_mut().map_or(0, |rest| rest.clear());
         let dropped = self.burst.packets.clear() + rest;
         self.counters.add_dropped(dropped as u64);
@@ -322,7 +325,7 @@ impl<M: Mode> Forward for Lane<M> {
     }
 }
 
-/// A stream that panicked: keeps its queues until they go home.
+/// A stream that panicked: keeps its queues until they return to their ports.
 struct Halted {
     stream: Stream,
     rx: PortRx,
@@ -364,7 +367,7 @@ impl Forward for Halted {
     }
 }
 
-/// Spends time-stamp cycles as an application with more to do would.
+/// Spends `work` time-stamp cycles, to simulate an application's work.
 #[cold]
 fn spend(work: u64) {
     let start = cycles();

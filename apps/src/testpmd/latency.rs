@@ -1,14 +1,14 @@
-//! How long packets stay in this process, as DPDK's latency statistics have it: `--latencystats`.
+//! The time that packets stay in this process, as in DPDK's latency statistics: `--latencystats`.
 
 use std::sync::{Mutex, PoisonError};
 
 use linecard::eal::Clock;
 
-/// Weight of a packet in the average, and in the jitter (RFC 1889, 6.3.1): DPDK's.
+/// The weight of a packet in the average, and in the jitter (RFC 1889, 6.3.1), as in DPDK.
 const AVERAGE: f64 = 0.2;
 const JITTER: f64 = 1.0 / 16.0;
 
-/// The figures of all streams. Asked for only where the option is given: each burst takes a lock.
+/// The figures of all streams. Created only with `--latencystats`, because each burst takes a lock.
 #[derive(Debug)]
 pub(crate) struct Latency {
     pub(crate) clock: Clock,
@@ -22,7 +22,7 @@ struct Figures {
     average: f64,
     max: f64,
     jitter: f64,
-    /// Latency of the previous packet, from which the next one's jitter is taken.
+    /// Latency of the previous packet, the reference for the jitter of the next.
     last: f64,
 }
 
@@ -31,7 +31,7 @@ impl Latency {
         Self { clock, all: Mutex::default() }
     }
 
-    /// Counts packets that are about to be sent: the time between when each came and now.
+    /// Counts packets that are about to be sent, by their times of arrival.
     pub(crate) fn add(&self, came: impl Iterator<Item = u64>) {
         let now = self.clock.cycles();
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,12 +41,12 @@ impl Latency {
         }
     }
 
-    /// Counts from nothing again.
+    /// Discards all figures.
     pub(crate) fn clear(&self) {
         *self.all.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// The figures under DPDK's names, in nanoseconds; zeros before the first packet.
+    /// Returns the figures with DPDK's names, in nanoseconds; zeros before the first packet.
     pub(crate) fn named(&self) -> [(&'static str, u64); 4] {
         let all = *self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let ns = |of: fn(Figures) -> f64| all.map_or(0, |figures| self.clock.ns(of(figures) as u64));
@@ -58,7 +58,7 @@ impl Latency {
         ]
     }
 
-    /// As `dpdk-proc-info --metrics` prints them.
+    /// Returns the text that `dpdk-proc-info --metrics` prints.
     pub(crate) fn text(&self) -> String {
         let lines = self.named().map(|(name, value)| format!("{name}: {value}\n"));
         format!("\n  ++++++++++++++ Latency statistics for all ports +++++++++++++++\n{}", lines.concat())

@@ -1,5 +1,5 @@
-//! The text of statistics and port descriptions. Layout and field names are DPDK's, to the character,
-//! because scripts read them.
+//! The text of statistics and port descriptions. Layout and field names match DPDK's to the character,
+//! because scripts parse them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::settings::{MAX_SEGMENTS, Mac};
 use super::soft::vlan::RxVlan;
 use super::topology::{Share, Stream};
 
-/// Packets and bytes per second between two looks at a port.
+/// Packets and bits per second between two readings of a port's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rates {
     rx_pps: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Rates over `elapsed`; zero where a counter went backwards because it was cleared.
+    /// Returns the rates over `elapsed`; zero for a counter that decreased because it was cleared.
     pub(crate) fn between(before: &PortStats, now: &PortStats, elapsed: Duration) -> Self {
         let nanos = elapsed.as_nanos();
         let rate = |before: u64, now: u64| match nanos {
@@ -40,7 +40,7 @@ impl Rates {
 
 const NIC_BORDER: &str = "########################";
 
-/// `show port stats`.
+/// The text of `show port stats`.
 pub(crate) fn port_stats(port: u16, stats: &PortStats, rates: &Rates) -> String {
     let mut text = format!("\n  {NIC_BORDER} NIC statistics for port {port:<2} {NIC_BORDER}\n");
     let _ = writeln!(
@@ -62,7 +62,7 @@ pub(crate) fn port_stats(port: u16, stats: &PortStats, rates: &Rates) -> String 
     text
 }
 
-/// `show port xstats`.
+/// The text of `show port xstats`.
 pub(crate) fn port_xstats(port: u16, xstats: &[(String, u64)], hide_zero: bool) -> String {
     let mut text = format!("###### NIC extended statistics for port {port:<2}\n");
     for (name, value) in xstats.iter().filter(|(_, value)| !hide_zero || *value != 0) {
@@ -71,17 +71,18 @@ pub(crate) fn port_xstats(port: u16, xstats: &[(String, u64)], hide_zero: bool) 
     text
 }
 
-/// What a port did since forwarding started.
+/// The totals of a port since forwarding started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ForwardTotals {
     pub(crate) stats: PortStats,
     /// Packets that forwarding dropped because the transmit ring of this port was full.
     pub(crate) tx_dropped: u64,
-    /// Packets received with a wrong IPv4 header checksum, and with a wrong transport checksum; told in csum mode.
+    /// Packets received with a wrong IPv4 header checksum, and with a wrong transport checksum; only in mode
+    /// csum.
     pub(crate) bad_checksums: Option<(u64, u64)>,
 }
 
-/// What one stream did since forwarding started.
+/// The totals of one stream since forwarding started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamTotals {
     pub(crate) rx_packets: u64,
@@ -104,7 +105,7 @@ pub(crate) fn stream_stats(stream: &Stream, totals: &StreamTotals) -> String {
     )
 }
 
-/// What a packet cost while cycles were recorded; nothing when no packet came.
+/// The cycles per packet while cycles were recorded; empty if there was no packet.
 pub(crate) fn cycles_per_packet(busy: u64, packets: u64, mode: &str, mhz: u64) -> String {
     if packets == 0 {
         return String::new();
@@ -115,8 +116,8 @@ pub(crate) fn cycles_per_packet(busy: u64, packets: u64, mode: &str, mhz: u64) -
     )
 }
 
-/// The statistics at `stop` and of `show fwd stats all`: every port, then the sum. `bursts` has the lines about the bursts
-/// of a port.
+/// The statistics at `stop` and of `show fwd stats all`: every port, then the sum. `bursts` returns the lines
+/// about a port's bursts.
 pub(crate) fn forward_stats(ports: &[(u16, ForwardTotals)], bursts: impl Fn(u16) -> String) -> String {
     let mut text = String::new();
     let mut sum = ForwardTotals::default();
@@ -166,7 +167,7 @@ fn forward_lines(text: &mut String, totals: &ForwardTotals) {
     );
 }
 
-/// A link speed the way DPDK writes it.
+/// A link speed in DPDK's format.
 pub(crate) fn link_speed(link: &Link) -> String {
     match link.speed_mbps {
         None => "Unknown".into(),
@@ -180,7 +181,7 @@ pub(crate) fn up_down(link: &Link) -> &'static str {
     if link.up { "up" } else { "down" }
 }
 
-/// What `show port info` and `show port summary` say about a port.
+/// The properties of a port for `show port info` and `show port summary`.
 #[derive(Clone, Debug)]
 pub(crate) struct PortFacts {
     pub(crate) id: u16,
@@ -200,7 +201,7 @@ pub(crate) struct PortFacts {
     pub(crate) max_frame: u32,
     pub(crate) max_lro: u32,
     pub(crate) vlan: RxVlan,
-    /// Flows that can be hashed, where there are queues to spread them over.
+    /// The types of flow that can be hashed; empty unless there are several receive queues.
     pub(crate) rss: Vec<&'static str>,
     pub(crate) features: String,
     pub(crate) paths: String,
@@ -212,12 +213,12 @@ impl PortFacts {
     }
 }
 
-/// The bus that a driver's devices are on, by DPDK's name.
+/// The DPDK name of the bus of a driver's devices.
 pub(crate) fn bus(driver: &str) -> &'static str {
     if driver == "net_virtio_pci" { "pci" } else { "vdev" }
 }
 
-/// `show port info`.
+/// The text of `show port info`.
 pub(crate) fn port_info(facts: &PortFacts) -> String {
     let mut text = format!("\n********************* Infos for port {:<2} *********************\n", facts.id);
     rows(&mut text, identity(facts));
@@ -236,7 +237,7 @@ pub(crate) fn port_info(facts: &PortFacts) -> String {
     text
 }
 
-/// How the thread of a receive queue waits: of `show port info`, while packets are forwarded.
+/// The lines of `show port info` about the wait of a receive queue's thread, while packets are forwarded.
 pub(crate) fn waits(queue: u16, waits: &Waits, hz: u64) -> String {
     let seconds = waits.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
     let asleep = 100.0 * waits.asleep.as_secs_f64() / seconds;
@@ -261,7 +262,7 @@ fn rows(text: &mut String, rows: impl IntoIterator<Item = (&'static str, String)
     }
 }
 
-/// What a port is and how it is set.
+/// The identity and the settings of a port.
 fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
     let on = |on| String::from(if on { "enabled" } else { "disabled" });
     let duplex = if facts.link.full_duplex { "full-duplex" } else { "half-duplex" };
@@ -276,7 +277,7 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
         ("Link status", up_down(&facts.link).into()),
         ("Link speed", link_speed(&facts.link)),
         ("Link duplex", duplex.into()),
-        // A virtio device says so; nothing is negotiated.
+        // DPDK's virtio ports report "On", although nothing is negotiated.
         ("Autoneg status", if facts.virtio() { "On" } else { "Off" }.into()),
         ("MTU", facts.mtu.to_string()),
         ("Promiscuous mode", on(facts.promiscuous)),
@@ -295,10 +296,10 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
     ]
 }
 
-/// What a port can do at most.
+/// The limits of a port.
 fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
     let (min, max) = (facts.depth.0.to_string(), facts.depth.1.to_string());
-    // The number first: scripts read it.
+    // The number comes first, because scripts parse it.
     let align = String::from(if facts.depth_power_of_two { "1 (a power of two)" } else { "1" });
     [
         ("Minimum size of RX buffer", if facts.virtio() { "64" } else { "0" }.into()),
@@ -321,7 +322,7 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
     ]
 }
 
-/// `show device info`.
+/// The text of `show device info`.
 pub(crate) fn device_info(facts: &PortFacts) -> String {
     format!(
         "\n********************* Infos for device {} *********************\nBus name: {}\nBus information: \n\
@@ -350,7 +351,7 @@ pub(crate) fn summary_line(facts: &PortFacts) -> String {
     format!("{:<4} {} {:<12} {:<14} {status:<8} {speed}\n", facts.id, facts.mac, facts.name, facts.driver)
 }
 
-/// The streams of each lcore, as `show config fwd` and `start` print them.
+/// The streams of each lcore, in the format of `show config fwd` and `start`.
 pub(crate) fn shares(shares: &[Share], peer: impl Fn(u16) -> Mac) -> String {
     let mut text = String::new();
     for share in shares {

@@ -1,4 +1,4 @@
-//! Links that go up and down, as the ports' drivers tell of them.
+//! Link changes, reported by the drivers of the ports.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use linecard::pmd::PortControl;
 use linecard::pmd::link::LinkWatch;
 
-/// Wakes whoever shows changes of links.
+/// Wakes the thread that displays link changes.
 #[derive(Default)]
 pub(crate) struct LinkNews(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
 impl LinkNews {
-    /// Who is to be woken.
+    /// Sets the function that wakes that thread.
     pub(crate) fn wake_by(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(wake));
     }
@@ -23,20 +23,21 @@ impl LinkNews {
     }
 }
 
-/// Whether the link of one port has changed: told by its driver, or to be looked at where that tells nothing.
+/// Whether the link of one port has changed: reported by its driver, or assumed if the driver reports
+/// nothing.
 pub(crate) struct LinkChanges {
     told: Arc<AtomicBool>,
     watch: Option<LinkWatch>,
 }
 
 impl LinkChanges {
-    /// Of a started port.
+    /// Watches the link of a started port.
     pub(crate) fn of(control: &dyn PortControl, news: &Arc<LinkNews>) -> Self {
         let told = Arc::new(AtomicBool::new(false));
         let (set, news) = (Arc::clone(&told), Arc::clone(news));
         let watch = control.link_events().map(|events| {
             events.on_change(move |_| {
-                // Once until it is looked at, however often a link changes.
+                // Wakes once until [`LinkChanges::take`], however often the link changes.
                 if !set.swap(true, Ordering::AcqRel) {
                     news.wake();
                 }
@@ -45,7 +46,7 @@ impl LinkChanges {
         Self { told, watch }
     }
 
-    /// Whether it may have changed since this was asked last.
+    /// Returns whether the link may have changed since the last call.
     pub(crate) fn take(&self) -> bool {
         self.watch.is_none() || self.told.swap(false, Ordering::AcqRel)
     }

@@ -1,4 +1,4 @@
-//! What the console may change while packets move, as the polling threads see it.
+//! The settings that the console can change while packets are forwarded, as the polling threads read them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -8,30 +8,31 @@ use super::latency::Latency;
 use super::soft::Rules;
 use super::verbose::Verbose;
 
-/// What the console may change while packets move.
+/// The settings that the console can change while packets are forwarded.
 #[derive(Default)]
 pub(crate) struct Live {
-    /// 0 while nothing here is on, so that a round asks one question; else another number with each change.
+    /// 0 while every setting here is off, so that a round tests only one value; otherwise changes with each
+    /// setting.
     extras: AtomicU32,
-    /// Whether packets are shown.
+    /// The verbosity level.
     verbose: AtomicU16,
-    /// Where they are shown.
+    /// Displays packets.
     pub(crate) shown: Verbose,
-    /// Cycles to spend on nothing for each received packet.
+    /// Cycles to spend for each received packet.
     work_cycles: AtomicU32,
-    /// How long packets stay, where that was asked for at the start.
+    /// The latency figures, if `--latencystats` was given.
     pub(crate) latency: Option<Latency>,
-    /// What is done in software to what a port receives.
+    /// The software processing of received packets, by port.
     rules: Mutex<BTreeMap<u16, Arc<Rules>>>,
 }
 
 impl Live {
-    /// Nothing is on; `latency` is where packets' times are counted, if they are.
+    /// Creates settings that are all off; `latency` counts the packets' latencies, if they are measured.
     pub(crate) fn new(latency: Option<Latency>) -> Self {
         Self { latency, ..Self::default() }
     }
 
-    /// 0 while nothing is on; else a number that another one follows with each change.
+    /// 0 while every setting is off; otherwise a number that changes with each setting.
     #[inline]
     pub(crate) fn extras(&self) -> u32 {
         self.extras.load(Ordering::Relaxed)
@@ -65,7 +66,7 @@ impl Live {
         self.changed();
     }
 
-    /// No port has rules any more.
+    /// Removes the rules of all ports.
     pub(crate) fn forget_rules(&self) {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.changed();
@@ -77,7 +78,7 @@ impl Live {
 
     fn changed(&self) {
         static GENERATION: AtomicU32 = AtomicU32::new(0);
-        // Never 0, and no number twice in a row.
+        // Never 0, and never the same number twice in a row.
         let any = self.verbose.load(Ordering::Relaxed) > 0
             || self.work_cycles.load(Ordering::Relaxed) > 0
             || self.latency.is_some()

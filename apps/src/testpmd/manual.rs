@@ -1,4 +1,4 @@
-//! testpmd's options for manuals and completions. The command itself reads them in DPDK's way.
+//! testpmd's options for manuals and completions only; the program itself parses its arguments in DPDK's way.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use linecard::eal::EalArgs;
 use super::console;
 use super::options;
 
-/// The command as it is described, with this name and text.
+/// Returns `command` with the options and their help texts.
 pub(crate) fn describe(command: &Command) -> Command {
     let mut described = Command::new("testpmd")
         .about(command.get_about().cloned().unwrap_or_default())
@@ -42,7 +42,7 @@ pub(crate) fn describe(command: &Command) -> Command {
     described
 }
 
-/// Names that were used: both parts of a command line have a `--help`.
+/// Names already in use: the EAL part and the testpmd part both have options such as `--help`.
 #[derive(Default)]
 struct Seen {
     letters: BTreeSet<char>,
@@ -77,7 +77,7 @@ impl Seen {
     }
 }
 
-/// What can be typed into the console.
+/// The console commands and their help texts.
 fn console_commands() -> String {
     let mut text = String::from("Console commands:\n");
     for (pattern, help) in console::described() {

@@ -52,13 +52,13 @@ use crate::output::{Output, err, out};
 /// How long a peer may take to answer while its port is opened.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 
-/// What is logged unless something else is asked for.
+/// The log level unless another one is requested.
 const LOG_DEFAULT: &str = "warn";
 
-/// Runs testpmd with these drivers and the arguments behind its name.
+/// Runs testpmd with these drivers and the arguments after its name.
 ///
 /// # Errors
-/// What kept it from starting, each as one sentence; or that its output cannot be written.
+/// The reason why testpmd could not start, in one sentence; or that its output cannot be written.
 pub(crate) fn run(known: &Registry, arguments: &[OsString]) -> Result<ExitCode, Error> {
     let (eal_args, rest) =
         EalArgs::parse(arguments.iter().cloned()).map_err(|e| Error::Usage(e.to_string()))?;
@@ -102,7 +102,7 @@ fn print_help(output: &mut Output, known: &Registry) {
     }
 }
 
-/// Opens the machine, the devices and the pool; nothing moves yet.
+/// Initializes the EAL, and opens the devices and the pool; no packet moves yet.
 fn open(
     mut output: Output,
     (known, eal_args): (&Registry, &EalArgs),
@@ -150,16 +150,16 @@ fn open(
     Ok(Session::new(output, parts))
 }
 
-/// Listens for `linecard capture`. Packets are moved where that is not possible, too.
+/// Listens for `linecard capture`. Forwarding works without the socket too.
 fn serve(hub: &Hub, prefix: Option<&str>) -> Option<ControlSocket> {
     let opened = ControlSocket::open(hub, prefix.unwrap_or(runtime::DEFAULT_PREFIX));
     opened.inspect_err(|error| tracing::info!("no capture from outside: {error}")).ok()
 }
 
-/// Packets that make a pool worth having, whatever the rings hold.
+/// The least packets of a pool, whatever the rings hold.
 const LEAST_PACKETS: u32 = 8192;
 
-/// One pool for all ports: twice what every ring can hold, and what threads keep aside.
+/// Creates the pool for all ports: twice the packets that the rings hold, plus those that threads cache.
 fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -> Result<Pool, Error> {
     let default = PoolConfig::default();
     let cache = options.mbuf_cache.unwrap_or(default.cache);
@@ -181,9 +181,9 @@ fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -
     Ok(pool)
 }
 
-/// Packets that leave a quarter of the memory limit for rings.
+/// The packets for which a quarter of the memory limit remains for rings.
 fn fitting(eal: &Eal, size: u16) -> u32 {
-    /// Room beside each buffer, generously: alignment and metadata.
+    /// Generous allowance per buffer for alignment and metadata.
     const BESIDE: usize = 192;
     let bytes = eal.memory().config().limit.unwrap_or(usize::MAX);
     u32::try_from(bytes / 4 * 3 / (usize::from(size) + BESIDE)).unwrap_or(u32::MAX)
@@ -214,7 +214,7 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the command line asked for, against the ports and lcores there are.
+/// Checks the settings of the command line against the existing ports and lcores.
 fn check_settings(session: &Session) -> Result<(), Error> {
     let settings = &session.settings;
     let usage = |problem: String| Err(Error::Usage(problem));

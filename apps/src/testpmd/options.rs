@@ -16,10 +16,10 @@ use super::settings::{self, Settings};
 use super::soft::vlan::RxVlan;
 use crate::error::Error;
 
-/// Buffer size when none is asked for: 128 bytes of headroom before 2048 of data.
+/// Default buffer size: 128 bytes of headroom before 2048 of data.
 pub(crate) const DEFAULT_MBUF_SIZE: u16 = 2176;
 
-/// What the options after `--` ask for.
+/// The values of the options after `--`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     pub(crate) help: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     pub(crate) tx_first: bool,
     /// Seconds between statistics; 0 is never.
     pub(crate) stats_period: u32,
-    /// Commands to run before anything else, and whether to echo them.
+    /// Commands to run first, and whether to echo them.
     pub(crate) command_file: Option<(PathBuf, bool)>,
     pub(crate) rx_queues: Option<u16>,
     pub(crate) tx_queues: Option<u16>,
@@ -39,19 +39,19 @@ pub(crate) struct Options {
     pub(crate) mbuf_cache: Option<u16>,
     pub(crate) max_packet_len: Option<u32>,
     pub(crate) offloads: Offloads,
-    /// Ports whose peer `--eth-peer` named.
+    /// Ports for which `--eth-peer` sets a peer.
     pub(crate) peer_ports: Vec<u16>,
-    /// Ports stay stopped until `port start`.
+    /// Leaves ports stopped until `port start`.
     pub(crate) ports_stopped: bool,
-    /// Extended statistics to show with those of a port.
+    /// Extended statistics to display with the basic ones of a port.
     pub(crate) shown_xstats: Vec<String>,
-    /// What is done with VLAN tags on every port.
+    /// The handling of VLAN tags on every port.
     pub(crate) vlan: RxVlan,
-    /// The lcore that `--latencystats` names: latencies are measured on all.
+    /// The lcore of `--latencystats`; latencies are measured on all lcores.
     pub(crate) latency_lcore: Option<u32>,
-    /// Where counters are offered to Prometheus.
+    /// The address of the Prometheus exporter.
     pub(crate) metrics: Option<String>,
-    /// Options that were accepted and change nothing, as given.
+    /// The accepted options without effect, as given.
     pub(crate) ignored: Vec<String>,
     pub(crate) settings: Settings,
 }
@@ -104,7 +104,8 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Options, Error> {
     Ok(options)
 }
 
-/// Has the VLAN offloads of `--rx-offloads` and `--tx-offloads` done here: no device is asked for them.
+/// Moves the VLAN offloads of `--rx-offloads` and `--tx-offloads` to software: devices are not asked for
+/// them.
 fn in_software(options: &mut Options) {
     const QINQ_STRIP: RxOffloads = RxOffloads::from_bits_retain(1 << 5);
     const FILTER: RxOffloads = RxOffloads::from_bits_retain(1 << 9);
@@ -117,7 +118,7 @@ fn in_software(options: &mut Options) {
         *on |= rx.contains(offload);
         rx.remove(offload);
     }
-    // Tags are put in wherever `tx_vlan set` names some.
+    // Tags are inserted wherever `tx_vlan set` specifies some.
     options.offloads.tx.remove(TxOffloads::VLAN_INSERT);
 }
 
@@ -130,10 +131,10 @@ fn utf8(argument: &OsStr) -> Result<&str, Error> {
 
 const REMEDY: &str = "`linecard testpmd --help` lists the options";
 
-/// A long option and what is known of it.
+/// A long option, by how it is treated.
 enum Long {
     Known(&'static Spec),
-    /// Changes nothing; whether it takes a value.
+    /// An option without effect; whether it takes a value.
     Ignored(&'static str, bool),
     Refused(&'static foreign::Refused),
 }
@@ -145,7 +146,7 @@ impl Long {
         known.chain(ignored).chain(REFUSED.iter().map(Self::Refused))
     }
 
-    /// The option of that name, or the only one whose name begins so, as getopt_long has it.
+    /// Returns the option of that name, or the only one whose name begins with it, as getopt_long does.
     fn find(given: &str) -> Result<Self, String> {
         if let Some(exact) = Self::all().find(|option| option.name() == given) {
             return Ok(exact);
@@ -235,17 +236,17 @@ fn consistent(options: &Options) -> Result<(), String> {
     settings::check_tx_segments(&segments, room).map(drop)
 }
 
-/// The options that do something.
+/// The options that have an effect.
 pub(crate) fn described() -> impl Iterator<Item = &'static Spec> {
     OPTIONS.iter()
 }
 
-/// The options that change nothing, and whether they take a value.
+/// The options without effect, and whether they take a value.
 pub(crate) fn accepted() -> impl Iterator<Item = (&'static str, bool)> {
     IGNORED.iter().copied()
 }
 
-/// The options as help shows them.
+/// The help text of the options.
 pub(crate) fn help() -> String {
     let mut text = String::from("testpmd options, after `--`:\n");
     for spec in OPTIONS {

@@ -1,4 +1,4 @@
-//! The port table: what each number stands for.
+//! The port table, indexed by port number.
 
 mod slot;
 
@@ -10,10 +10,10 @@ use super::lane::PortRx;
 use super::topology::Stream;
 use crate::error::Error;
 
-/// Most ports. DPDK's `RTE_MAX_ETHPORTS` is chosen when it is built: 32 unless asked for more, at most so many.
+/// The most ports. DPDK's `RTE_MAX_ETHPORTS` is a build option: 32 by default, at most this number.
 pub(crate) const MAX_PORTS: usize = 1024;
 
-/// All ports; a number is not given to another port while the table lives unless it was closed.
+/// All ports. A number is reused only after its port was closed.
 #[derive(Default)]
 pub(crate) struct Ports(Vec<Option<PortRecord>>);
 
@@ -75,7 +75,7 @@ impl Ports {
         }
     }
 
-    /// Takes the queues of a stream out of their ports, both or none.
+    /// Takes the queues of a stream out of their ports: both or none.
     pub(crate) fn lend(&mut self, stream: &Stream) -> Option<Queues> {
         let rx_place = self.get_mut(stream.rx_port)?.live_mut()?.rx.get_mut(usize::from(stream.rx_queue))?;
         let rx = rx_place.take()?;
@@ -97,7 +97,7 @@ impl Ports {
         }
     }
 
-    /// Brings the queues of a stream home.
+    /// Returns the queues of a stream to their ports.
     pub(crate) fn give_back(&mut self, queues: Queues) {
         let Queues { stream, rx, tx } = queues;
         self.give_back_rx(&stream, rx);

@@ -41,7 +41,7 @@ fn set_capture(session: &mut Session, values: &Values) {
         return;
     }
     let name = slot.name.clone();
-    // Ended by itself: its port stopped.
+    // The recording ended when its port was stopped.
     if session.recordings.get(&port).is_some_and(Recording::ended)
         && let Some(recording) = session.recordings.remove(&port)
     {

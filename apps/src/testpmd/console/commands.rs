@@ -1,4 +1,4 @@
-//! THE list of console commands, by family.
+//! The list of all console commands, by section.
 
 use super::grammar::Values;
 use super::{capture, config, control, device, display, dump, flow, help, offload, ports, queues, rss, vlan};
@@ -6,11 +6,11 @@ use crate::testpmd::session::Session;
 
 /// One console command.
 pub(crate) struct Command {
-    /// What to type; see [`super::grammar`].
+    /// The words of the command; syntax in [`super::grammar`].
     pub(crate) pattern: &'static str,
-    /// What it does, for `help`.
+    /// The text that `help` prints.
     pub(crate) help: &'static str,
-    /// Does it.
+    /// Executes the command.
     pub(crate) run: fn(&mut Session, &Values),
 }
 

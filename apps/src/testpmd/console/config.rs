@@ -177,8 +177,8 @@ fn set_txpkts(session: &mut Session, values: &Values) {
     }
 }
 
-/// Most ports have no switch of their own for multicast frames: they get all of them, or those that promiscuous mode lets
-/// in.
+/// Most ports have no separate setting for multicast frames: they receive all of them, or those that
+/// promiscuous mode admits.
 fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
     if session.ports.get_mut(id).is_none_or(|slot| slot.set_allmulticast(on)) {
         return;
@@ -189,7 +189,7 @@ fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
 
 const EVERY_FRAME: &str = "it receives every frame that its peer sends";
 
-/// DPDK's sentence about a mode that a port does not have, and why.
+/// Prints DPDK's message about a mode that a port does not support, and the reason.
 fn not_supported(session: &mut Session, id: u16, on: bool, mode: &str, why: &str) {
     let act = if on { "enabling" } else { "disabling" };
     err!(session.out, "Error during {act} {mode} mode for port {id}: Operation not supported; {why}\n");
@@ -264,7 +264,7 @@ fn set_port_count(session: &mut Session, values: &Values) {
 /// Checks a list of lcores to forward on.
 ///
 /// # Errors
-/// DPDK's sentence about the first that cannot.
+/// Returns DPDK's message about the first lcore that cannot forward.
 pub(in crate::testpmd) fn check_lcores(session: &Session, list: &[u32]) -> Result<(), String> {
     let map = session.eal.lcores();
     let workers = session.worker_lcores();

@@ -1,4 +1,4 @@
-//! Commands that start, stop and end.
+//! Commands that start and stop forwarding, and end the program.
 
 use super::commands::Command;
 use super::run_file;
@@ -47,5 +47,5 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Enough to fill any ring many times over, little enough to return soon.
+/// The most bursts of `start tx_first`: fills any ring many times over, and the command still returns soon.
 const MAX_FIRST: u32 = 65_535;

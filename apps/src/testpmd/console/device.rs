@@ -86,7 +86,7 @@ fn show_device(session: &mut Session, values: &Values) {
     out!(session.out, "{text}");
 }
 
-/// The address that a line names; says what is wrong with it.
+/// Returns the address in a command line, or prints what is wrong with it.
 fn address(session: &mut Session, id: u16, text: &str, command: &str) -> Option<Mac> {
     if session.ports.get(id).is_none() {
         err!(session.out, "Invalid port_id={id}\n{command} error: (No such device)\n");
@@ -127,7 +127,7 @@ fn add_mac(session: &mut Session, values: &Values) {
             list.remove(place);
             filter.set_unicast(&list).err().map(|error| error.to_string())
         }
-        // DPDK takes an address again without a word, and keeps the port's own.
+        // DPDK silently accepts an address that is already set, and keeps the port's own.
         (true, _) => None,
         (false, None) if own => Some("Address already in use".to_owned()),
         (false, None) => None,
@@ -163,5 +163,5 @@ fn multicast(session: &mut Session, values: &Values) {
     }
 }
 
-/// Groups of one port.
+/// The most multicast groups of one port.
 const MAX_GROUPS: usize = 256;

@@ -1,4 +1,4 @@
-//! Commands that show and clear.
+//! Commands that display and clear statistics and configuration.
 
 use super::commands::Command;
 use super::grammar::{Target, Values};
@@ -51,13 +51,13 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Says that there is no port `id`, and which there are.
+/// Prints that port `id` does not exist, and which ports do.
 pub(super) fn invalid_port(session: &mut Session, id: u16) {
     let known: String = session.ports.ids().iter().map(|id| format!("{id} ")).collect();
     err!(session.out, "Invalid port {id}\nThe valid ports array is [ {known}]\n");
 }
 
-/// The ports a target means; says so when there is no such port.
+/// Returns the ports that a target selects; prints an error if the port does not exist.
 pub(super) fn targets(session: &mut Session, target: Target) -> Vec<u16> {
     match target {
         Target::All => session.ports.ids(),
@@ -116,11 +116,11 @@ fn show_config(session: &mut Session, values: &Values) {
             let lcores: String = session.configured_lcores().iter().map(|id| format!(" {id:2}")).collect();
             out!(session.out, "List of forwarding lcores:{lcores}\n");
         }
-        // Nothing here sets one of the next three, so these are DPDK's words before something did.
+        // No command sets the next three; these are DPDK's texts for values that were never set.
         "txtimes" => out!(session.out, "Interburst gap: 0\nIntraburst gap: 0\n"),
         "rxoffs" => out!(session.out, "Number of offsets: 0\n"),
         "rxhdrs" => out!(session.out, "Number of segments: 0\n"),
-        // DPDK prints nothing where there are none.
+        // DPDK prints nothing if there are no segments.
         "rxpkts" if session.settings.rx_segments.is_empty() => {}
         "rxpkts" => {
             let lengths: Vec<_> = session.settings.rx_segments.iter().map(u16::to_string).collect();

@@ -1,4 +1,4 @@
-//! `dump_…` and `set log`: the process as it is.
+//! `dump_…` and `set log`: the state of the process.
 
 use std::fmt::Write as _;
 
@@ -66,7 +66,7 @@ fn dump_lcores(session: &mut Session, _: &Values) {
     let mut text = String::new();
     for lcore in session.eal.lcores().all() {
         let cores: Vec<_> = lcore.cores.iter().map(|core| core.0.to_string()).collect();
-        // DPDK's role of every lcore that is no service core, the main one among them.
+        // DPDK reports this role for every lcore that is not a service core, including the main lcore.
         let _ = writeln!(text, "lcore {}, socket 0, role RTE, cpuset {}", lcore.id.0, cores.join(","));
     }
     out!(session.out, "{text}");

@@ -1,36 +1,37 @@
-//! The line that somebody types at a terminal: pure, bytes in, bytes for the terminal out.
+//! The line editor of the console. Free of I/O: takes bytes from the keyboard, returns bytes for the
+//! terminal.
 //!
-//! Typing a line and Enter prints that line and nothing else, so that a script on a terminal reads what it would read
-//! from a pipe, whatever the terminal is called. Only the keys that edit make cursor movements.
+//! A typed line is echoed exactly as typed, so that a script on a terminal reads what it would read from a
+//! pipe, whatever the terminal type. Only the editing keys move the cursor.
 
-/// Lines that are remembered, as long as the console runs.
+/// The most lines in the history, which lasts as long as the console runs.
 const REMEMBERED: usize = 256;
 
-/// Completes a line: where its last, unfinished word begins, and what it may become.
+/// Completes a line: returns where its last, unfinished word begins, and the candidates for it.
 pub(crate) type Complete = fn(&str) -> (usize, Vec<String>);
 
-/// A line that is being edited, and those before it.
+/// The line that is being edited, and the history.
 pub(crate) struct Editor {
     prompt: &'static str,
     complete: Complete,
     longest: usize,
     line: Vec<char>,
     cursor: usize,
-    /// What came of a key that takes several bytes: an escape sequence or a character.
+    /// The bytes so far of a key that takes several: an escape sequence or a UTF-8 character.
     unfinished: Vec<u8>,
-    /// The last byte was a carriage return: a line feed right after it is the same Enter.
+    /// The last byte was a carriage return: a line feed directly after it belongs to the same Enter.
     returned: bool,
     history: Vec<String>,
-    /// The remembered line that is shown, and what was typed before it was asked for.
+    /// The position in the history that is shown, and the text that was typed before.
     recalled: Option<(usize, Vec<char>)>,
 }
 
-/// What a byte came to.
+/// The result of one byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// The line goes on.
+    /// The line is not finished.
     More,
-    /// A whole line.
+    /// A finished line.
     Line(String),
     /// Ctrl-D on an empty line.
     End,
@@ -40,13 +41,13 @@ const BACKSPACE: u8 = 0x08;
 const DELETE: u8 = 0x7f;
 const ESCAPE: u8 = 0x1b;
 
-/// A control character's key with Ctrl.
+/// Returns the control character of a letter.
 const fn ctrl(letter: u8) -> u8 {
     letter & 0x1f
 }
 
 impl Editor {
-    /// An empty line of up to `longest` bytes behind `prompt`.
+    /// Creates an editor with an empty line of up to `longest` characters behind `prompt`.
     pub(crate) fn new(prompt: &'static str, longest: usize, complete: Complete) -> Self {
         Self {
             prompt,
@@ -61,14 +62,14 @@ impl Editor {
         }
     }
 
-    /// The prompt and what is typed so far.
+    /// Returns the prompt and the line so far.
     pub(crate) fn shown(&self) -> String {
         let back = self.line.len() - self.cursor;
         let line: String = self.line.iter().collect();
         format!("{}{line}{}", self.prompt, "\x08".repeat(back))
     }
 
-    /// Takes one byte; appends to `out` what the terminal is to show.
+    /// Processes one byte; appends the terminal's output to `out`.
     pub(crate) fn take(&mut self, byte: u8, out: &mut String) -> Typed {
         let returned = std::mem::take(&mut self.returned);
         if !self.unfinished.is_empty() {
@@ -93,7 +94,7 @@ impl Editor {
     }
 
     fn enter(&mut self, out: &mut String) -> String {
-        // The terminal makes it a carriage return and a line feed, which is what a pipe gets.
+        // The terminal turns it into a carriage return and a line feed; a pipe gets the line feed.
         out.push('\n');
         let line: String = std::mem::take(&mut self.line).into_iter().collect();
         (self.cursor, self.recalled) = (0, None);
@@ -106,7 +107,7 @@ impl Editor {
         line
     }
 
-    /// The keys that readline has with Ctrl; others do nothing.
+    /// Handles the control keys that readline has too; ignores others.
     fn control(&mut self, byte: u8, out: &mut String) {
         let end = self.line.len();
         match byte | 0x60 {
@@ -129,9 +130,9 @@ impl Editor {
         }
     }
 
-    /// A byte behind the first of an escape sequence (ECMA-48: CSI, SS3) or of a character (UTF-8).
+    /// Handles a byte after the first of an escape sequence (ECMA-48: CSI, SS3) or of a character (UTF-8).
     fn take_unfinished(&mut self, byte: u8, out: &mut String) -> Typed {
-        /// Longer than any key.
+        /// Longer than the sequence of any key.
         const LONGEST: usize = 16;
         self.unfinished.push(byte);
         match self.unfinished.as_slice() {
@@ -151,7 +152,7 @@ impl Editor {
                     typed.into_iter().for_each(|c| self.insert(c, out));
                 }
                 Err(error) if error.error_len().is_none() => {}
-                // No character begins like this; the last byte is a key of its own.
+                // Invalid UTF-8: the last byte is processed as a key of its own.
                 Err(_) => {
                     self.unfinished.clear();
                     self.insert(char::REPLACEMENT_CHARACTER, out);
@@ -177,7 +178,7 @@ impl Editor {
     }
 
     fn insert(&mut self, c: char, out: &mut String) {
-        // What is too long is no command either way; it is not kept for ever.
+        // A line this long is no command; its further characters are dropped.
         if c.is_control() || self.line.len() > self.longest {
             return;
         }
@@ -187,7 +188,7 @@ impl Editor {
         self.tail(0, out);
     }
 
-    /// Shows again what is behind the cursor, which stays, and blanks over `gone` characters.
+    /// Prints the text behind the cursor again, clears `gone` characters after it, and puts the cursor back.
     fn tail(&self, gone: usize, out: &mut String) {
         out.extend(&self.line[self.cursor..]);
         out.extend(std::iter::repeat_n(' ', gone));
@@ -215,7 +216,7 @@ impl Editor {
         self.tail(to - from, out);
     }
 
-    /// Shows an older line, or a newer one.
+    /// Shows the previous line of the history, or the next.
     fn recall(&mut self, newer: bool, out: &mut String) {
         let end = self.history.len();
         let at = self.recalled.as_ref().map_or(end, |(at, _)| *at);
@@ -235,7 +236,8 @@ impl Editor {
         self.recalled = (to < end).then_some((to, typed));
     }
 
-    /// Completes the word before the cursor as far as it is clear, and lists what is possible when it is not.
+    /// Completes the word before the cursor as far as it is unambiguous, and lists the candidates when it is
+    /// not.
     fn tab(&mut self, out: &mut String) {
         let before: String = self.line[..self.cursor].iter().collect();
         let (start, words) = (self.complete)(&before);

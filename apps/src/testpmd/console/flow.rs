@@ -74,7 +74,7 @@ fn list(session: &mut Session, values: &Values) {
 fn destroy(session: &mut Session, values: &Values) {
     let id = values.port(0);
     let words = values.rest();
-    // N, or N rule N rule N, as DPDK has it.
+    // N, or N rule N rule N, as in DPDK.
     let numbers: Option<Vec<u32>> = words
         .iter()
         .enumerate()
@@ -91,7 +91,7 @@ fn destroy(session: &mut Session, values: &Values) {
     let Some(slot) = session.ports.get_mut(id) else { return invalid_port(session, id) };
     let mut text = String::new();
     for number in numbers {
-        // DPDK passes over those that are not there without a word.
+        // DPDK silently skips rules that do not exist.
         if slot.soft.flows.remove(number) {
             text += &format!("Flow rule #{number} destroyed\n");
         }

@@ -1,7 +1,8 @@
-//! The grammar of console commands: patterns, matching, completion. Knows no command.
+//! The grammar of console commands: patterns, matching, completion. It does not depend on any command.
 //!
-//! A pattern is words separated by spaces: `show` stands for itself, `(stats|info)` for one of several
-//! words, `<port>` and its like for a value (see [`WordPattern`]), `<rest>` for any words that follow. Matching is per word, like DPDK's.
+//! A pattern consists of words separated by spaces: `show` matches itself, `(stats|info)` one of several
+//! words, `<port>` and its like a value (see [`WordPattern`]), `<rest>` any words that follow. Words are
+//! matched whole, as in DPDK.
 
 use crate::testpmd::options::parse_number;
 
@@ -20,7 +21,7 @@ enum WordPattern {
     Mask,
     /// `<text>`: any word.
     Text,
-    /// `<rest>`, last in a pattern: whatever follows, or nothing.
+    /// `<rest>`, last in a pattern: all words that follow, or none.
     Rest,
 }
 
@@ -37,7 +38,7 @@ impl WordPattern {
         }
     }
 
-    /// The value of `word` here; `None` when it does not fit.
+    /// Returns the value of `word`; `None` when it does not match.
     fn take(self, word: &str) -> Option<Value> {
         match self {
             Self::Words(words) => words.split('|').find(|w| *w == word).map(Value::Word),
@@ -49,7 +50,7 @@ impl WordPattern {
         }
     }
 
-    /// The words that could stand here, for completion.
+    /// The words that completion offers here, separated by `|`.
     fn suggestions(self) -> &'static str {
         match self {
             Self::Words(words) => words,
@@ -100,7 +101,7 @@ impl Values {
         }
     }
 
-    /// The first port that the line names.
+    /// The first port in the line.
     pub(crate) fn first_port(&self) -> Option<u16> {
         self.0.iter().find_map(|value| match value {
             Value::Target(Target::Port(port)) => Some(*port),
@@ -116,7 +117,7 @@ impl Values {
         }
     }
 
-    /// The `index`th value as an answer repeats it.
+    /// The `index`th value as text, for an answer that repeats it.
     pub(crate) fn shown(&self, index: usize) -> String {
         match self.0.get(index) {
             Some(Value::Word(word)) => (*word).to_owned(),
@@ -145,20 +146,20 @@ impl Values {
     }
 }
 
-/// What a line turned out to be.
+/// The result of matching a line.
 #[derive(Debug)]
 pub(crate) enum Match<C> {
     /// This command with these values.
     Found(C, Values),
-    /// Nothing but blanks or a comment.
+    /// Only blanks or a comment.
     Empty,
-    /// A command's first word, then something it does not take.
+    /// The first word of a command, followed by words that do not match.
     BadArguments,
-    /// No command begins like this.
+    /// No command begins with the first word.
     NotFound,
 }
 
-/// Longest line that is looked at, in bytes.
+/// The longest accepted line, in bytes.
 pub(crate) const MAX_LINE: usize = 64 * 1024;
 
 fn words(line: &str) -> impl Iterator<Item = &str> {
@@ -166,7 +167,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
     line.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty())
 }
 
-/// Finds the command that `line` spells.
+/// Finds the command that matches `line`.
 pub(crate) fn find<C: Copy>(commands: impl Iterator<Item = (&'static str, C)>, line: &str) -> Match<C> {
     if line.len() > MAX_LINE {
         return Match::NotFound;
@@ -200,7 +201,7 @@ fn matches(pattern: &'static str, given: &[&str]) -> Option<Values> {
     given.next().is_none().then_some(values)
 }
 
-/// The words that may replace the last, unfinished word of `line`; and where that word begins.
+/// Returns where the last, unfinished word of `line` begins, and the words that may replace it.
 pub(crate) fn complete(patterns: impl Iterator<Item = &'static str>, line: &str) -> (usize, Vec<String>) {
     let start = line.rfind([' ', '\t']).map_or(0, |at| at + 1);
     let (before, unfinished) = line.split_at(start);

@@ -1,4 +1,4 @@
-//! `help`, made from the list of commands.
+//! `help`, generated from the list of commands.
 
 use super::commands::{Command, SECTIONS, Section};
 use crate::output::out;

@@ -1,4 +1,4 @@
-//! Where commands come from: a terminal on which lines are edited, or a pipe; and the signals that end a run.
+//! Sources of commands: a terminal with line editing, or a pipe; and the signals that end a run.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Read};
@@ -28,7 +28,7 @@ pub(crate) enum Event {
     Signal,
 }
 
-/// What a reading thread sends.
+/// What a thread sends to the console.
 #[derive(Debug)]
 enum Came {
     /// A line of a pipe or file.
@@ -37,28 +37,28 @@ enum Came {
     Bytes(Vec<u8>),
     End,
     Signal,
-    /// Something else is to be looked at.
+    /// No input: the console checks for other events.
     News,
 }
 
-/// A terminal in use: what is being edited, and keys not looked at yet.
+/// The terminal: its editor, and bytes that are not processed yet.
 struct Keys {
     terminal: Arc<Terminal>,
     editor: Editor,
     typed: VecDeque<u8>,
 }
 
-/// Reads in a thread of its own, so that a signal or a tick can come between.
+/// Reads input in a separate thread, so that signals and timeouts can interrupt the wait.
 pub(crate) struct Input {
     requests: Sender<()>,
     events: Receiver<Came>,
-    /// For news.
+    /// For [`Input::waker`].
     sender: Sender<Came>,
-    /// Ends with the first signal.
+    /// Stops with the first signal.
     signalled: Stop,
-    /// The reader was asked for something that has not come.
+    /// A request to the reader is not answered yet.
     asked: bool,
-    /// There when somebody types at a terminal.
+    /// Present if input comes from a terminal.
     keys: Option<Keys>,
 }
 
@@ -90,34 +90,34 @@ impl Input {
         Ok(Self { requests, events, sender: news, signalled, asked: false, keys })
     }
 
-    /// Ends the wait for a command, as if its time were over. Any thread.
+    /// Returns a function that ends the wait for a command as a timeout does. Callable on any thread.
     pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
         let sender = self.sender.clone();
         move || {
-            // The console ends.
+            // Fails only when the console ends.
             let _ = sender.send(Came::News);
         }
     }
 
-    /// What the first signal ends, also while a command runs.
+    /// The stop flag that the first signal sets, also while a command runs.
     pub(crate) fn signalled(&self) -> Stop {
         self.signalled.clone()
     }
 
-    /// Whether what is typed is printed here; else whoever runs the line does it.
+    /// Whether typed text is echoed here; otherwise the caller prints the line before it runs it.
     pub(crate) fn echoes(&self) -> bool {
         self.keys.is_some()
     }
 
-    /// Asks for one line.
+    /// Requests one line.
     pub(crate) fn ask(&mut self) {
         if !std::mem::replace(&mut self.asked, true) {
-            // A reader that is gone has said `End`.
+            // Fails only if the reader has ended, after it sent `End`.
             let _ = self.requests.send(());
         }
     }
 
-    /// What came within `time`; keys are shown through `output`.
+    /// Waits up to `time` for an event; echoes keys to `output`.
     pub(crate) fn wait(&mut self, time: Duration, output: &mut Output) -> Option<Event> {
         if let Some(event) = self.type_on(output) {
             return Some(event);
@@ -144,7 +144,7 @@ impl Input {
         }
     }
 
-    /// Takes keys up to the end of a line.
+    /// Processes typed bytes up to the end of a line.
     fn type_on(&mut self, output: &mut Output) -> Option<Event> {
         let keys = self.keys.as_mut()?;
         let mut shown = String::new();
@@ -165,7 +165,8 @@ impl Input {
         event
     }
 
-    /// What to print behind news that came while somebody typed: the prompt and the line, where they can be edited.
+    /// The text to print after output that interrupted typing: the prompt and the line, if lines can be
+    /// edited.
     pub(crate) fn shown(&self) -> String {
         self.keys.as_ref().map_or(String::new(), |keys| keys.editor.shown())
     }
@@ -187,7 +188,7 @@ fn no_thread(what: &str, source: std::io::Error) -> Error {
     }
 }
 
-/// The first signal ends the run in order; a second one ends it at once.
+/// The first signal ends the run in order; a second one exits immediately.
 fn watch_signals(
     events: Sender<Came>,
     signalled: Stop,
@@ -229,7 +230,7 @@ fn read_pipe(requested: &Receiver<()>, events: &Sender<Came>) {
     }
 }
 
-/// One line of any bytes; `None` at the end. A line longer than commands may be loses its tail.
+/// Reads one line of any bytes; `None` at the end. A line longer than a command may be is truncated.
 fn read_line(input: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
     let limit = grammar::MAX_LINE as u64 + 1;
@@ -255,7 +256,7 @@ fn skip_line(input: &mut impl BufRead) {
     }
 }
 
-/// Bytes as they are typed, as many as there are.
+/// Reads the bytes of a terminal as they are typed.
 fn read_terminal(requested: &Receiver<()>, events: &Sender<Came>) {
     let mut input = std::io::stdin();
     let mut bytes = [0; 1024];
@@ -275,7 +276,7 @@ fn complete(line: &str) -> (usize, Vec<String>) {
     grammar::complete(commands::all().map(|command| command.pattern), line)
 }
 
-/// A terminal that hands out bytes as they are typed and shows none of them itself; left as it was found.
+/// A terminal in non-canonical mode without echo; [`Terminal::give_back`] restores its settings.
 struct Terminal(Termios);
 
 impl Terminal {

@@ -1,5 +1,5 @@
-//! `show … json`: what a `show` command tells, as one line of JSON. Members have the names of DPDK's telemetry where that
-//! has them.
+//! `show … json`: the answer of a `show` command as one line of JSON. Members have the names of DPDK's
+//! telemetry where it has the same value.
 
 use linecard::pmd::{Link, Offloads, PortStats, QueueId};
 use serde_json::{Value, json};
@@ -11,10 +11,10 @@ use crate::testpmd::ports::PortRecord;
 use crate::testpmd::session::Session;
 use crate::testpmd::soft::rss::RETA_SIZE;
 
-/// What a command tells; or why it cannot.
+/// Returns a command's answer as JSON, or an error message.
 type Answer = fn(&mut Session, &Values) -> Result<Value, String>;
 
-/// Every `show` command, by its pattern.
+/// The `show` commands with a JSON answer, by pattern.
 const ANSWERS: &[(&str, Answer)] = &[
     ("show port (info|summary|stats|xstats) <port|all>", ports),
     ("show config (rxtx|cores|fwd|rxpkts|txpkts|txtimes|rxoffs|rxhdrs)", config),
@@ -33,13 +33,13 @@ const ANSWERS: &[(&str, Answer)] = &[
     ("show capture", |session, _| Ok(captures(session))),
 ];
 
-/// The command whose answer is wanted as JSON, if `line` ends so.
+/// Returns the command without its last word if that is `json`.
 fn asked(line: &str) -> Option<&str> {
     let line = line.split('#').next().unwrap_or_default().trim();
     line.strip_suffix("json").filter(|rest| rest.ends_with([' ', '\t']))
 }
 
-/// Answers `line` if it asks for JSON; false when it does not.
+/// Answers `line` if it ends with `json` and is a known command; false otherwise.
 pub(super) fn answer(session: &mut Session, line: &str) -> bool {
     let Some(command) = asked(line) else { return false };
     let Match::Found(answer, values) = grammar::find(ANSWERS.iter().copied(), command) else { return false };
@@ -48,7 +48,7 @@ pub(super) fn answer(session: &mut Session, line: &str) -> bool {
     true
 }
 
-/// The port that a line names.
+/// Returns the port that is value `index` of the command.
 fn slot<'a>(session: &'a Session, values: &Values, index: usize) -> Result<&'a PortRecord, String> {
     let id = values.port(index);
     session.ports.get(id).ok_or_else(|| format!("Invalid port {id}"))
@@ -144,7 +144,7 @@ fn config(session: &mut Session, values: &Values) -> Result<Value, String> {
         "cores" => json!(session.configured_lcores()),
         "rxpkts" => json!({ "segments": settings.rx_segments }),
         "txpkts" => json!({ "segments": settings.tx_segments }),
-        // Nothing here sets one of these.
+        // No command sets one of these.
         "txtimes" => json!({ "inter_burst": 0, "intra_burst": 0 }),
         "rxoffs" => json!({ "offsets": [] }),
         "rxhdrs" => json!({ "segments": [] }),
@@ -229,7 +229,7 @@ fn used_descriptors(session: &mut Session, values: &Values) -> Result<Value, Str
     Ok(json!({ "port_id": slot.id, "queue_id": number, "used_descriptors": used }))
 }
 
-/// A queue of a port, if it has that one.
+/// Returns a queue of a port, or an error if the port does not have it.
 fn queue_of(slot: &PortRecord, receive: bool, number: u32) -> Result<QueueId, String> {
     let config = slot.config();
     let queues = if receive { config.rx_queues } else { config.tx_queues };
@@ -237,7 +237,7 @@ fn queue_of(slot: &PortRecord, receive: bool, number: u32) -> Result<QueueId, St
         let side = if receive { "RX" } else { "TX" };
         return Err(format!("Invalid {side} queue {number} (must be < {queues})"));
     }
-    // It is one of the port's.
+    // Smaller than the number of queues, which is a `u16`.
     let index = u16::try_from(number).unwrap_or(u16::MAX);
     Ok(if receive { QueueId::Receive(index) } else { QueueId::Transmit(index) })
 }
@@ -278,7 +278,7 @@ fn rss(session: &mut Session, values: &Values, with_key: bool) -> Result<Value, 
     Ok(value)
 }
 
-/// All entries up to the size that is given, whatever the masks say.
+/// Returns all entries up to the given size; the masks are ignored.
 fn reta(session: &mut Session, values: &Values) -> Result<Value, String> {
     let size = values.number(1) as usize;
     if size == 0 || size > RETA_SIZE {

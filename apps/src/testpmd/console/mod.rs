@@ -1,4 +1,4 @@
-//! The console: reads lines, finds their command, runs it.
+//! The console: reads lines, finds their command and runs it.
 
 mod capture;
 mod commands;
@@ -32,16 +32,16 @@ use self::grammar::Match;
 use super::session::Session;
 use crate::output::{err, out};
 
-/// What DPDK prints when it waits for a command.
+/// The prompt of DPDK's testpmd.
 pub(super) const PROMPT: &str = "testpmd> ";
 
-/// How often links are looked at while nobody types.
+/// The interval at which link changes are checked while no command arrives.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Files may load files, this deep.
+/// The greatest depth to which files may load files.
 const MAX_LOAD_DEPTH: u8 = 8;
 
-/// What can be typed, and what it does.
+/// Pattern and help text of every command.
 pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
     commands::SECTIONS
         .iter()
@@ -49,7 +49,7 @@ pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> 
         .map(|command| (command.pattern, command.help))
 }
 
-/// Takes commands until one ends the run, the input ends, a signal comes or nobody can read the output.
+/// Runs commands until one ends the run, the input ends, a signal arrives or the output fails.
 pub(super) fn run(session: &mut Session, input: &mut Input) {
     while !session.quit && !session.out.failed() {
         out!(session.out, "{PROMPT}");
@@ -80,13 +80,13 @@ fn wait(session: &mut Session, input: &mut Input) -> Event {
     }
 }
 
-/// A piped line appears in the output as if it had been typed; characters that would move the cursor do not.
+/// Prints a piped line as if it had been typed; control characters are replaced by spaces.
 fn echo(session: &mut Session, line: &str) {
     let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     out!(session.out, "{shown}\r\n");
 }
 
-/// Runs one line; false when it is no command.
+/// Runs one line; false when it is not a command.
 pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     if json::answer(session, line) {
         return true;
@@ -115,7 +115,7 @@ pub(super) fn execute(session: &mut Session, line: &str) -> bool {
 /// Runs the commands of a file.
 ///
 /// # Errors
-/// The file cannot be read, or files load each other without end.
+/// The file cannot be read, or files are nested too deep.
 pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std::io::Result<()> {
     if session.load_depth >= MAX_LOAD_DEPTH {
         err!(session.out, "files that load files are nested {MAX_LOAD_DEPTH} deep, the most possible\n");

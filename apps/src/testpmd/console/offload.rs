@@ -98,7 +98,7 @@ fn set_checksum(session: &mut Session, values: &Values) {
         "ip" => ("IP", TxOffloads::IPV4_CKSUM),
         "udp" => ("UDP", TxOffloads::UDP_CKSUM),
         "tcp" => ("TCP", TxOffloads::TCP_CKSUM),
-        // No port here has these.
+        // No port supports these.
         "sctp" => ("SCTP", TxOffloads::empty()),
         "outer-ip" => ("Outer IP", TxOffloads::empty()),
         _ => ("Outer UDP", TxOffloads::empty()),
@@ -183,7 +183,7 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
     }
 }
 
-/// Switches a receive offload of a started port, where its device can do that; whether it did.
+/// Switches a receive offload of a started port, if its device can; returns whether it did.
 fn switched(session: &mut Session, id: u16, name: &str, on: bool) -> bool {
     let (Some(offload), Some(slot)) = (RxOffloads::named(name), session.ports.get_mut(id)) else {
         return false;
@@ -191,13 +191,13 @@ fn switched(session: &mut Session, id: u16, name: &str, on: bool) -> bool {
     slot.switch_rx_offload(offload, on)
 }
 
-/// What an offload that is done in software for every port changes.
+/// Returns how to change an offload that is done in software for every port; `None` for other offloads.
 pub(super) fn vlan_offload(name: &str, transmit: bool) -> Option<fn(&mut RxVlan, bool)> {
     match (transmit, name) {
         (false, "vlan_strip") => Some(|vlan, on| vlan.strip = on),
         (false, "vlan_filter") => Some(|vlan, on| vlan.filter = on),
         (false, "qinq_strip") => Some(|vlan, on| vlan.qinq_strip = on),
-        // Tags are put in wherever `tx_vlan set` names some.
+        // Tags are inserted wherever `tx_vlan set` specifies some.
         (true, "vlan_insert" | "qinq_insert") => Some(|_, _| ()),
         _ => None,
     }
@@ -217,7 +217,7 @@ fn set_gso(session: &mut Session, values: &Values) {
     }
 }
 
-/// Ethernet and IPv4 headers and a byte, as DPDK has it.
+/// Ethernet and IPv4 headers and one byte, the minimum in DPDK.
 const MIN_GSO_SIZE: u16 = 35;
 
 fn set_gso_size(session: &mut Session, values: &Values) {
@@ -233,7 +233,7 @@ fn set_gso_size(session: &mut Session, values: &Values) {
     }
 }
 
-/// The names of what is done in software, on every port: all of it, or what is on.
+/// The names of the offloads done in software, which every port has: all of them, or those that are on.
 fn software(soft: &SoftPort, receive: bool, all: bool) -> String {
     let (vlan, tags) = (&soft.vlan, soft.tags);
     let named: &[(bool, &str)] = match receive {

@@ -1,4 +1,4 @@
-//! Commands that start, stop, add and remove ports.
+//! Commands that start, stop, configure, add and remove ports.
 
 use super::commands::Command;
 use super::display::invalid_port;
@@ -149,7 +149,7 @@ fn configure(session: &mut Session, values: &Values) {
     }
     let what = values.word(0).to_owned();
     let Ok(value) = u16::try_from(values.number(1)) else { return err!(session.out, "Bad arguments\n") };
-    // All or none: a port that cannot leaves the others as they are.
+    // All or none: if one port refuses the value, no port changes.
     if let Some(problem) = session.ports.iter().find_map(|slot| refusal(slot, &what, value)) {
         return err!(session.out, "{problem}\n");
     }
@@ -172,7 +172,7 @@ fn configure(session: &mut Session, values: &Values) {
     }
 }
 
-/// Why a port cannot have `value` queues or descriptors.
+/// Returns why a port cannot have `value` queues or descriptors; `None` if it can.
 pub(super) fn refusal(slot: &PortRecord, what: &str, value: u16) -> Option<String> {
     let ((max_rx, max_tx), (depths, power_of_two)) = (slot.max_queues(), slot.depths());
     let (allowed, shape) = match what {
@@ -224,7 +224,7 @@ fn set_mtu(session: &mut Session, values: &Values) {
     }
 }
 
-/// `asked` as an MTU of the port, or why it is none.
+/// Returns `asked` as an MTU of the port, or why the port does not support it.
 fn mtu_of(slot: &PortRecord, asked: u32) -> Result<u16, String> {
     let allowed = slot.mtu_range();
     u16::try_from(asked).ok().filter(|mtu| allowed.contains(mtu)).ok_or_else(|| {
@@ -233,7 +233,7 @@ fn mtu_of(slot: &PortRecord, asked: u32) -> Result<u16, String> {
     })
 }
 
-/// Sets the MTU of the next start; what is wrong with it, if it is.
+/// Sets the MTU for the next start; returns the error message if the port refuses it.
 fn reshape_mtu(slot: &mut PortRecord, asked: u32) -> Option<String> {
     match mtu_of(slot, asked) {
         Ok(mtu) => {

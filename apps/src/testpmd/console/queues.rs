@@ -44,7 +44,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Receive or transmit, and how many queues of that kind the port has, if it has the one that is named.
+/// Returns the number of a queue if the port has it; prints an error otherwise.
 pub(super) fn queue(session: &mut Session, id: u16, receive: bool, queue: u32) -> Option<u16> {
     let Some(slot) = session.ports.get(id) else {
         invalid_port(session, id);

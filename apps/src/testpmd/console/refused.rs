@@ -1,22 +1,23 @@
-//! Commands of DPDK's testpmd that ask for what no port or no part of this command has. Each is answered in one sentence;
-//! where dpdk-testpmd 22.11 has words of its own for a software port that cannot, these come first.
+//! Commands of DPDK's testpmd that no port, or no part of this program, supports. Each is answered in one
+//! sentence; if dpdk-testpmd 22.11 has a message of its own for a software port without the feature, that
+//! comes first.
 
 use super::display::invalid_port;
 use super::grammar::{Match, Values, find};
 use crate::output::err;
 use crate::testpmd::session::Session;
 
-/// Commands that ask for the same thing.
+/// Commands that need the same missing feature.
 struct Family {
-    /// What cannot be had.
+    /// The missing feature.
     what: &'static str,
     instead: &'static str,
-    /// The pattern of each (see [`super::grammar`]), and DPDK's words, if it has any: `{port}` is the first port that the line
-    /// names, `{0}` to `{3}` are its values.
+    /// Patterns (see [`super::grammar`]), each with DPDK's message or an empty string: `{port}` is the first
+    /// port in the line, `{0}` to `{3}` are its values.
     commands: &'static [(&'static str, &'static str)],
 }
 
-/// Every one; the first that fits is the answer.
+/// Every family; the first pattern that matches determines the answer.
 const FAMILIES: &[Family] = &[
     Family {
         what: "bonding ports",
@@ -25,7 +26,7 @@ const FAMILIES: &[Family] = &[
             ("set bonding mode <n> <port> <rest>", "\t Failed to set bonding mode for port = {port}."),
             ("set bonding primary <port> <port>", "\t Failed to set primary slave for port = {1}."),
             ("set bonding mac_addr <port> <text>", "set_bond_mac_addr error: (Operation not permitted)"),
-            // DPDK's words for both.
+            // DPDK prints this for both commands.
             ("set bonding mon_period <port> <n>", "set_bond_mac_addr error: (Operation not permitted)"),
             (
                 "set bonding lacp dedicated_queues <port> enable",
@@ -414,7 +415,7 @@ const FAMILIES: &[Family] = &[
     },
 ];
 
-/// A command that was found, and what cannot be had.
+/// An unsupported command, and its family.
 #[derive(Clone, Copy)]
 pub(super) struct Refused {
     words: &'static str,
@@ -428,12 +429,12 @@ fn all() -> impl Iterator<Item = (&'static str, Refused)> {
     FAMILIES.iter().flat_map(of)
 }
 
-/// The refusal that fits a line.
+/// Finds the unsupported command that matches a line.
 pub(super) fn look_up(line: &str) -> Match<Refused> {
     find(all(), line)
 }
 
-/// Answers a line that one of them fits.
+/// Answers a line that matches an unsupported command.
 pub(super) fn answer(session: &mut Session, refused: Refused, values: &Values) {
     if let Some(id) = values.first_port()
         && session.ports.get(id).is_none()
@@ -445,7 +446,7 @@ pub(super) fn answer(session: &mut Session, refused: Refused, values: &Values) {
         for index in 0..4 {
             words = words.replace(&format!("{{{index}}}"), &values.shown(index));
         }
-        // Of all ports each has its turn.
+        // One message per port if the line names all ports.
         let ports = values.first_port().map_or_else(|| session.ports.ids(), |id| vec![id]);
         let mut each: Vec<String> = ports.iter().map(|id| words.replace("{port}", &id.to_string())).collect();
         if !words.contains("{port}") {
@@ -456,7 +457,7 @@ pub(super) fn answer(session: &mut Session, refused: Refused, values: &Values) {
     err!(session.out, "not supported here: {}; instead: {}\n", refused.family.what, refused.family.instead);
 }
 
-/// Whether the queue that a line names is there, though DPDK's words would be that it is not.
+/// Returns whether the queue in the line exists although DPDK's message says that it does not.
 fn there(session: &Session, refused: Refused, values: &Values) -> bool {
     let slot = values
         .first_port()

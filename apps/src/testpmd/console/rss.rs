@@ -1,4 +1,4 @@
-//! Commands about receive-side scaling, which is done in software on ports with several receive queues.
+//! Commands for receive-side scaling, done in software on ports with several receive queues.
 
 use super::commands::Command;
 use super::display::invalid_port;
@@ -41,7 +41,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Types that DPDK can hash and this does not.
+/// Types of flow that DPDK can hash and this program cannot.
 const FOREIGN: &[&str] = &[
     "ether",
     "port",
@@ -69,7 +69,7 @@ const FOREIGN: &[&str] = &[
     "level-inner",
 ];
 
-/// What a name or number of `port config all rss` stands for; or the answer to one that stands for nothing.
+/// Returns the types that a name or number of `port config all rss` selects, or the error message.
 fn types(name: &str) -> Result<RssTypes, String> {
     if let Some(types) = RssTypes::named(name) {
         return Ok(types);
@@ -91,7 +91,7 @@ fn set_types(session: &mut Session, values: &Values) {
         Ok(types) => types,
         Err(answer) => return err!(session.out, "{answer}\n"),
     };
-    // All or none: a port that cannot leaves the others as they are.
+    // All or none: if one port refuses, no port changes.
     let single: Vec<u16> =
         session.ports.iter().filter(|slot| slot.config().rx_queues < 2).map(|slot| slot.id).collect();
     for id in &single {
@@ -109,7 +109,7 @@ fn set_types(session: &mut Session, values: &Values) {
     }
 }
 
-/// Changes how a port spreads flows, at once.
+/// Changes how a port distributes flows, effective immediately.
 fn change(session: &mut Session, id: u16, change: impl FnOnce(&mut Rss)) {
     let Some(slot) = session.ports.get_mut(id) else { return };
     let queues = slot.config().rx_queues;
@@ -117,7 +117,7 @@ fn change(session: &mut Session, id: u16, change: impl FnOnce(&mut Rss)) {
     session.apply_rules(id);
 }
 
-/// The receive queues of a port with several; says what is wrong if it has not.
+/// Returns the number of receive queues of a port with several; prints an error and `then` otherwise.
 fn queues(session: &mut Session, id: u16, then: &str) -> Option<u16> {
     match session.ports.get(id).map(|slot| slot.config().rx_queues) {
         None => invalid_port(session, id),
@@ -150,7 +150,7 @@ fn set_reta(session: &mut Session, values: &Values) {
     });
 }
 
-/// The pairs of `(0,1),(2,3)`.
+/// Parses the pairs of `(0,1),(2,3)`.
 fn pairs(text: &str) -> Option<Vec<(u32, u32)>> {
     let number = |text: &str| u32::try_from(parse_number(text)?).ok();
     let inside = text.strip_prefix('(')?.strip_suffix(')')?;
@@ -188,7 +188,7 @@ fn show_hash(session: &mut Session, values: &Values, with_key: bool) {
     };
     let mut text = String::from("RSS functions:\n");
     for (index, name) in rss.types.names().into_iter().enumerate() {
-        // As many as fit into DPDK's lines of 80.
+        // As many names as fit into DPDK's lines of 80 characters.
         text += if index == 6 { "\n  " } else { "  " };
         text += name;
     }

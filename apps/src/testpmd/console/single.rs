@@ -8,7 +8,7 @@ use super::vlan::stopped;
 use crate::output::{err, out};
 use crate::testpmd::session::Session;
 
-/// The queue that a line names, if the port has it.
+/// Returns the queue in the line; prints an error if the port does not have it.
 fn named(session: &mut Session, values: &Values) -> Option<QueueId> {
     let receive = values.word(1) == "rxq";
     let number = queue(session, values.port(0), receive, values.number(2))?;

@@ -1,4 +1,4 @@
-//! Commands about VLAN tags: taken out and filtered when packets are received, put in when they are sent.
+//! Commands for VLAN tags: stripping and filtering on receive, insertion on transmit.
 
 use super::commands::Command;
 use super::display::invalid_port;
@@ -58,7 +58,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// Changes what is done with received tags, at once.
+/// Changes the handling of received tags, effective immediately.
 pub(super) fn change(session: &mut Session, id: u16, change: impl FnOnce(&mut RxVlan)) {
     let Some(slot) = session.ports.get_mut(id) else { return invalid_port(session, id) };
     change(&mut slot.soft.vlan);
@@ -83,7 +83,7 @@ fn strip_queue(session: &mut Session, values: &Values) {
     }
 }
 
-/// DPDK's sentence about a queue that a port does not have.
+/// Returns DPDK's message about a queue that a port does not have.
 pub(super) fn no_queue(side: &str, queue: u16, queues: u16) -> String {
     let count = if side == "RX" { "nb_rxq" } else { "nb_txq" };
     format!("Invalid {side} queue {queue} (must be < {count}={queues})\n")
@@ -111,7 +111,7 @@ fn filter(session: &mut Session, values: &Values) {
     change(session, id, |vlan| vlans.for_each(|each| vlan.allowed.set(each, add)));
 }
 
-/// The port, if it exists and is stopped; says what is wrong if not.
+/// Returns the port if it exists and is stopped; prints an error otherwise.
 pub(super) fn stopped(session: &mut Session, id: u16) -> Option<&mut PortRecord> {
     match session.ports.get(id).map(PortRecord::started) {
         None => invalid_port(session, id),

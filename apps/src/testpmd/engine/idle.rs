@@ -1,4 +1,4 @@
-//! What a polling thread does when none of its streams moved a packet.
+//! The behaviour of a polling thread when none of its streams moved a packet.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -7,15 +7,16 @@ use linecard::pmd::Adaptive;
 
 use crate::testpmd::lane::{Forward, SleepsOn};
 
-/// Rounds without a packet after which other threads on the same core get a turn: many where nobody took the last
-/// turn, few where somebody did, because then the packets waited for may be those that somebody else is to send.
+/// Idle rounds before the thread yields its core. Many if the last yield let no other thread run, few if it
+/// did, because that thread may be the one that sends the next packets.
 const YIELD_AFTER: u32 = 512;
 const YIELD_SOON: u32 = 16;
-/// A yield that took longer than this let somebody run; one that did not is a system call.
+/// A yield that took longer let another thread run; a shorter one was only a system call.
 const TURN: Duration = Duration::from_micros(3);
-/// How long a thread goes on polling after its last packet before it sleeps.
+/// How long a thread continues to poll after its last packet before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
-/// The longest sleep: `stop` is not kept waiting for more, and what a peer forgets to signal comes this late.
+/// The longest sleep. Bounds the delay of `stop`, and of packets for which a peer fails to send a
+/// notification.
 const BOUND: Duration = Duration::from_millis(50);
 
 /// How a thread waits for packets.
@@ -23,18 +24,18 @@ const BOUND: Duration = Duration::from_millis(50);
 pub(super) struct Idle {
     rounds: u32,
     patience: u32,
-    /// It sleeps until a queue wakes it.
+    /// Present if the thread sleeps until a queue wakes it.
     interrupts: Option<Adaptive>,
 }
 
 impl Idle {
-    /// A thread that sleeps while nothing comes (`interrupts`), or polls.
+    /// A thread that sleeps while nothing is received (`interrupts`), or polls.
     pub(super) fn new(interrupts: bool) -> Self {
         let interrupts = interrupts.then(|| Adaptive::new(SPIN, BOUND));
         Self { rounds: 0, patience: YIELD_AFTER, interrupts }
     }
 
-    /// A round moved packets.
+    /// To call after a round that moved packets.
     #[inline]
     pub(super) fn moved(&mut self) {
         self.rounds = 0;
@@ -43,7 +44,7 @@ impl Idle {
         }
     }
 
-    /// A round moved none. `at` is the number of the stream whose turn it is.
+    /// To call after a round that moved none. `at` receives the index of the current stream.
     pub(super) fn nothing(&mut self, lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) {
         if self.interrupts.is_some() && self.sleep(lanes, at) {
             return;
@@ -59,7 +60,7 @@ impl Idle {
         self.patience = if start.elapsed() > TURN { YIELD_SOON } else { YIELD_AFTER };
     }
 
-    /// Sleeps over all queues; false where a stream has to be polled.
+    /// Sleeps on all queues; false if a stream has to be polled.
     fn sleep(&mut self, lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) -> bool {
         let Some(adaptive) = &mut self.interrupts else { return false };
         reclaim(lanes, at);
@@ -82,7 +83,7 @@ impl Idle {
     }
 }
 
-/// What transmit queues put off is done.
+/// Lets the transmit queues do their deferred work.
 fn reclaim(lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) {
     for (i, lane) in lanes.iter_mut().enumerate() {
         at.set(i);

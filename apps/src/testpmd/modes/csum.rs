@@ -1,4 +1,5 @@
-//! Checksums of passing packets, computed here or left to the port; large packets cut here or left to the port.
+//! Mode csum: checksums of forwarded packets, computed in software or left to the port; and TCP segmentation,
+//! likewise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,18 +15,18 @@ use crate::testpmd::counters::LaneCounters;
 use crate::testpmd::frames;
 use crate::testpmd::settings::Mac;
 
-/// What a port that sends does about checksums.
+/// The checksum and segmentation settings of a transmit port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checksums {
-    /// What the port does itself; the rest is done here.
+    /// The offloads that the port performs; the others are done in software.
     pub(crate) tx: TxOffloads,
     /// Payload bytes of a TCP segment; 0 leaves large packets as they are.
     pub(crate) segment: u16,
-    /// Longest packet that leaves, in bytes: longer TCP packets are cut here.
+    /// The longest packet to send, in bytes: longer TCP packets are segmented in software.
     pub(crate) gso: Option<u16>,
-    /// Addresses become those of the transmit port and its peer.
+    /// Rewrites the addresses to those of the transmit port and its peer.
     pub(crate) rewrite: bool,
-    /// The inner checksums of tunnelled packets are made anew as well.
+    /// Recomputes the inner checksums of tunnelled packets too.
     pub(crate) parse_tunnel: bool,
 }
 
@@ -36,17 +37,17 @@ impl Default for Checksums {
 }
 
 impl Checksums {
-    /// What the port can be left with: cutting only where nobody asked for it to be done here.
+    /// The offloads that may be left to the port: segmentation only unless GSO does it in software.
     fn accepted(&self) -> AcceptedOffloads {
         let csum = self.tx.contains(TxOffloads::CHECKSUM);
         let tcp = self.gso.is_none() && self.tx.contains(TxOffloads::TCP_TSO);
         let udp = self.tx.contains(TxOffloads::UDP_TSO);
-        // A port that cuts packets finishes their checksums too.
+        // A port that segments packets completes their checksums too.
         AcceptedOffloads { csum: csum || tcp || udp, tso4: tcp, tso6: tcp, ecn: tcp, uso4: udp, uso6: udp }
     }
 }
 
-/// DPDK's csumonly: every IPv4, UDP, TCP and SCTP checksum is made anew.
+/// DPDK's csumonly: recomputes every IPv4, UDP, TCP and SCTP checksum.
 pub(crate) struct Csum {
     pool: Pool,
     rule: Checksums,
@@ -54,7 +55,7 @@ pub(crate) struct Csum {
     src: Mac,
     accepted: AcceptedOffloads,
     soft: SoftTx,
-    /// Packets that could not be finished or cut since they were last counted.
+    /// Packets that could not be completed or segmented, since they were last counted.
     lost: Arc<AtomicU64>,
     counters: Arc<LaneCounters>,
 }
@@ -79,7 +80,7 @@ impl Mode for Csum {
     const HOLDS_BACK: bool = true;
 
     fn step(&mut self, packets: &mut Burst) {
-        // What cannot be finished, for want of a buffer, must not leave with a wrong checksum.
+        // A packet that could not be completed for lack of a buffer must not be sent with a wrong checksum.
         packets.retain(|packet| {
             let whole = self.one(packet);
             if !whole {
@@ -112,7 +113,8 @@ impl Csum {
         {
             frames::set_macs(data, self.dst, self.src);
         }
-        // A packet that came large says all there is to say to the port that sends it, or to who cuts it here.
+        // The offload metadata of a merged packet already describes it completely, for the port and for
+        // software segmentation.
         if packet.offload().contains(Offload::RX_LRO) {
             return true;
         }
@@ -156,7 +158,7 @@ impl Csum {
         }
     }
 
-    /// Payload bytes of the segments that a TCP packet is cut into; 0 when it is not to be cut.
+    /// Payload bytes per segment of a TCP packet; 0 if it must not be segmented.
     fn segment_size(&self, layers: &Layers) -> u16 {
         let headers = u16::try_from(layers.payload_start()).unwrap_or(u16::MAX);
         match self.rule.gso {
@@ -166,7 +168,7 @@ impl Csum {
         }
     }
 
-    /// What the port is asked to do, and what is to be done here.
+    /// Returns the offloads left to the port, and those done in software.
     fn shares(&self, packet: &Packet, layers: &Layers) -> (Offload, Offload) {
         let (mut port, mut here) = (Offload::empty(), Offload::empty());
         let mut share = |flag, offload| {
@@ -195,13 +197,13 @@ impl Csum {
     }
 }
 
-/// UDP over IPv4 may go without; 0 says so (RFC 768).
+/// Returns whether a UDP packet has a checksum: over IPv4 it may be 0, meaning none (RFC 768).
 fn has_checksum(packet: &Packet, layers: &Layers) -> bool {
     let at = layers.l4_start() + 6;
     packet.data().get(at..at + 2).is_some_and(|field| field != [0, 0])
 }
 
-/// Writes the checksum of an SCTP packet (RFC 9260, section 6.8); false when its bytes or the place for it are missing.
+/// Writes the checksum of an SCTP packet (RFC 9260, section 6.8); false if the packet is truncated.
 fn fill_sctp(packet: &mut Packet, layers: &Layers) -> bool {
     let (start, len) = (layers.l4_start(), layers.transport_len as usize);
     let at = start + 8..start + 12;

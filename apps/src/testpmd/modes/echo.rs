@@ -6,9 +6,9 @@ use super::Mode;
 use crate::testpmd::frames;
 use crate::testpmd::settings::Mac;
 
-/// Requests become answers, anything else is freed.
+/// Turns requests into replies and frees all other packets.
 pub(crate) struct IcmpEcho {
-    /// Answers ARP requests.
+    /// The address in ARP replies.
     pub(crate) own: Mac,
 }
 

@@ -1,11 +1,11 @@
-//! Modes that make packets of their own.
+//! Modes that generate packets.
 
 use linecard::mempool::{Burst, Packet, Pool};
 
 use super::Mode;
 use crate::testpmd::frames::{self, UdpFlow};
 
-/// The flows of `--txonly-multi-flow`: source addresses that differ in their third octet, as DPDK makes them.
+/// The flows of `--txonly-multi-flow`: source addresses that differ in their third octet, as in DPDK.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MultiFlow {
     destination: u32,
@@ -14,12 +14,12 @@ pub(crate) struct MultiFlow {
 }
 
 impl MultiFlow {
-    /// The flows that lcore `lcore` sends to `destination`.
+    /// Creates the flows that lcore `lcore` sends to `destination`.
     pub(crate) fn new(destination: [u8; 4], lcore: u32) -> Self {
         Self { destination: u32::from_be_bytes(destination), lcore, next: 0 }
     }
 
-    /// The source address of the next packet.
+    /// Returns the source address of the next packet.
     fn source(&mut self) -> [u8; 4] {
         let varied = self.destination | u32::from(self.next) << 8;
         self.next = self.next.wrapping_add(1);
@@ -27,7 +27,7 @@ impl MultiFlow {
     }
 }
 
-/// Sends one frame over and over, in as many segments as asked for, or 256 flows of it in turn.
+/// Sends copies of one frame, in the configured segments, or 256 flows of it in turn.
 pub(crate) struct TxOnly {
     pool: Pool,
     frame: Vec<u8>,
@@ -36,7 +36,7 @@ pub(crate) struct TxOnly {
 }
 
 impl TxOnly {
-    /// Packets of `flow` in segments of these lengths; with `flows`, each from another source.
+    /// Creates packets of `flow` in segments of these lengths; with `flows`, source addresses vary.
     pub(crate) fn new(pool: Pool, flow: UdpFlow, segments: &[u16], flows: Option<MultiFlow>) -> Self {
         let len = segments.iter().map(|&len| usize::from(len)).sum();
         Self { pool, frame: flow.frame(len), segments: segments.to_vec(), flows }
@@ -48,7 +48,7 @@ impl TxOnly {
         }
     }
 
-    /// Makes `count` packets, or fewer when the pool runs out.
+    /// Generates `count` packets. When the pool runs out: none, or fewer if they have several segments.
     pub(crate) fn fill(&mut self, packets: &mut Burst, count: usize) {
         if self.segments.len() > 1 {
             return self.fill_segmented(packets, count);
@@ -84,7 +84,7 @@ impl Mode for TxOnly {
     }
 }
 
-/// `frame` cut into segments of these lengths; `None` when the pool is empty.
+/// Returns `frame` in segments of these lengths; `None` when the pool is empty.
 fn segmented(pool: &Pool, frame: &[u8], lengths: &[u16]) -> Option<Packet> {
     let mut rest = frame;
     let mut whole: Option<Packet> = None;
@@ -101,23 +101,23 @@ fn segmented(pool: &Pool, frame: &[u8], lengths: &[u16]) -> Option<Packet> {
     whole
 }
 
-/// Sends frames of many flows in turn and frees what it receives.
+/// Sends frames of many flows in turn and frees received packets.
 pub(crate) struct FlowGen {
     pool: Pool,
     frame: Vec<u8>,
     flows: u32,
-    /// Packets of a flow in a row.
+    /// Consecutive packets of a flow.
     repeat: u32,
     next: u32,
-    /// Packets that flow `next` still has in its turn.
+    /// Packets that flow `next` still sends before the next flow.
     left: u32,
 }
 
-/// flowgen counts the four bytes of the frame check sequence, which no port of ours carries.
+/// flowgen counts the four bytes of the frame check sequence, which no port here carries.
 const FCS_LEN: usize = 4;
 
 impl FlowGen {
-    /// Packets of `len` bytes, FCS included; each is followed by `clones` like it.
+    /// Sends packets of `len` bytes, FCS included; `clones` copies follow each.
     pub(crate) fn new(pool: Pool, len: u32, flows: u32, clones: u16) -> Self {
         let len = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(FCS_LEN);
         let frame = UdpFlow::flowgen(0).frame(len);
@@ -149,7 +149,7 @@ impl Mode for FlowGen {
     }
 
     fn not_sent(&mut self, dropped: usize) {
-        // A flow whose packet was dropped has its turn again.
+        // The flows of dropped packets are sent again.
         let (flows, repeat) = (u64::from(self.flows), u64::from(self.repeat));
         let (all, done) = (flows * repeat, u64::from(self.next) * repeat + repeat - u64::from(self.left));
         let at = (done + all - dropped as u64 % all) % all;

@@ -1,6 +1,6 @@
-//! The forwarding modes: what happens to a burst between receive and transmit.
+//! The forwarding modes: the processing of a burst between receive and transmit.
 //!
-//! A mode is a type, so each gets its own polling loop; nothing asks per packet which mode it is.
+//! Each mode is a type and so has a polling loop of its own; there is no branch on the mode per packet.
 
 mod csum;
 mod echo;
@@ -18,53 +18,55 @@ pub(crate) use generate::{FlowGen, MultiFlow, TxOnly};
 pub(crate) use noisy::{Noisy, NoisySettings};
 pub(crate) use rewrite::{FiveTupleSwap, MacRewrite, MacSwap};
 
-/// What a stream does with packets.
+/// A forwarding mode of a stream.
 pub(crate) trait Mode: Send + 'static {
-    /// Whether the stream receives at all.
+    /// Whether the stream receives packets.
     const RECEIVES: bool = true;
-    /// Whether packets may wait here, so that [`send`](Self::send) is to be called when there are no new ones, too.
+    /// Whether the mode may hold packets back, so that [`send`](Self::send) has to be called without new ones
+    /// too.
     const HOLDS_BACK: bool = false;
 
-    /// Whether the stream makes packets of its own, so that a burst is always full.
+    /// Whether the stream generates packets, so that a burst is always full.
     const GENERATES: bool = false;
 
-    /// Leaves in `packets` what is to be sent; takes out and frees what is not.
+    /// Leaves the packets to send in `packets`; removes and frees the others.
     fn step(&mut self, packets: &mut Burst);
 
-    /// Makes packets that are sent before the mode begins what [`step`](Self::step) makes of its own.
+    /// Processes packets that are sent before the mode begins as [`step`](Self::step) would its own.
     fn before_first(&mut self, packets: &mut Burst) {
         let _ = packets;
     }
 
-    /// Sends from the front of `packets`, leaving what does not fit; returns how many packets left.
+    /// Sends from the front of `packets` and leaves those that do not fit; returns how many were sent.
     #[inline]
     fn send(&mut self, tx: &mut dyn TxQueue, packets: &mut Burst) -> usize {
         tx.tx_burst(packets)
     }
 
-    /// Packets given up since the last call, for want of a buffer or because they are malformed.
+    /// Returns the packets dropped since the last call, for lack of a buffer or because they are malformed.
     #[inline]
     fn lost(&mut self) -> usize {
         0
     }
 
-    /// When each packet that the last [`step`](Self::step) left came, in cycles; none where all came in this round.
+    /// The times at which the packets left by the last [`step`](Self::step) were received, in cycles; empty
+    /// if all were received in this round.
     fn came(&self) -> &[u64] {
         &[]
     }
 
-    /// Packets that wait here for a later round.
+    /// The packets that wait in the mode for a later round.
     fn held(&self) -> usize {
         0
     }
 
-    /// `dropped` of the packets that the last [`step`](Self::step) made could not be sent.
+    /// Reports that `dropped` of the packets from the last [`step`](Self::step) could not be sent.
     fn not_sent(&mut self, dropped: usize) {
         let _ = dropped;
     }
 }
 
-/// Packets leave as they came.
+/// Forwards packets unchanged.
 pub(crate) struct Io;
 
 impl Mode for Io {
@@ -72,7 +74,7 @@ impl Mode for Io {
     fn step(&mut self, _packets: &mut Burst) {}
 }
 
-/// Packets are received and freed.
+/// Receives packets and frees them.
 pub(crate) struct RxOnly;
 
 impl Mode for RxOnly {

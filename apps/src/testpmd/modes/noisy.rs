@@ -1,4 +1,4 @@
-//! DPDK's noisy: a network function that keeps packets for a while and looks things up in a large memory.
+//! DPDK's noisy: simulates a network function that delays packets and does lookups in a large memory.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -12,23 +12,24 @@ use super::Mode;
 use crate::testpmd::frames;
 use crate::testpmd::settings::{Mac, ModeKind};
 
-/// Bytes of a cache line: what a lookup touches.
+/// Bytes of a cache line, the unit of a lookup.
 const LINE: usize = 64;
 
-/// What the options `--noisy-*` say.
+/// The values of the options `--noisy-*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoisySettings {
-    /// Size of a stream's buffer, a power of two: as in DPDK's ring, one packet less is kept. 0: nothing is.
+    /// Size of a stream's buffer, a power of two; as in DPDK's ring, it holds one packet less. 0: packets are
+    /// not buffered.
     pub(crate) buffer: u32,
-    /// Milliseconds after which a buffer is sent whole; 0: never.
+    /// Milliseconds after which the whole buffer is sent; 0: never.
     pub(crate) flush_ms: u32,
-    /// Size of the memory that lookups go to, in MiB.
+    /// Size of the memory for lookups, in MiB.
     pub(crate) memory_mib: u32,
     /// Lookups for each packet.
     pub(crate) writes: u32,
     pub(crate) reads: u32,
     pub(crate) reads_writes: u32,
-    /// What happens to addresses: io, mac, macswap or 5tswap.
+    /// How addresses are rewritten: io, mac, macswap or 5tswap.
     pub(crate) forward: ModeKind,
 }
 
@@ -51,12 +52,12 @@ impl NoisySettings {
     pub(crate) const FORWARD: [ModeKind; 4] =
         [ModeKind::Io, ModeKind::Mac, ModeKind::MacSwap, ModeKind::FiveTupleSwap];
 
-    /// Whether packets cost lookups.
+    /// Whether packets require lookups.
     pub(crate) const fn looks_up(&self) -> bool {
         self.writes > 0 || self.reads > 0 || self.reads_writes > 0
     }
 
-    /// The memory of one stream, or why there is none.
+    /// Allocates the lookup memory of one stream; returns an error message if that fails.
     pub(crate) fn memory(&self) -> Result<Vec<u8>, String> {
         let len = self.memory_mib as usize * 1024 * 1024;
         let mut memory = Vec::new();
@@ -71,19 +72,19 @@ impl NoisySettings {
     }
 }
 
-/// See the [module](self).
+/// Implements [mode noisy](self).
 pub(crate) struct Noisy {
     clock: Clock,
-    /// The oldest first, each with the time it came, in cycles.
+    /// The buffered packets, oldest first, each with its time of arrival in cycles.
     kept: VecDeque<(u64, Packet)>,
-    /// Most packets in `kept`.
+    /// The capacity of `kept`.
     room: usize,
-    /// Cycles after which `kept` is sent whole.
+    /// Cycles after which all of `kept` is sent.
     flush_after: Option<u64>,
-    /// When it was last, or the first round.
+    /// The time of the last flush, or of the first round.
     flushed: Option<u64>,
     flushing: bool,
-    /// When the packets of the burst came.
+    /// The times at which the packets of the burst were received.
     came: Vec<u64>,
     lookups: Lookups,
     forward: ModeKind,
@@ -92,7 +93,7 @@ pub(crate) struct Noisy {
 }
 
 impl Noisy {
-    /// A stream's, with the memory that its lookups go to; `dst` and `src` are what mode mac writes.
+    /// Creates the mode of one stream with its lookup memory; `dst` and `src` are the addresses for mode mac.
     pub(crate) fn new(settings: NoisySettings, memory: Vec<u8>, [dst, src]: [Mac; 2], clock: Clock) -> Self {
         let room = settings.buffer.saturating_sub(1) as usize;
         let flush_after =
@@ -125,7 +126,8 @@ impl Noisy {
         }
     }
 
-    /// Keeps what came. What was kept longest leaves for it where there is no room: as many packets as came, as in DPDK.
+    /// Buffers the received packets. Without room, the oldest buffered packets are sent: as many as were
+    /// received, as in DPDK.
     fn buffer(&mut self, packets: &mut Burst, now: u64) {
         let received = packets.len();
         let free = self.room - self.kept.len();
@@ -135,17 +137,18 @@ impl Noisy {
         self.release(packets, leave);
     }
 
-    /// Moves up to `count` kept packets to `packets`, the oldest first.
+    /// Moves up to `count` buffered packets to `packets`, oldest first.
     fn release(&mut self, packets: &mut Burst, count: usize) {
         let count = count.min(packets.room()).min(self.kept.len());
         for (came, packet) in self.kept.drain(..count) {
             self.came.push(came);
-            // There is room.
+            // `count` is at most the room.
             let _ = packets.push(packet);
         }
     }
 
-    /// Sends everything that is kept, burst by burst, once the time is over and nothing leaves by itself.
+    /// Sends all buffered packets, burst by burst, once the flush time has passed and a round has nothing
+    /// else to send.
     fn flush(&mut self, packets: &mut Burst, now: u64) {
         let Some(after) = self.flush_after else { return };
         let since = now.wrapping_sub(*self.flushed.get_or_insert(now));
@@ -179,10 +182,10 @@ impl Mode for Noisy {
     }
 }
 
-/// Reads and writes all over a memory, as routes or sessions are looked up.
+/// Reads and writes random cache lines of a memory, to simulate lookups of routes or sessions.
 struct Lookups {
     memory: Vec<u8>,
-    /// Writes, reads, and reads with a write elsewhere, for each packet.
+    /// Per packet: writes, reads, and reads that are followed by a write to another line.
     each: [u32; 3],
     random: SplitMix64,
 }
@@ -217,7 +220,7 @@ impl Lookups {
         self.memory[at] = self.random.draw() as u8;
     }
 
-    /// The beginning of some cache line: DPDK's looks at the first 64th of its memory only.
+    /// Returns the offset of a random cache line; DPDK's uses only the first 64th of its memory.
     fn line(&mut self) -> usize {
         let lines = (self.memory.len() / LINE) as u64;
         self.random.below(lines) as usize * LINE

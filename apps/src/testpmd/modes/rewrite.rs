@@ -1,4 +1,4 @@
-//! Modes that change addresses of passing packets.
+//! Modes that rewrite addresses of forwarded packets.
 
 use linecard::mempool::Burst;
 
@@ -6,7 +6,7 @@ use super::Mode;
 use crate::testpmd::frames;
 use crate::testpmd::settings::Mac;
 
-/// Source becomes the transmit port's address, destination its peer's.
+/// Sets the source to the transmit port's address and the destination to its peer's.
 pub(crate) struct MacRewrite {
     pub(crate) dst: Mac,
     pub(crate) src: Mac,
@@ -23,7 +23,7 @@ impl Mode for MacRewrite {
     }
 }
 
-/// Source and destination address change places.
+/// Swaps the source and destination MAC addresses.
 pub(crate) struct MacSwap;
 
 impl Mode for MacSwap {
@@ -37,7 +37,7 @@ impl Mode for MacSwap {
     }
 }
 
-/// Source and destination of layers 2, 3 and 4 change places.
+/// Swaps source and destination of layers 2, 3 and 4.
 pub(crate) struct FiveTupleSwap;
 
 impl Mode for FiveTupleSwap {

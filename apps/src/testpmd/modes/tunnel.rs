@@ -1,4 +1,4 @@
-//! Checksums of a packet in a tunnel: the inner headers', then the outer ones', which cover them.
+//! Checksums of tunnelled packets: first of the inner headers, then of the outer ones, which cover them.
 
 use linecard::net::ip::protocol;
 use linecard::net::offload::{fill_ipv4, fill_transport};
@@ -14,7 +14,7 @@ const IPV6_IN_IP: u8 = 41;
 const ETHERNET_IN_GRE: [u8; 2] = [0x65, 0x58];
 const GRE: u8 = 47;
 
-/// What lies behind the outer headers.
+/// The offset of the inner packet, and its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inner {
     Ethernet(usize),
@@ -46,8 +46,8 @@ fn inner(frame: &[u8], outer: &Layers) -> Option<Inner> {
     }
 }
 
-/// Writes all checksums of a tunnelled packet that lies in one piece. `None`, and nothing written, when it is no tunnel.
-/// A UDP checksum of 0 says that there is none; it stays.
+/// Writes all IPv4, TCP and UDP checksums of a tunnelled packet in one segment. Returns `None` and writes
+/// nothing if it is not a tunnelled packet. A UDP checksum of 0 means "none" and stays.
 pub(super) fn finish(frame: &mut [u8], outer: &Layers) -> Option<()> {
     let (at, layers) = match inner(frame, outer)? {
         Inner::Ethernet(at) => (at, parse(frame.get(at..)?)),
@@ -59,7 +59,7 @@ pub(super) fn finish(frame: &mut [u8], outer: &Layers) -> Option<()> {
 }
 
 fn fill(frame: &mut [u8], layers: &Layers) {
-    // What is not there has no checksum.
+    // Headers that the packet does not have are skipped.
     _ = fill_ipv4(frame, layers);
     let off = layers.packet_type.l4() == PacketType::L4_UDP
         && frame.get(layers.l4_start() + 6..layers.l4_start() + 8).is_none_or(|sum| sum == [0, 0]);

@@ -1,7 +1,7 @@
-//! DPDK's options that do nothing here, and those that cannot be had.
+//! DPDK options that have no effect here, and those that are refused.
 
-/// Options that change nothing here, with whether they take a value: they tune hardware, sockets (NUMA) or how DPDK itself
-/// works. Which of them a command line has is said at start.
+/// Options without effect, and whether they take a value: they configure hardware, NUMA sockets or DPDK
+/// itself. Those in use are reported at start.
 pub(super) const IGNORED: &[(&str, bool)] = &[
     ("numa", false),
     ("no-numa", false),
@@ -49,7 +49,7 @@ pub(super) const IGNORED: &[(&str, bool)] = &[
     ("geneve-parsed-port", true),
 ];
 
-/// An option of DPDK's that asks for what no port or no part of this command can do.
+/// A DPDK option for a feature that no port, or no part of this program, supports.
 pub(super) struct Refused {
     pub(super) name: &'static str,
     /// What to do instead.

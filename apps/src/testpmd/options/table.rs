@@ -1,4 +1,4 @@
-//! THE list of testpmd's options that do something.
+//! The list of testpmd's options that have an effect.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use crate::testpmd::settings::{self, Mac, ModeKind, PortTopology};
 
 pub(super) type Apply = fn(&mut Options, &str) -> Result<(), String>;
 
-/// One option: its names, its value as help shows it (empty: takes none), what it does.
+/// One option: its names, its value in the help text (empty if it takes none), and its effect.
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) short: Option<char>,
@@ -27,7 +27,7 @@ const fn valued(name: &'static str, value: &'static str, help: &'static str, app
     Spec { name, short: None, value, help, apply }
 }
 
-/// Every option that does something, in the order of the help text.
+/// Every option that has an effect, in the order of the help text.
 pub(super) const OPTIONS: &[Spec] = &[
     Spec {
         name: "interactive",
@@ -159,7 +159,7 @@ pub(super) const OPTIONS: &[Spec] = &[
             v.split(',').map(|size| number("mbuf-size", size, 256, u16::MAX.into())).collect();
         let sizes = sizes?;
         o.mbuf_size = sizes.first().copied();
-        // Further pools are for devices that split what they receive.
+        // Further pools serve devices that split received packets.
         if sizes.len() > 1 {
             o.ignored.push(format!("--mbuf-size={v} (all but the first)"));
         }
@@ -387,7 +387,8 @@ pub(super) const OPTIONS: &[Spec] = &[
     }),
 ];
 
-/// `--eth-peers-configfile`: the address on line N is that of port N's peer, as DPDK reads it.
+/// Reads `--eth-peers-configfile`: the first non-empty line is the address of port 0's peer, the next of port
+/// 1's, and so on.
 fn read_peers(options: &mut Options, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         format!("eth-peers-configfile {path} cannot be read: {error}; name a readable file")
