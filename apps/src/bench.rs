@@ -1,4 +1,4 @@
-//! `linecard bench`, where this program has it (feature `bench`).
+//! `linecard bench`, if this program was built with the feature `bench`.
 
 #[cfg(not(feature = "bench"))]
 mod absent;

@@ -85,10 +85,10 @@ struct Rest {
     arguments: Vec<OsString>,
 }
 
-/// Parses `arguments` and runs what they ask for.
+/// Parses `arguments` and runs the requested command.
 ///
 /// # Errors
-/// An unusable command line, or what the sub-command could not do.
+/// An unusable command line, or the failure of the sub-command.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     let all = std::iter::once(OsString::from("linecard")).chain(arguments.iter().cloned());
     let cli = match Cli::try_parse_from(all) {
@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     }
 }
 
-/// Help and version go to standard output; anything else is one sentence about the command line.
+/// Prints help and version on standard output; turns every other result into an error of one sentence.
 fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<ExitCode, Error> {
     let (command, cases) = meant(arguments);
     let strings = |kind| match error.get(kind) {
@@ -157,10 +157,11 @@ fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<ExitCode, Erro
     }
 }
 
-/// The command that `arguments` name, as it is typed, and the commands below it.
+/// Returns the command in `arguments`, as typed, and the names of its sub-commands.
 fn meant(arguments: &[OsString]) -> (String, Vec<String>) {
     let (mut command, mut name) = (Cli::command(), "linecard".to_owned());
-    // Options of a command may stand before the next word; its values are no commands of these names.
+    // Options of a command may precede the next word; no option has a value that equals the name of a
+    // sub-command.
     for word in arguments.iter().filter_map(|argument| argument.to_str()) {
         if let Some(below) = command.find_subcommand(word).cloned() {
             name = format!("{name} {word}");
@@ -171,7 +172,7 @@ fn meant(arguments: &[OsString]) -> (String, Vec<String>) {
     (name, visible.map(|below| below.get_name().to_owned()).collect())
 }
 
-/// All commands with all options, those of testpmd among them, which the command line leaves to testpmd.
+/// All commands with all options, including those of testpmd, which testpmd itself parses.
 fn documented() -> clap::Command {
     Cli::command().mut_subcommand("testpmd", |testpmd| testpmd::describe(&testpmd))
 }

@@ -1,8 +1,8 @@
-//! Why a command did not succeed.
+//! Errors of commands.
 
 use std::process::ExitCode;
 
-/// What ends a command; its text is one sentence with the remedy.
+/// An error that ends a command; its text is one sentence that includes the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
@@ -30,26 +30,26 @@ pub(crate) enum Error {
     /// A folder or a process that several commands share.
     #[error(transparent)]
     Common(#[from] linecard_apps_common::Error),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("{action}: {source}; {remedy}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What the system answered.
+        /// The system's error.
         source: std::io::Error,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// Standard output cannot be written.
     #[error("standard output cannot be written: {0}; free space or redirect it elsewhere")]
     Output(std::io::Error),
-    /// A run that finished with a result it should not have.
+    /// A run that completed with a bad result.
     #[error("{0}")]
     Failed(String),
 }
 
 impl Error {
-    /// Whoever read our standard output has closed it.
+    /// Whether the reader of standard output has closed it.
     pub(crate) fn is_reader_gone(&self) -> bool {
         matches!(self, Self::Output(source) if source.kind() == std::io::ErrorKind::BrokenPipe)
     }

@@ -1,7 +1,8 @@
-//! The command `linecard` as a library, for programs that bring drivers of their own.
+//! The command `linecard` as a library, for programs that add their own drivers.
 //!
-//! [`testpmd`] is `linecard testpmd` with the drivers that it is given; `apps/examples/own_driver.rs` is a whole program.
-//! Everything else that the command does is the command's: the library to build on is the crate `linecard`.
+//! [`testpmd`] is `linecard testpmd` with the given drivers; `apps/examples/own_driver.rs` is a complete
+//! program. The rest of the command has no library interface: to build other applications, use the crate
+//! `linecard`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -28,10 +29,10 @@ use linecard::pmd::Registry;
 
 use crate::error::Error;
 
-/// What a shell says of a program that SIGPIPE ended: 128 and the signal's number.
+/// The exit status that a shell reports for a program killed by SIGPIPE: 128 plus the signal's number.
 const READER_GONE: u8 = 141;
 
-/// Runs `linecard` with the arguments behind its name; what it prints goes to standard output and standard error.
+/// Runs `linecard` with the arguments after its name; prints to standard output and standard error.
 ///
 /// ```
 /// use std::process::ExitCode;
@@ -40,13 +41,13 @@ const READER_GONE: u8 = 141;
 /// ```
 #[must_use = "it is what the process ends with"]
 pub fn command(arguments: &[OsString]) -> ExitCode {
-    // Before there are threads.
+    // Must run before any thread is started.
     linecard::eal::gate::register_fences();
     finish(run(arguments))
 }
 
-/// Runs `linecard testpmd` with the drivers of `known`: devices for `--vdev` and the console's `port attach`. The arguments are those
-/// behind the program's name.
+/// Runs `linecard testpmd` with the drivers of `known`, for `--vdev` and the console's `port attach`. The
+/// arguments are those after the program's name.
 ///
 /// ```
 /// use linecard::pmd::Registry;
@@ -63,11 +64,12 @@ pub fn testpmd(known: &Registry, arguments: &[OsString]) -> ExitCode {
     finish(testpmd::run(known, arguments))
 }
 
-/// Tells a problem, and what the process ends with.
+/// Prints an error, if any, and returns the exit status of the process.
 fn finish(result: Result<ExitCode, Error>) -> ExitCode {
     match result {
         Ok(code) => code,
-        // As the other tools of a pipeline, which SIGPIPE ends: `| head` had what it wanted.
+        // The same status as other tools of a pipeline, which SIGPIPE kills: after `| head` this is no
+        // failure.
         Err(error) if error.is_reader_gone() => ExitCode::from(READER_GONE),
         Err(error) => {
             output::complain(&error);
@@ -76,10 +78,11 @@ fn finish(result: Result<ExitCode, Error>) -> ExitCode {
     }
 }
 
-/// testpmd keeps DPDK's grammar, `--` included, so it is not shown to clap.
+/// Selects the command. testpmd parses its own arguments, because clap cannot express DPDK's grammar with
+/// `--`.
 fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
-    // A file that reaches a limit (ulimit -f) is told as a full disk is; without a handler the kernel ends the process in
-    // the middle of a record.
+    // With a handler, a file that reaches its limit (ulimit -f) is reported like a full disk; without one the
+    // kernel kills the process in the middle of a record.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     if cni::is_called_by_a_runtime(arguments) {
         return cni::run_plugin();

@@ -1,4 +1,4 @@
-//! `linecard`: packets through virtio-user and vhost-user ports, from one command.
+//! The command `linecard`: packet processing with virtio-user and vhost-user ports.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! Manual pages, made from the command line's own descriptions.
+//! Manual pages, generated from the definition of the command line.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap_mangen::Man;
 
 use crate::error::Error;
 
-/// The page of the command with these names below `root`.
+/// Returns the page of the command with these names below `root`.
 ///
 /// # Errors
 /// There is no such command.
@@ -23,7 +23,8 @@ pub(crate) fn page(mut root: Command, names: &[String]) -> Result<Vec<u8>, Error
     render(root)
 }
 
-/// Writes the page of every command into a folder, which is made: `linecard.1`, `linecard-testpmd.1` and so on.
+/// Writes the page of every command into a folder, which is created if missing: `linecard.1`,
+/// `linecard-testpmd.1` and so on.
 ///
 /// # Errors
 /// A page cannot be written.

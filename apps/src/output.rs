@@ -1,20 +1,21 @@
-//! Standard output and error that may be closed or full: a failed write is remembered, never a panic.
+//! Standard output and standard error that may be closed or full: a failed write is recorded and never causes
+//! a panic.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::error::Error;
 
-/// Buffered standard output beside unbuffered standard error, kept in the order of the calls.
+/// Buffered standard output and unbuffered standard error, in the order of the calls.
 ///
-/// Text collects until [`Output::flush`], a prompt or a line for standard error, so that a console on a
-/// pipe costs one write per command.
+/// Text is buffered until [`Output::flush`] or a line for standard error, so that a console on a pipe needs
+/// one write per command.
 pub(crate) struct Output {
     buffer: Vec<u8>,
     failure: Option<io::Error>,
 }
 
-/// Text is written out when this much has collected.
+/// The size at which the buffer is written.
 const FLUSH_AT: usize = 64 * 1024;
 
 impl Output {
@@ -22,7 +23,7 @@ impl Output {
         Self { buffer: Vec::new(), failure: None }
     }
 
-    /// Whether a person is looking at standard output.
+    /// Whether standard output is a terminal.
     pub(crate) fn is_terminal() -> bool {
         io::stdout().is_terminal()
     }
@@ -41,7 +42,7 @@ impl Output {
         let _ = io::stderr().lock().write_fmt(text);
     }
 
-    /// Writes out what has collected.
+    /// Writes the buffer.
     pub(crate) fn flush(&mut self) {
         let text = std::mem::take(&mut self.buffer);
         if text.is_empty() || self.failure.is_some() {
@@ -56,10 +57,10 @@ impl Output {
         self.failure.is_some()
     }
 
-    /// Writes out the rest.
+    /// Writes the rest of the buffer.
     ///
     /// # Errors
-    /// The first write that failed. A reader that went away is an error only if `reader_matters`.
+    /// The first write that failed. A closed pipe is an error only if `reader_matters`.
     pub(crate) fn finish(&mut self, reader_matters: bool) -> Result<(), Error> {
         self.flush();
         match self.failure.take() {

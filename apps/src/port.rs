@@ -1,4 +1,4 @@
-//! `linecard port`: ports by the Container Device Interface.
+//! `linecard port`: ports for the Container Device Interface (CDI).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +93,7 @@ struct AttachArgs {
 /// Runs a sub-command.
 ///
 /// # Errors
-/// What could not be attached or detached, and why.
+/// A port could not be attached or detached, and why.
 pub(crate) fn run(args: &PortArgs) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
     match &args.command {
@@ -123,7 +123,7 @@ fn places(args: &PlaceArgs) -> Result<(Claim, Paths), Error> {
     Ok((claim, places))
 }
 
-/// What the file says, and over it what the options say.
+/// Returns the parameters of the file, overridden by the options.
 fn parameters(args: &AttachArgs) -> Result<Parameters, Error> {
     let mut parameters = match &args.parameters {
         None => Parameters::default(),

@@ -1,4 +1,4 @@
-//! A table on a terminal, drawn again and again: as much of it as fits, and keys to scroll, to sort and to end it.
+//! A table on a terminal that is redrawn periodically, with keys to scroll, to sort and to quit.
 
 use std::cmp::Reverse;
 use std::io::IsTerminal as _;
@@ -11,39 +11,39 @@ use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termi
 
 use crate::output::{Output, out};
 
-/// What rows can be sorted by; by name, as they come.
+/// The sort keys; "name" keeps the given order.
 const COLUMNS: [&str; 6] = ["name", "rx packets", "rx bits", "tx packets", "tx bits", "lost"];
-/// How often the size of the terminal and the signals are looked at.
+/// How often the terminal's size and signals are checked.
 const NAP: Duration = Duration::from_millis(50);
-/// A screen of its own, without a cursor; and back.
+/// Sequences that enter the alternate screen and hide the cursor, and the reverse.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 
-/// What ended a wait.
+/// The result of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waited {
-    /// The time came.
+    /// The time has passed.
     Time,
-    /// The same has to be drawn in another way.
+    /// The table has to be redrawn, because the view or the terminal's size changed.
     Redraw,
-    /// Somebody wants it to end.
+    /// The user or a signal requested the end.
     End,
 }
 
-/// What of a table is shown, and in which order.
+/// The visible part of a table, and its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct View {
-    /// The first line below the heading.
+    /// The index of the first visible line below the heading.
     first: usize,
     column: usize,
     reversed: bool,
-    /// Lines below the heading that there were, and that fitted, when it was drawn last.
+    /// The lines below the heading, and the lines that fit, at the last redraw.
     lines: usize,
     room: usize,
 }
 
 impl View {
-    /// What keys mean, all that came at once; `None` for the end.
+    /// Handles the keys that were read together; `None` if one of them quits.
     fn press(&mut self, keys: &[u8]) -> Option<()> {
         let page = self.room.max(1);
         let mut rest = keys;
@@ -51,7 +51,7 @@ impl View {
             rest = after;
             let begins = *key == 0x1b && matches!(after.first(), Some(b'[' | b'O'));
             let sequence: &[u8] = if begins { after } else { &[] };
-            // Arrows come as `[A` or `OA`, paging keys as `[5~`.
+            // Arrow keys are `[A` or `OA`, paging keys `[5~`.
             let end =
                 sequence.iter().skip(1).position(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'~'));
             let named = end.map(|end| sequence.split_at(end + 2));
@@ -89,7 +89,8 @@ impl View {
         }
     }
 
-    /// What is shown of a text whose first lines are its heading, on so many lines and columns; without the line at the bottom.
+    /// Returns the visible lines of a text with `heading` lines of heading, for this height and width,
+    /// without the bottom line.
     fn cut<'a>(&mut self, text: &'a str, heading: usize, (height, width): (usize, usize)) -> Vec<&'a str> {
         let lines: Vec<&str> = text.lines().collect();
         let (head, body) = lines.split_at(heading.min(lines.len()));
@@ -101,7 +102,7 @@ impl View {
         shown.map(|line| cropped(line, width)).collect()
     }
 
-    /// The line at the bottom.
+    /// Returns the bottom line.
     fn foot(&self) -> String {
         let last = (self.first + self.room).min(self.lines);
         let part = if self.room >= self.lines {
@@ -114,22 +115,23 @@ impl View {
     }
 }
 
-/// As much of a line as so many columns show.
+/// Returns the part of a line that fits into `width` columns.
 fn cropped(line: &str, width: usize) -> &str {
     line.char_indices().nth(width).and_then(|(at, _)| line.get(..at)).unwrap_or(line)
 }
 
-/// The terminal, which is left as it was found.
+/// The terminal; its modes are restored on drop.
 pub(crate) struct Screen {
     view: View,
-    /// Modes of standard input before, where it is a terminal, too.
+    /// Previous modes of standard input, if that is a terminal too.
     before: Option<Termios>,
     stop: Arc<AtomicBool>,
     size: (usize, usize),
 }
 
 impl Screen {
-    /// Takes the terminal that standard output is; `None` where it is none. `stop` is set when somebody wants the end.
+    /// Takes over the terminal of standard output; `None` if that is not a terminal. `stop` ends
+    /// [`Screen::wait`].
     pub(crate) fn take(stop: &Arc<AtomicBool>, output: &mut Output) -> Option<Self> {
         if !Output::is_terminal() {
             return None;
@@ -140,12 +142,13 @@ impl Screen {
         Some(Self { view: View::default(), before, stop: Arc::clone(stop), size: size() })
     }
 
-    /// Puts rows into the order that was asked for: packets and bits received and sent, and packets lost are what they are sorted by.
+    /// Sorts rows by the selected column; `value` returns received packets and bits, sent packets and bits,
+    /// and lost packets.
     pub(crate) fn sort<T>(&self, rows: &mut [T], value: impl Fn(&T) -> [u64; 5]) {
         self.view.sort(rows, value);
     }
 
-    /// Draws a text whose first lines are its heading.
+    /// Draws a text whose first `heading` lines are its heading.
     pub(crate) fn draw(&mut self, output: &mut Output, text: &str, heading: usize) {
         self.size = size();
         out!(output, "\x1b[H");
@@ -157,7 +160,7 @@ impl Screen {
         output.flush();
     }
 
-    /// Waits for a time, a key, or another size of the terminal.
+    /// Waits for a time, a key, or a change of the terminal's size.
     pub(crate) fn wait(&mut self, until: Instant) -> Waited {
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -175,7 +178,7 @@ impl Screen {
         }
     }
 
-    /// Keys that are pressed within a time; `None` when the terminal has gone.
+    /// Returns the keys pressed within a time; `None` when the terminal is gone.
     fn keys(&self, time: Duration) -> Option<Vec<u8>> {
         if self.before.is_none() {
             std::thread::sleep(time);
@@ -184,7 +187,7 @@ impl Screen {
         let stdin = rustix::stdio::stdin();
         let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
         let time = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
-        // A signal interrupts it, which the caller looks at.
+        // After an interrupting signal the caller checks `stop`.
         if !poll(&mut wait, Some(&time)).is_ok_and(|ready| ready > 0) {
             return Some(Vec::new());
         }
@@ -196,7 +199,7 @@ impl Screen {
         }
     }
 
-    /// Gives the terminal back.
+    /// Leaves the alternate screen.
     pub(crate) fn leave(self, output: &mut Output) {
         out!(output, "{LEAVE}");
         output.flush();
@@ -206,17 +209,17 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // A terminal that has gone needs nothing.
+            // If the terminal is gone, there is nothing to restore.
             let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
     }
 }
 
-/// Has standard input hand out keys as they are pressed and show none of them; what it was before.
+/// Puts standard input into non-canonical mode without echo; returns the previous modes.
 fn raw() -> Option<Termios> {
     let before = termios::tcgetattr(std::io::stdin()).ok()?;
     let mut own = before.clone();
-    // Ctrl-C stays a signal.
+    // Ctrl-C still sends a signal.
     own.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
     own.special_codes[SpecialCodeIndex::VMIN] = 1;
     own.special_codes[SpecialCodeIndex::VTIME] = 0;
@@ -224,7 +227,7 @@ fn raw() -> Option<Termios> {
     Some(before)
 }
 
-/// Lines and columns of the terminal; the usual ones where it does not say.
+/// Returns lines and columns of the terminal; 24 and 80 if they are unknown.
 fn size() -> (usize, usize) {
     match termios::tcgetwinsize(std::io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),

@@ -1,4 +1,4 @@
-//! Ending in order when a signal asks for it.
+//! Stop flags for signals.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,13 +7,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::error::Error;
 
-/// What a service manager and Ctrl-C send.
+/// The signals that service managers and Ctrl-C send.
 pub(crate) const TERMINATION: [i32; 2] = [SIGINT, SIGTERM];
 
-/// A flag that each of `signals` sets from now on.
+/// Returns a flag that each of `signals` sets.
 ///
 /// # Errors
-/// The system lets nobody handle them.
+/// A signal handler cannot be installed.
 pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in signals {

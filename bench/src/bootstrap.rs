@@ -1,11 +1,11 @@
-//! How sure a ratio is.
+//! Bootstrap confidence intervals of ratios.
 
 use linecard::eal::random::SplitMix64;
 use serde::Serialize;
 
 use crate::stats::Summary;
 
-/// A ratio with the interval that holds it with 95 % probability.
+/// A ratio and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Interval {
     /// Ratio of the medians.
@@ -16,20 +16,20 @@ pub(crate) struct Interval {
     pub(crate) high: f64,
 }
 
-/// Samples drawn anew for each interval; the ends then vary in the third digit.
+/// Resamplings per interval; with this many, the ends vary only in the third digit.
 const DRAWS: usize = 4000;
-/// Any; fixed, so that the same samples always give the same interval.
+/// An arbitrary seed; fixed, so that the same samples always give the same interval.
 const SEED: u64 = 0x6c69_6e65_6361_7264;
 
-/// The ratio of two medians with its bootstrap interval: both sides are drawn with replacement, independently, because
-/// dropped samples leave no pairs. `None` without samples on either side.
+/// Returns the ratio of two medians with its bootstrap interval. Both sides are resampled with replacement,
+/// independently, because rejected samples leave no pairs. `None` without samples on either side.
 pub(crate) fn ratio(over: &[f64], under: &[f64]) -> Option<Interval> {
     let median = Summary::of(over)?.median / Summary::of(under)?.median;
     Some(interval(median, |random| median_of(random, over) / median_of(random, under)))
 }
 
-/// The median of ratios that were each taken within a pair, with its bootstrap interval: pairs are drawn with replacement.
-/// `None` without any.
+/// Returns the median of ratios that were each taken within a pair, with its bootstrap interval: pairs are
+/// resampled with replacement. `None` without any.
 pub(crate) fn paired(ratios: &[f64]) -> Option<Interval> {
     Some(interval(Summary::of(ratios)?.median, |random| median_of(random, ratios)))
 }
@@ -41,7 +41,7 @@ fn interval(median: f64, draw: impl Fn(&mut SplitMix64) -> f64) -> Interval {
     Interval { median, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
 
-/// The median of as many of `samples` as there are, drawn with replacement.
+/// Resamples `samples` with replacement, to the same number, and returns the median.
 fn median_of(random: &mut SplitMix64, samples: &[f64]) -> f64 {
     let mut pick = || samples[random.below(samples.len() as u64) as usize];
     let picks: Vec<f64> = (0..samples.len()).map(|_| pick()).collect();

@@ -1,8 +1,8 @@
-//! Bursts: both ends of a vhost-user socket in one process, driven by one thread, and what each burst of a packet's round
-//! costs on its core.
+//! Bursts: both ends of a vhost-user socket in one process, driven by one thread; measures the cycles of each
+//! burst of a packet's round trip.
 //!
-//! No cache line changes cores here, so the figures say what the two drivers themselves cost, and the machine's state
-//! hardly touches them; how fast two cores are together is the question of `linecard bench loopback`.
+//! No cache line moves between cores, so the figures are the cost of the two drivers alone and depend little
+//! on the machine's state. `linecard bench loopback` measures two cores together.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,12 +18,13 @@ use super::pair::{Bench, Case, Sample, alone, per};
 use super::report::Row;
 use linecard_apps_common::PrivateFolder;
 
-/// Packets of each end's pool; as in the peer, as the other constants.
+/// Packets of each end's pool. This and the other constants are the same in the peer.
 const PACKETS: u32 = 8191;
 const RING: u16 = 256;
-/// Rounds that are counted, after as many to warm up: a multiple of what any ring or cache turns around in.
+/// Counted rounds, after as many to warm up: a multiple of the period of any ring or cache.
 const ROUNDS: u64 = 512;
-/// How often a burst is offered at once; from then on the thread sleeps in between, for [`PATIENCE`] at most.
+/// Attempts to transfer a burst without a pause; after them the thread sleeps between attempts, for
+/// [`PATIENCE`] in total.
 const TRIES: u32 = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATHS: [Path; 6] = [
@@ -41,7 +42,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     bench.measure("burst", "cycles/packet", cases(&setup))
 }
 
-/// What the links share.
+/// The resources that all links share.
 struct BurstSetup {
     memory: Memory,
     domain: Arc<Domain>,
@@ -51,13 +52,13 @@ struct BurstSetup {
     links: RefCell<Vec<(Path, Link)>>,
 }
 
-/// Two ports at one socket.
+/// Two ports connected by one socket.
 struct Link {
     frontend: Port,
     backend: Port,
 }
 
-/// One burst of a packet's round, in its order; or the round.
+/// One burst of a packet's round trip, in order, or the whole round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     FrontendTx,
@@ -98,7 +99,7 @@ fn cases(setup: &BurstSetup) -> Vec<BurstCase<'_>> {
     let mut cases = Vec::new();
     for path in PATHS {
         for (length, burst) in [(64, 32), (64, 1), (1518, 32)] {
-            // DPDK's receives nothing with a burst of 1.
+            // DPDK's vectorized split path receives nothing with a burst of 1.
             if path == Path::SplitVector && burst == 1 {
                 continue;
             }
@@ -150,7 +151,7 @@ impl BurstSetup {
         })
     }
 
-    /// The link of that path, made when first asked for.
+    /// Returns the link of a path; creates it at the first call.
     fn link<'a>(&self, links: &'a mut Vec<(Path, Link)>, path: Path) -> Result<&'a mut Link, Error> {
         let at = match links.iter().position(|(known, _)| *known == path) {
             Some(at) => at,
@@ -189,7 +190,7 @@ impl BurstSetup {
 }
 
 impl Link {
-    /// Cycles of each step, all counted rounds together.
+    /// Returns the cycles of each step, summed over all counted rounds.
     fn rounds(&mut self, pool: &Pool, length: usize, burst: usize) -> Result<[u64; 4], Error> {
         let mut packets = Burst::new();
         let filled =
@@ -208,7 +209,7 @@ impl Link {
         Ok(cycles)
     }
 
-    /// One burst all the way round: out of the frontend, through the backend, home.
+    /// Moves one burst around: from the frontend through the backend and back.
     #[inline(never)]
     fn round(&mut self, packets: &mut Burst, burst: usize, cycles: &mut [u64; 4]) -> Result<(), Error> {
         let start = clock::cycles();
@@ -229,7 +230,8 @@ impl Link {
     }
 }
 
-/// Repeats a step until the whole burst has gone: queues may take a moment after the link is up.
+/// Repeats a step until the whole burst has been transferred: queues may become ready shortly after the link
+/// is up.
 #[inline(always)]
 fn whole(burst: usize, mut step: impl FnMut() -> usize) -> Result<(), Error> {
     let mut done = 0;

@@ -1,8 +1,8 @@
-//! Why a benchmark did not run.
+//! Errors of benchmarks.
 
 use linecard::eal::CoreId;
 
-/// What ends `linecard bench`.
+/// An error that ends `linecard bench`.
 ///
 /// ```
 /// let problem = linecard_bench::Error::NoSuchCase("rigns".into()).to_string();
@@ -11,88 +11,88 @@ use linecard::eal::CoreId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A core that may not be used.
+    /// A core that must not be used.
     #[error("core {asked} may not be used here; choose from {}", list(allowed))]
     Core {
-        /// Core asked for.
+        /// The requested core.
         asked: CoreId,
-        /// Cores allowed.
+        /// The allowed cores.
         allowed: Vec<CoreId>,
     },
-    /// Twice the same core.
+    /// The same core twice.
     #[error("core {0} was named twice; name two cores, or one to leave the two-core rows out")]
     SameCore(CoreId),
-    /// The filter left nothing.
+    /// The filter matches no case.
     #[error("no case contains \"{0}\"; leave --case out to see their names")]
     NoSuchCase(String),
-    /// Pinning a thread, or memory.
+    /// A thread could not be pinned, or memory could not be allocated.
     #[error(transparent)]
     Eal(#[from] linecard::eal::Error),
-    /// A pool could not be made.
+    /// A pool could not be created.
     #[error(transparent)]
     Pool(#[from] linecard::mempool::Error),
-    /// A port could not be had.
+    /// A port could not be opened.
     #[error(transparent)]
     Port(#[from] linecard::pmd::Error),
-    /// One end of a loop cannot do what the harness wants of it.
+    /// One end of a loop cannot do what the harness requires.
     #[error("{0}")]
     End(String),
-    /// A ring could not be made.
+    /// A ring could not be created.
     #[error(transparent)]
     Ring(#[from] linecard::ring::Error),
-    /// DPDK's side started and then failed.
+    /// DPDK's program started and then failed.
     #[error("the DPDK peer failed: {0}; --no-peer measures without it")]
     Peer(String),
-    /// One core.
+    /// Only one core is available.
     #[error("a loop needs two cores; allow two, or name them with --cores")]
     TwoCores,
-    /// A driver that this program was built without.
+    /// This program was built without a driver.
     #[error("this program has no driver {0}; leave it out")]
     NoDriver(&'static str),
-    /// No folder for sockets, no namespace for interfaces.
+    /// A folder for sockets or a namespace for interfaces could not be created.
     #[error("{0}")]
     Place(String),
     /// A chart cannot be written.
     #[error("no chart can be written to {}: {source}; name a folder that you may write with --svg", folder.display())]
     Chart {
-        /// Folder asked for.
+        /// The requested folder.
         folder: std::path::PathBuf,
-        /// What the system answered.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file of samples that cannot be used.
     #[error("{} cannot be used for samples: {source}; name another file", file.display())]
     Samples {
-        /// File asked for.
+        /// The requested file.
         file: std::path::PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file of samples that do not compare with what was asked for.
+    /// A file of samples with another setting than this run.
     #[error("{} has samples of \"{had}\", this run would be \"{has}\"; ask for the same, or name another file", file.display())]
     OtherSetting {
-        /// File asked for.
+        /// The requested file.
         file: std::path::PathBuf,
-        /// Its setting.
+        /// The setting of the file.
         had: String,
-        /// This run's setting.
+        /// The setting of this run.
         has: String,
     },
-    /// A position that samples of this kind do not have.
+    /// A position that is not available for this kind of sample.
     #[error("a {kind} has none of the positions asked for with --position; choose from {allowed}")]
     Position {
-        /// Kind of sample.
+        /// The kind of sample.
         kind: String,
-        /// Positions it has.
+        /// The available positions.
         allowed: String,
     },
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM was received.
     #[error("interrupted; what was measured till then is above")]
     Interrupted,
-    /// No sample at all.
+    /// There was no valid sample.
     #[error("nothing was measured: {0}")]
     Nothing(String),
-    /// Nobody reads the result.
+    /// The result cannot be written.
     #[error("the result cannot be written: {0}")]
     Output(#[from] std::io::Error),
 }

@@ -1,7 +1,8 @@
-//! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
+//! `linecard bench`: compares our rings, pools and ports with DPDK's, in interleaved runs.
 //!
-//! DPDK's side of most of it, and the kernel's, are small C programs (`bench/peers`), built on the machine when first
-//! needed. A command without this crate (`cargo build -p linecard-apps --no-default-features`) carries none of them.
+//! The peers from DPDK and the kernel are mostly small C programs (`bench/peers`), built on the machine when
+//! first needed. A program without this crate (`cargo build -p linecard-apps --no-default-features`) contains
+//! none of them.
 #![forbid(unsafe_code)]
 
 mod bootstrap;
@@ -88,11 +89,11 @@ struct TurnsArgs {
     no_peer: bool,
 }
 
-/// Measures and prints.
+/// Runs a benchmark and prints the results.
 ///
 /// # Errors
-/// A core that may not be used, no row that matches, standard output that cannot be written, or a DPDK peer that
-/// failed after it had started.
+/// A core that must not be used, no matching row, output that cannot be written, or a DPDK peer that failed
+/// after it had started.
 pub fn run(args: BenchArgs) -> Result<(), Error> {
     match args.subject {
         Subject::Ring(args) => in_turn(args, Program::PARTS, ring::rows),
@@ -111,7 +112,7 @@ fn in_turn(
     measure: impl FnOnce(&mut Bench) -> Result<Vec<report::Row>, Error>,
 ) -> Result<(), Error> {
     let cores = choose_cores(&args.cores)?;
-    // The peer and its folder are put away in order.
+    // Ensures that an interrupt ends the peer and removes its folder.
     let interrupt = loopback::watch_signals()?;
     let (peer, absent) = if args.no_peer {
         (None, Some("left out (--no-peer)".to_owned()))
@@ -132,7 +133,7 @@ fn in_turn(
     if interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-/// The cores asked for, or the first two allowed ones.
+/// Returns the requested cores, or the first two allowed ones.
 fn choose_cores(asked: &[u32]) -> Result<Vec<CoreId>, Error> {
     let allowed = cores::allowed();
     if asked.is_empty() {

@@ -1,4 +1,4 @@
-//! What a program without benchmarks says of them.
+//! `linecard bench` in a program that was built without benchmarks.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ pub(crate) struct BenchArgs {
     _arguments: Vec<OsString>,
 }
 
-/// As [`BenchArgs`].
+/// The same as [`BenchArgs`].
 pub(crate) type EndArgs = BenchArgs;
 
-/// That there are none.
+/// There are no benchmarks.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "this program was built without benchmarks; build one that has them: cargo build --release -p linecard-apps"
@@ -30,7 +30,7 @@ pub(crate) fn run(_: BenchArgs) -> Result<(), Error> {
     Err(Error)
 }
 
-/// As [`run`].
+/// The same as [`run`].
 ///
 /// # Errors
 /// Always.

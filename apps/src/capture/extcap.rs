@@ -1,8 +1,9 @@
-//! Wireshark's external capture interface (extcap): ports of running programs among its interfaces.
+//! Wireshark's external capture interface (extcap): lists ports of running programs among Wireshark's
+//! interfaces.
 //!
-//! Wireshark runs every program in its extcap folder with options that begin with `--extcap-`: for the list of
-//! interfaces, the link type and the settings of one, and to capture from it into a pipe. A symbolic link to `linecard`
-//! there is all it takes (`linecard capture --help`).
+//! Wireshark runs every program in its extcap folder with options that begin with `--extcap-`: to list
+//! interfaces, to query the link type and the settings of one, and to capture from it into a pipe. A symbolic
+//! link to `linecard` in that folder is sufficient (`linecard capture --help`).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use super::{CaptureArgs, Direction, find};
 use crate::error::Error;
 use crate::output::{Output, out};
 
-/// What interfaces are called: `linecard-PID-PORT`.
+/// The prefix of interface names: `linecard-PID-PORT`.
 const PREFIX: &str = "linecard-";
 
 /// The command line of an external capture interface.
@@ -58,22 +59,22 @@ struct ExtcapArgs {
     buffer: u32,
 }
 
-/// The arguments behind `linecard` or `linecard capture`, if Wireshark calls.
+/// Returns the arguments after `linecard` or `linecard capture`, if Wireshark started the program.
 pub(crate) fn called(arguments: &[OsString]) -> Option<&[OsString]> {
     let rest = match arguments.split_first() {
         Some((word, rest)) if word == "capture" => rest,
         _ => arguments,
     };
-    // Wireshark gives options alone, in an order of its own.
+    // Wireshark passes only options, in its own order.
     let option = |word: &OsString, start: &str| word.to_str().is_some_and(|word| word.starts_with(start));
     let options = rest.first().is_some_and(|first| option(first, "--"));
     (options && rest.iter().any(|word| option(word, "--extcap-"))).then_some(rest)
 }
 
-/// Answers Wireshark.
+/// Executes Wireshark's request.
 ///
 /// # Errors
-/// What cannot be captured, in a sentence that Wireshark shows.
+/// The capture is not possible; Wireshark displays the sentence.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     let words = std::iter::once(OsString::from("linecard")).chain(arguments.iter().cloned());
     let args = ExtcapArgs::try_parse_from(words).map_err(|error| {
@@ -101,7 +102,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         } else if args.capture {
             return capture(args, pid, port);
         } else if let Some(filter) = &args.filter {
-            // Wireshark shows what is printed as what is wrong with the filter.
+            // Wireshark displays this output as the error of the filter.
             if let Err(error) = bpf::compile(filter) {
                 out!(output, "{error}\n");
             }
@@ -111,7 +112,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Process and port of an interface.
+/// Returns the process and the port of an interface.
 fn parse(interface: &str) -> Option<(u32, u16)> {
     let (pid, port) = interface.strip_prefix(PREFIX)?.split_once('-')?;
     Some((pid.parse().ok()?, port.parse().ok()?))
@@ -121,7 +122,7 @@ fn list(output: &mut Output) {
     let version = env!("CARGO_PKG_VERSION");
     out!(output, "extcap {{version={version}}}{{display=Linecard ports}}\n");
     for (pid, prefix, port) in find::everything() {
-        // Braces would end the value.
+        // A brace would end the value.
         let name: String = port.name.chars().filter(|c| !"{}".contains(*c) && !c.is_control()).collect();
         out!(
             output,
@@ -155,7 +156,7 @@ fn capture(args: ExtcapArgs, pid: u32, port: u16) -> Result<ExitCode, Error> {
     line.what.snaplen = args.snaplen;
     line.what.direction = args.direction;
     line.what.buffer = args.buffer;
-    // An empty field of Wireshark's is no filter.
+    // An empty field in Wireshark means no filter.
     line.what.filter = args.filter.filter(|filter| !filter.trim().is_empty());
     line.what.quiet = true;
     super::run(&line)

@@ -1,4 +1,4 @@
-//! Which programs run, by their control sockets, and which of their ports are meant.
+//! Finds running programs by their control sockets, and selects their ports.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use rustix::process::{Pid, test_kill_process};
 use crate::error::Error;
 use crate::output::{Output, out};
 
-/// A control socket that somebody listens at.
+/// A program with a control socket that accepts connections.
 struct Program {
     path: PathBuf,
     prefix: String,
     pid: u32,
 }
 
-/// The programs of this user; sockets of the dead are removed.
+/// Returns the programs of this user; removes the sockets of ended ones.
 fn programs(prefix: Option<&str>) -> Vec<Program> {
     let prefixes = match prefix {
         Some(prefix) => vec![prefix.to_owned()],
@@ -39,7 +39,7 @@ fn programs(prefix: Option<&str>) -> Vec<Program> {
     all
 }
 
-/// Whether no process has that number; asked of the kernel, as there may be no `/proc`.
+/// Whether no process has that number. Uses kill(2), because `/proc` may be missing.
 fn is_gone(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
@@ -52,7 +52,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The control socket of the one program that is meant.
+/// Returns the control socket of the one program that matches.
 pub(super) fn program(prefix: Option<&str>, pid: Option<u32>) -> Result<PathBuf, Error> {
     let mut all = programs(prefix);
     if let Some(pid) = pid {
@@ -72,7 +72,7 @@ pub(super) fn program(prefix: Option<&str>, pid: Option<u32>) -> Result<PathBuf,
     }
 }
 
-/// An error that says that nothing is there to be captured.
+/// The error that no program or port can be captured.
 fn nobody(prefix: Option<&str>, pid: Option<u32>) -> Error {
     let which = match (prefix, pid) {
         (_, Some(pid)) => format!("no program {pid} that can be captured runs"),
@@ -85,7 +85,7 @@ fn nobody(prefix: Option<&str>, pid: Option<u32>) -> Error {
     ))
 }
 
-/// The ports that `asked` names; without names, the only one there is.
+/// Returns the ports named in `asked`; if it is empty, the only port.
 pub(super) fn ports<'a>(listed: &'a [Listed], asked: &[String]) -> Result<Vec<&'a Listed>, Error> {
     let known: Vec<_> = listed.iter().map(|port| format!("{} ({})", port.id, port.name)).collect();
     let known = if known.is_empty() {
@@ -111,7 +111,7 @@ pub(super) fn ports<'a>(listed: &'a [Listed], asked: &[String]) -> Result<Vec<&'
     Ok(ports)
 }
 
-/// Shows programs and ports.
+/// Prints programs and ports.
 pub(super) fn list(output: &mut Output, prefix: Option<&str>) -> Result<(), Error> {
     let all = programs(prefix);
     if all.is_empty() {
@@ -126,10 +126,10 @@ pub(super) fn list(output: &mut Output, prefix: Option<&str>) -> Result<(), Erro
     Ok(())
 }
 
-/// Every port of every program: its process, its prefix, and what the program says of it.
+/// Returns every port of every program: process, prefix, and the program's description of the port.
 pub(super) fn everything() -> Vec<(u32, String, Listed)> {
     let of = |Program { path, prefix, pid }: Program| {
-        // A program that ends meanwhile has no ports.
+        // A program that ended in the meantime has no ports.
         let ports = Client::connect(&path).and_then(|client| client.list()).unwrap_or_default();
         ports.into_iter().map(move |port| (pid, prefix.clone(), port)).collect::<Vec<_>>()
     };

@@ -119,7 +119,7 @@ impl CaptureArgs {
     }
 }
 
-/// When to stop, in dumpcap's words.
+/// A condition to stop, in dumpcap's syntax.
 #[derive(Clone, Copy, Debug)]
 enum Autostop {
     Seconds(u64),
@@ -137,7 +137,7 @@ fn autostop(text: &str) -> Result<Autostop, String> {
 }
 
 impl What {
-    /// Packets after which to stop.
+    /// The number of packets after which to stop.
     fn most(&self) -> u64 {
         let asked = self.autostop.iter().filter_map(|stop| match stop {
             Autostop::Packets(count) => Some(*count),
@@ -146,7 +146,7 @@ impl What {
         asked.chain(self.count).min().unwrap_or(u64::MAX)
     }
 
-    /// Time after which to stop.
+    /// The time after which to stop.
     fn time(&self) -> Option<Duration> {
         let asked = self.autostop.iter().filter_map(|stop| match stop {
             Autostop::Seconds(seconds) => Some(*seconds),
@@ -156,20 +156,20 @@ impl What {
     }
 }
 
-/// One port that is captured.
+/// A port that is being captured.
 struct Source {
     client: Client,
     stream: Stream,
     name: String,
-    /// The program told the end, or is gone.
+    /// Set when the program has ended the capture; `Some(None)` if it is no longer running.
     ended: Option<Option<Totals>>,
 }
 
-/// What ends a capture; SIGHUP, so that what was written is whole when its terminal goes.
+/// The signals that end a capture; SIGHUP too, so that the file is complete when the terminal closes.
 const STOPS: [i32; 3] =
     [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
 
-/// Records taken from one port before the next has its turn.
+/// The most records taken from one port before the next port.
 const TURN: usize = 4096;
 
 pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
@@ -184,7 +184,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
     take(&args.what, sources)
 }
 
-/// As [`run`], of one port of the program with this process number.
+/// The same as [`run`], for one port of the program with this process number.
 pub(crate) fn run_of(pid: u32, port: u16, what: &What) -> Result<ExitCode, Error> {
     let options = options(what)?;
     let path = find::program(None, Some(pid))?;
@@ -194,7 +194,7 @@ pub(crate) fn run_of(pid: u32, port: u16, what: &What) -> Result<ExitCode, Error
     take(what, vec![source])
 }
 
-/// Takes packets, and says in the end what was taken.
+/// Captures packets, then prints the totals.
 fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
     let mut messages = Output::standard();
     let expression = args.filter.clone().unwrap_or_default();
@@ -207,7 +207,7 @@ fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
     let most = args.most();
     let result = drain(most, args.time(), &mut sources, &mut target, &stop);
     let totals: Vec<Option<Totals>> = sources.iter_mut().map(Source::close).collect();
-    // What came between the last look and the end.
+    // Packets that arrived between the last turn and the end.
     let rest = result.and_then(|count| take_rest(most, &mut sources, &mut target, count));
     let ended = target.finish(&totals);
     let count = rest?;
@@ -241,7 +241,7 @@ fn options(args: &What) -> Result<Options, Error> {
         .ring((args.buffer as usize) << 20))
 }
 
-/// More bytes than the longest filter has: 4096 instructions of four numbers.
+/// Larger than the longest filter program: 4096 instructions of four numbers.
 const LONGEST_FILTER: u64 = 1 << 18;
 
 fn filter(args: &What) -> Result<Option<Program>, Error> {
@@ -263,7 +263,7 @@ fn filter(args: &What) -> Result<Option<Program>, Error> {
     Program::from_ddd(&text).map(Some).map_err(usage)
 }
 
-/// Connects to the program, once for each port.
+/// Connects to the program, once per port.
 fn open(args: &CaptureArgs, options: &Options) -> Result<Vec<Source>, Error> {
     let path = find::program(args.file_prefix.as_deref(), args.pid)?;
     let listed = Client::connect(&path)?.list()?;
@@ -277,7 +277,7 @@ fn source(path: &Path, port: &Listed, options: &Options) -> Result<Source, Error
     Ok(Source { client, stream, name: port.name.clone(), ended: None })
 }
 
-/// Where packets go.
+/// The destination of packets.
 enum Target {
     File(CaptureFile),
     Files(Box<Rotating>),
@@ -296,7 +296,7 @@ impl Target {
         }
     }
 
-    /// Writes out what is collected; false when nobody reads it any more.
+    /// Writes buffered packets; false when the reader is gone.
     fn flush(&mut self) -> Result<bool, Error> {
         match self {
             Self::File(file) => file.flush(),
@@ -317,7 +317,7 @@ impl Target {
     }
 }
 
-/// Takes packets until enough came, time is up, somebody stops us, or nobody is there any more.
+/// Captures packets until a limit is reached, a signal arrives, or all sources or the reader are gone.
 fn drain(
     most: u64,
     until: Option<Duration>,
@@ -344,7 +344,7 @@ fn drain(
     }
 }
 
-/// One turn of each port.
+/// Takes up to [`TURN`] packets from each port.
 fn turn(most: u64, sources: &mut [Source], target: &mut Target, count: &mut u64) -> Result<(), Error> {
     for (i, source) in sources.iter_mut().enumerate() {
         for _ in 0..TURN {
@@ -359,9 +359,9 @@ fn turn(most: u64, sources: &mut [Source], target: &mut Target, count: &mut u64)
     Ok(())
 }
 
-/// What the rings still hold after the end.
+/// Takes the packets that remain in the rings after the end.
 fn take_rest(most: u64, sources: &mut [Source], target: &mut Target, mut count: u64) -> Result<u64, Error> {
-    // A ring ends: its writer has been told to stop.
+    // Bounded by the ring size in practice: its writer was told to stop.
     for _ in 0..1024 {
         let before = count;
         turn(most, sources, target, &mut count)?;
@@ -373,7 +373,7 @@ fn take_rest(most: u64, sources: &mut [Source], target: &mut Target, mut count: 
 }
 
 impl Source {
-    /// Waits a little, for the end too.
+    /// Waits briefly for packets or the end of the capture.
     fn look(&mut self) {
         const NAP: Duration = Duration::from_millis(2);
         if self.ended.is_none() && self.client.wait(NAP) {
@@ -383,7 +383,7 @@ impl Source {
         }
     }
 
-    /// Ends the capture; what the program counted, if it is still there to tell.
+    /// Ends the capture; returns the program's totals, if it is still running.
     fn close(&mut self) -> Option<Totals> {
         match self.ended {
             Some(totals) => totals,

@@ -1,4 +1,4 @@
-//! The capture file of a command: a file, or standard output until nobody reads it any more.
+//! The capture file of a command: a file, or standard output until its reader is gone.
 
 use std::io::{self, ErrorKind, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use linecard::capture::{Frame, Totals};
 
 use crate::error::Error;
 
-/// Records on their way to a file or a pipe.
+/// Writes records to a file or a pipe.
 pub(crate) struct CaptureFile {
     path: PathBuf,
     records: RecordFile,
     /// Bytes added so far.
     size: u64,
-    /// Nobody reads the pipe any more, or the file cannot be written.
+    /// The reader of the pipe is gone, or the file cannot be written.
     closed: bool,
 }
 
 impl CaptureFile {
-    /// Makes or empties the file, and writes its head.
+    /// Creates or truncates the file, and writes its header.
     pub(crate) fn create(path: &Path, head: Head<'_>) -> Result<Self, Error> {
         let records = if path == Path::new("-") {
             if io::stdout().is_terminal() {
@@ -43,7 +43,7 @@ impl CaptureFile {
         Ok(file)
     }
 
-    /// Adds a packet of an interface.
+    /// Adds a packet from an interface.
     pub(crate) fn add(&mut self, interface: usize, frame: &Frame<'_>) -> Result<(), Error> {
         if self.closed {
             return Ok(());
@@ -53,12 +53,12 @@ impl CaptureFile {
         self.told(added.map(drop)).map(drop)
     }
 
-    /// Bytes of packets that were added so far.
+    /// Bytes of the packets added so far.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
-    /// Writes out what is collected; false when nobody reads it any more.
+    /// Writes buffered packets; false when the reader is gone.
     pub(crate) fn flush(&mut self) -> Result<bool, Error> {
         if self.closed {
             return Ok(false);
@@ -67,7 +67,7 @@ impl CaptureFile {
         self.told(written)
     }
 
-    /// Whether somebody reads it still.
+    /// Evaluates the result of a write; returns whether the reader still exists.
     fn told(&mut self, written: io::Result<()>) -> Result<bool, Error> {
         self.closed = written.is_err();
         match written {
@@ -85,7 +85,7 @@ impl CaptureFile {
         }
     }
 
-    /// Ends the file with what was seen and lost on each interface.
+    /// Completes the file with the packets seen and lost on each interface.
     pub(crate) fn finish(mut self, totals: &[Option<Totals>]) -> Result<(), Error> {
         for (interface, totals) in (0..).zip(totals) {
             if let Some(totals) = totals {

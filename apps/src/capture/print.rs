@@ -1,4 +1,4 @@
-//! Packets as lines of text, for a quick look.
+//! Packets as lines of text.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use linecard::net::MacAddr;
 
 use crate::output::{Output, out};
 
-/// Shows one line a packet.
+/// Prints one line per packet.
 pub(super) struct Printer {
     output: Output,
-    /// Name the port: there are several.
+    /// Whether to print the port, because there are several.
     several: bool,
     first: Option<u64>,
 }
@@ -40,14 +40,14 @@ impl Printer {
         out!(self.output, "{line}\n");
     }
 
-    /// Shows what is collected; false when nobody looks any more.
+    /// Prints buffered lines; false when the reader is gone.
     pub(super) fn flush(&mut self) -> bool {
         self.output.flush();
         !self.output.failed()
     }
 }
 
-/// Source, destination and type.
+/// Formats source, destination and type.
 fn ethernet(data: &[u8]) -> String {
     match data.first_chunk::<14>() {
         Some(&[a, b, c, d, e, f, g, h, i, j, k, l, m, n]) => {

@@ -1,4 +1,5 @@
-//! Several files in turn, as dumpcap's `-b`: a new one when the last is full, and only so many kept.
+//! Rotation of capture files, as with dumpcap's `-b`: a new file when the current one is full, and a limit on
+//! the files to keep.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,14 @@ use super::output::CaptureFile;
 use crate::error::Error;
 use linecard::capture::pcap::file::Head;
 
-/// When a new file begins, and how many are kept; in dumpcap's words.
+/// The conditions for a new file, and the number of files to keep; in dumpcap's terms.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rotation {
-    /// Bytes of a file; a packet is not cut for it.
+    /// Bytes of a file; packets are never split for it.
     pub(super) bytes: Option<u64>,
     pub(super) time: Option<Duration>,
     pub(super) packets: Option<u64>,
-    /// Files to keep; the oldest goes.
+    /// The number of files to keep; the oldest is deleted.
     pub(super) files: Option<u64>,
 }
 
@@ -32,7 +33,7 @@ pub(super) enum Condition {
     Files(u64),
 }
 
-/// Reads `filesize:KB`, `duration:SECONDS`, `packets:COUNT` or `files:COUNT`.
+/// Parses `filesize:KB`, `duration:SECONDS`, `packets:COUNT` or `files:COUNT`.
 pub(super) fn condition(text: &str) -> Result<Condition, String> {
     let (what, number) = text.split_once(':').unwrap_or((text, ""));
     let number = number.parse().ok().filter(|number| (1..=1 << 40).contains(number));
@@ -46,10 +47,10 @@ pub(super) fn condition(text: &str) -> Result<Condition, String> {
 }
 
 impl Rotation {
-    /// All conditions together; `None` where there are none.
+    /// Combines all conditions; `None` if there are none.
     ///
     /// # Errors
-    /// Files are to be kept that no condition begins.
+    /// A number of files to keep, without a condition for a new file.
     pub(super) fn of(conditions: &[Condition]) -> Result<Option<Self>, Error> {
         let mut rotation = Self::default();
         for condition in conditions {
@@ -73,7 +74,7 @@ impl Rotation {
     }
 }
 
-/// What each file begins with.
+/// The contents of each file's header.
 pub(super) struct Heading {
     pub(super) format: Format,
     pub(super) names: Vec<String>,
@@ -89,7 +90,7 @@ impl Heading {
     }
 }
 
-/// The files.
+/// A series of files.
 pub(super) struct Rotating {
     path: PathBuf,
     head: Heading,
@@ -102,7 +103,7 @@ pub(super) struct Rotating {
 }
 
 impl Rotating {
-    /// Begins the first file: `NAME_00001_YYYYMMDDhhmmss.EXTENSION` for the path `NAME.EXTENSION`, in UTC.
+    /// Creates the first file: `NAME_00001_YYYYMMDDhhmmss.EXTENSION` for the path `NAME.EXTENSION`, in UTC.
     pub(super) fn create(path: &Path, head: Heading, rotation: Rotation) -> Result<Self, Error> {
         let first = numbered(path, 1, SystemTime::now());
         let file = head.create(&first)?;
@@ -125,7 +126,7 @@ impl Rotating {
         self.file.add(source, frame)
     }
 
-    /// Begins the next file if the last is full.
+    /// Begins the next file if the current one is full.
     fn turn(&mut self) -> Result<(), Error> {
         let Rotation { bytes, time, packets, files } = self.rotation;
         let full = bytes.is_some_and(|most| self.packets > 0 && self.file.size() >= most)
@@ -142,7 +143,7 @@ impl Rotating {
         (self.since, self.packets) = (Instant::now(), 0);
         while files.is_some_and(|most| self.kept.len() as u64 > most) {
             if let Some(oldest) = self.kept.pop_front() {
-                // Whoever took it away wanted it.
+                // The file may have been moved or deleted already.
                 let _ = std::fs::remove_file(oldest);
             }
         }
@@ -158,7 +159,7 @@ impl Rotating {
     }
 }
 
-/// The name of a file of a series.
+/// Returns the name of a file in the series.
 fn numbered(path: &Path, number: u64, now: SystemTime) -> PathBuf {
     let stem = path.file_stem().map_or("".into(), |stem| stem.to_string_lossy());
     let extension = path.extension().map_or(String::new(), |text| format!(".{}", text.to_string_lossy()));
@@ -166,7 +167,7 @@ fn numbered(path: &Path, number: u64, now: SystemTime) -> PathBuf {
     path.with_file_name(format!("{stem}_{number:05}_{}{extension}", stamp(seconds)))
 }
 
-/// `YYYYMMDDhhmmss` in UTC, by the days of the Gregorian calendar.
+/// Formats a time as `YYYYMMDDhhmmss` in UTC, in the Gregorian calendar.
 fn stamp(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));

@@ -1,6 +1,6 @@
-//! One end of the demo, in a process of its own: opens its port, moves traffic, reports on standard output.
+//! One end of the demo, in a separate process: opens its port, moves traffic, reports on standard output.
 //!
-//! It is told on standard input when to stop; the end of that input, or of its parent, ends it too.
+//! Standard input carries the order to stop. The end also stops when its input or its parent ends.
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -60,16 +60,16 @@ pub(super) const DEPTH: u16 = 512;
 const PACKETS: u32 = 4096;
 const PROBE_WAIT: Duration = Duration::from_secs(15);
 
-/// What the coordinator last asked for.
+/// The latest order of the coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 enum Phase {
     Run = 0,
-    /// Send no new requests.
+    /// Send no further requests.
     Drain = 1,
-    /// Report and end.
+    /// Report and exit.
     Report = 2,
-    /// End; nobody listens any more.
+    /// Exit without a report, because the coordinator is gone.
     Abandon = 3,
 }
 
@@ -91,22 +91,22 @@ impl SharedPhase {
     }
 }
 
-/// The words the coordinator writes, one per line.
+/// The coordinator's orders, one per line.
 pub(super) const DRAIN: &str = "drain";
 pub(super) const REPORT: &str = "report";
 
-/// Runs one end until it is told to report.
+/// Runs one end until it is ordered to report.
 ///
 /// # Errors
-/// A port that does not open, or output that nobody reads.
+/// A port that does not open, or output that cannot be written.
 pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
-    // The parent may end before it can say so.
+    // The parent may exit without an order.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     linecard_apps_common::log::start(&EalArgs::default(), "error")?;
     let shared_phase = SharedPhase::default();
     listen(&shared_phase)?;
     if let Some(core) = args.core {
-        // Without a core of its own it is slower, not wrong.
+        // Without its own core the end is slower, but correct.
         if let Err(error) = cores::pin_current(CoreId(core)) {
             tracing::warn!(%error, core, "not pinned");
         }
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes orders from standard input and from signals.
+/// Receives orders from standard input and signals.
 fn listen(shared_phase: &SharedPhase) -> Result<(), Error> {
     let failed = |source| Error::System {
         action: "orders cannot be taken".into(),
@@ -148,7 +148,7 @@ fn listen(shared_phase: &SharedPhase) -> Result<(), Error> {
                 _ => {}
             }
         }
-        // End of input after the report was asked for is no reason to hurry.
+        // The end of input after the order to report is no reason to abandon the report.
         if by_line.phase() != Phase::Report {
             by_line.give(Phase::Abandon);
         }
@@ -156,7 +156,7 @@ fn listen(shared_phase: &SharedPhase) -> Result<(), Error> {
     thread::Builder::new().name("lc-orders".into()).spawn(on_line).map(drop).map_err(failed)
 }
 
-/// The device argument of an end, which is also what a user types to reproduce it.
+/// The device argument of an end, also for the commands that reproduce the demo by hand.
 pub(super) fn device(role: Role, socket: &Path) -> String {
     match role {
         Role::Backend => format!("net_vhost0,iface={},queues=1", socket.display()),
@@ -179,11 +179,11 @@ fn open(args: &EndArgs, eal: &Eal, shared_phase: &SharedPhase) -> Result<(Port, 
     let port = pmd::configure(device, config)
         .and_then(|configured| configured.start(&pool))
         .map_err(|failure| failure.error)?;
-    // A driver that panics is told and counted as lost packets; the report comes all the same.
+    // A driver panic is reported and counted as lost packets; the end still sends its report.
     Ok((contain(port), pool))
 }
 
-/// Both ends start at once; the backend's socket comes a little later.
+/// Waits for the backend's socket: both ends start at the same time.
 fn await_socket(socket: &Path, shared_phase: &SharedPhase) -> Result<(), Error> {
     let start = Instant::now();
     while !socket.exists() {
@@ -197,11 +197,12 @@ fn await_socket(socket: &Path, shared_phase: &SharedPhase) -> Result<(), Error> 
 }
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Requests on their way are given up after looking this long for a frame that moves.
+/// Outstanding requests are given up after this much polling without a frame.
 const GIVE_UP: Duration = Duration::from_secs(3);
-/// Time between two looks that counts at most: what goes beyond it this process did not run, and saw nothing.
+/// The most time counted between two rounds: in any time beyond it this process did not run, so it cannot
+/// have seen frames.
 const LOOK: Duration = Duration::from_millis(50);
-/// Rounds between looks at the clock.
+/// The number of rounds between two readings of the clock.
 const ROUNDS: u32 = 256;
 
 fn poll(
@@ -222,7 +223,7 @@ fn poll(
     loop {
         let phase = shared_phase.phase();
         if phase >= Phase::Report {
-            // The peer's last echoes may have come while this process did not run.
+            // The peer's last echoes may have arrived while this process did not run.
             while phase == Phase::Report && rounds(traffic, &mut queues, false, &mut patience) > 0 {}
             return Ok(());
         }
@@ -239,7 +240,7 @@ fn poll(
             traffic.write_off();
             idle = Duration::ZERO;
         }
-        // While requests are still made, that none is on its way means nothing.
+        // While requests are still generated, having none outstanding is not the end.
         let drained = phase == Phase::Drain && traffic.drained();
         if now >= next || (drained && !told) {
             next = now + PROGRESS_EVERY;
@@ -249,7 +250,7 @@ fn poll(
     }
 }
 
-/// Up to [`ROUNDS`] rounds, fewer when there was nothing to do for so long that orders should be looked at.
+/// Runs up to [`ROUNDS`] rounds; fewer after so long without a frame that orders should be checked.
 fn rounds(traffic: &mut Traffic, queues: &mut Queues<'_>, generate: bool, patience: &mut Patience) -> usize {
     let mut moved = 0;
     for _ in 0..ROUNDS {
@@ -263,15 +264,15 @@ fn rounds(traffic: &mut Traffic, queues: &mut Queues<'_>, generate: bool, patien
     moved
 }
 
-/// How to wait for the peer without keeping the core from it.
+/// How to wait for the peer without occupying the core that it needs.
 struct Patience {
-    /// The peer may need this core.
+    /// The peer may need this core too.
     polite: bool,
     idle: u32,
 }
 
 impl Patience {
-    /// Waits if the last round moved nothing; true after a wait so long that something else may be due.
+    /// Waits if the last round moved nothing; returns true if it is time to check for orders.
     #[inline]
     fn after(&mut self, moved: usize) -> bool {
         if moved > 0 {
@@ -285,7 +286,7 @@ impl Patience {
         } else if self.idle <= spins + yields {
             thread::yield_now();
         } else {
-            // Nobody has sent for a while: a peer that cannot run does not get to by our yielding.
+            // The peer has not sent for a while, and yielding may not let it run: sleep.
             thread::sleep(Duration::from_micros(50));
             return true;
         }
@@ -293,7 +294,7 @@ impl Patience {
     }
 }
 
-/// What kind of memory was chosen, and why.
+/// Returns the kind of memory in use, and why.
 fn memory(eal: &Eal) -> (String, String) {
     let Some(kind) = eal.default_domain().page_kind() else { return Default::default() };
     let why = match kind {

@@ -1,4 +1,4 @@
-//! The demo's frames: valid UDP whose payload says who sent it, when, as which number, and proves it.
+//! The demo's frames: valid UDP whose payload contains sender, time and number, and a check of all its bytes.
 //!
 //! ```text
 //!  0      12     14     34    42      50      58    59      60     64
@@ -7,43 +7,43 @@
 
 use linecard::net::checksum::checksum;
 
-/// Bytes before the pattern: the smallest frame.
+/// Bytes before the pattern, which is the length of the smallest frame.
 pub(super) const MIN_LEN: usize = 64;
 const PAYLOAD: usize = 42;
 const KIND: usize = 58;
 const ORIGIN: usize = 59;
 const CHECK: usize = 60;
-/// Addresses are left out of the check: a switch may rewrite them.
+/// MAC addresses are not part of the check, because a switch may rewrite them.
 const CHECKED_FROM: usize = 12;
 
-/// Which way a frame travels.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// From the end that numbered it.
+    /// From the end that assigned its number.
     Request,
     /// Back to that end.
     Echo,
 }
 
-/// What a frame says about itself.
+/// The contents of a frame's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// Counts the requests of one end from 0.
+    /// The number of the request, counted by its end from 0.
     pub(super) number: u64,
-    /// Cycles of the sender's clock when it was sent.
+    /// The sender's clock, in cycles, when the frame was sent.
     pub(super) time: u64,
     pub(super) kind: Kind,
-    /// The end that numbered it.
+    /// The end that assigned the number.
     pub(super) origin: u8,
 }
 
-/// Makes frames of one end by copying a template.
+/// Generates the frames of one end from a template.
 pub(super) struct Maker {
     template: Vec<u8>,
     origin: u8,
 }
 
-/// Longest frame made, without FCS: an MTU of 1500.
+/// Length of the longest generated frame, without FCS: an MTU of 1500.
 pub(super) const MAX_LEN: usize = 1514;
 
 impl Maker {
@@ -90,7 +90,7 @@ pub(super) fn make_echo(frame: &mut [u8]) {
     }
 }
 
-/// Reads a frame; `None` when a byte of it is not as it was sent.
+/// Parses a frame; `None` when any byte differs from what was sent.
 pub(super) fn check(frame: &[u8]) -> Option<Stamp> {
     let stated = u32::from_le_bytes(*frame.get(CHECK..)?.first_chunk()?);
     if stated != digest(frame)? {
@@ -114,7 +114,7 @@ fn seal(frame: &mut [u8]) {
     }
 }
 
-/// Depends on the length and on every byte from the EtherType on, save the check itself.
+/// The check value; depends on the length and on every byte from the EtherType on, except the check itself.
 fn digest(frame: &[u8]) -> Option<u32> {
     let mut hash = frame.len() as u64;
     for part in [frame.get(CHECKED_FROM..CHECK)?, frame.get(MIN_LEN..)?] {
@@ -129,8 +129,8 @@ fn digest(frame: &[u8]) -> Option<u32> {
     Some((hash ^ hash >> 32) as u32)
 }
 
-/// A bijection that spreads each input bit over the word: `linecard::eal::random::mix` without its last step. It is done for
-/// every eight bytes of every frame, and what is made of it here is folded once at the end.
+/// A bijection that spreads each input bit over the word: `linecard::eal::random::mix` without its last step.
+/// It runs for every eight bytes of every frame; [`digest`] folds the result once at the end.
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

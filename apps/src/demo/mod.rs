@@ -44,7 +44,7 @@ pub(crate) struct DemoArgs {
     json: bool,
 }
 
-/// What reaches the coordinator.
+/// The events that the coordinator handles.
 enum Event {
     Said(Role, Message),
     /// An end closed its output.
@@ -55,7 +55,7 @@ enum Event {
 /// Runs the demo.
 ///
 /// # Errors
-/// An end that does not start or ends early.
+/// An end fails to start, or exits early.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let exec_ns = process::exec_time_ns();
     let started = Instant::now();
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let start = |role, core: Option<u32>| {
         let events = sender.clone();
         End::start(role, &socket, core, placement.cores.is_none(), move |event| {
-            // The coordinator may have given up already.
+            // The coordinator may have ended already.
             let _ = events.send(match event {
                 Some(message) => Event::Said(role, message),
                 None => Event::Closed(role),
@@ -110,7 +110,7 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     thread::Builder::new().name("lc-signals".into()).spawn(body).map(drop).map_err(failed)
 }
 
-/// What is known of one end.
+/// The state of one end.
 #[derive(Default)]
 struct State {
     progress: Progress,
@@ -120,19 +120,19 @@ struct State {
 
 struct Run {
     events: Receiver<Event>,
-    /// Backend, frontend.
+    /// Backend, then frontend.
     state: [State; 2],
     interrupted: bool,
-    /// When it is over, whatever has come by then.
+    /// When the demo ends in any case.
     deadline: Instant,
 }
 
-/// All that may be waited for beside the traffic: the first packet, the last echoes, the reports. An end that runs needs
-/// less than a second of it; one that a busy machine does not let run is waited for.
+/// The most time to wait in addition to the traffic: for the first packet, the last echoes, the reports. An
+/// end that is scheduled needs less than a second; on a busy machine it may take longer.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long the first packet may take before the demo gives up.
+/// The most time to wait for the first packet.
 const FIRST_WITHIN: Duration = Duration::from_secs(20);
-/// How long is waited before that is said.
+/// The time after which the wait is reported.
 const QUIETLY: Duration = Duration::from_secs(1);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
@@ -145,7 +145,7 @@ impl Run {
         self.state.iter().map(|state| state.progress.received).sum()
     }
 
-    /// Handles what comes until `until`, or until `done` says so, or a signal.
+    /// Handles events until `until`, until `done` returns true, or until a signal.
     fn listen(&mut self, until: Instant, done: impl Fn(&Self) -> bool) -> Result<(), Error> {
         while !done(self) {
             let left = until.saturating_duration_since(Instant::now());
@@ -168,7 +168,7 @@ impl Run {
         Ok(())
     }
 
-    /// As [`listen`](Self::listen); says what for, when it takes long.
+    /// The same as [`listen`](Self::listen); reports what it waits for, if that takes long.
     fn await_all(
         &mut self,
         until: Instant,
@@ -185,7 +185,7 @@ impl Run {
         Ok(())
     }
 
-    /// Lets packets move for `time` from the first one on, which must come `within` a time.
+    /// Lets traffic run for `time`, from the first packet on, which must arrive `within` a time.
     fn traffic(&mut self, time: Duration, within: Duration, show: &mut Show) -> Result<(), Error> {
         let until = Instant::now() + within;
         self.await_all(until, "the first packet", show, |run| run.received() > 0)?;
@@ -204,12 +204,13 @@ impl Run {
         Ok(())
     }
 
-    /// Stops requests, waits for the last echoes, asks for reports and waits for the ends to end.
+    /// Stops requests, waits for the last echoes, requests the reports and waits for them.
     ///
     /// # Errors
-    /// An end ended early, or the time is over: then nothing is known of the packets on their way, lost or not.
+    /// An end exited early, or the deadline passed: then it is unknown whether the outstanding packets are
+    /// lost.
     fn collect(&mut self, mut ends: [&mut End; 2], show: &mut Show) -> Result<(), Error> {
-        // Whoever interrupted the traffic wants to see how it went, too.
+        // The results are shown after an interruption too.
         self.interrupted = false;
         let until = self.deadline;
         ends.iter_mut().for_each(|end| end.order(end::DRAIN));
@@ -222,7 +223,7 @@ impl Run {
         self.in_time("the report of", reported)
     }
 
-    /// An error about the first end that did not get there.
+    /// Returns an error about the first end that did not finish in time.
     fn in_time(&self, what: &str, done: impl Fn(&State) -> bool) -> Result<(), Error> {
         let both = [Role::Backend, Role::Frontend].into_iter().zip(&self.state);
         match both.into_iter().find(|(_, state)| !done(state)) {

@@ -1,4 +1,4 @@
-//! Which core each end of the demo runs on, and why.
+//! Chooses the core of each end of the demo.
 
 use std::fs;
 
@@ -7,14 +7,14 @@ use linecard::eal::CoreId;
 /// The cores of the two ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Placement {
-    /// Backend, frontend; `None` leaves it to the kernel.
+    /// Backend, then frontend; `None` leaves the choice to the kernel.
     pub(super) cores: Option<(CoreId, CoreId)>,
-    /// One clause for people.
+    /// The reason, for the user.
     pub(super) why: String,
 }
 
-/// Chooses two cores of `allowed`, of different physical cores if possible, the lowest ones last because
-/// interrupts land there.
+/// Chooses two cores of `allowed`, on different physical cores if possible. Prefers high numbers, because
+/// interrupts are usually handled on the lowest ones.
 pub(super) fn choose(allowed: &[CoreId]) -> Placement {
     choose_with(allowed, siblings)
 }
@@ -37,7 +37,7 @@ fn choose_with(allowed: &[CoreId], siblings: impl Fn(CoreId) -> Vec<CoreId>) -> 
     Placement { cores: Some((apart.copied().unwrap_or(next), frontend)), why: why.into() }
 }
 
-/// The cores that share a physical core with `core`, itself among them.
+/// The cores that share a physical core with `core`, including itself.
 fn siblings(core: CoreId) -> Vec<CoreId> {
     let path = format!("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", core.0);
     parse_siblings(&fs::read_to_string(path).unwrap_or_default())

@@ -13,20 +13,21 @@ use super::report::Message;
 use crate::error::Error;
 use linecard_apps_common::clock::{monotonic_ns, since_boot_ns};
 
-/// A running end; ended and waited for when dropped.
+/// A running end; stopped and reaped when dropped.
 pub(super) struct End {
     child: Child,
     commands: Option<ChildStdin>,
 }
 
-/// How long an end may take to end by itself.
+/// The time for an end to exit by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// This very program, whatever has its name by now.
+/// The executable of this process, even if its file was replaced.
 const ITSELF: &str = "/proc/self/exe";
 
 impl End {
-    /// Starts this program again as one end. `heard` gets every message, then `None`, from another thread.
+    /// Starts this program again as one end. Another thread calls `heard` with every message, then with
+    /// `None`.
     pub(super) fn start(
         role: Role,
         socket: &Path,
@@ -51,7 +52,7 @@ impl End {
         if polite {
             command.arg("--polite");
         }
-        // A group of its own: a Ctrl-C at the terminal reaches the coordinator only.
+        // A separate process group: Ctrl-C at the terminal reaches only the coordinator.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let (commands, said) = (child.stdin.take(), child.stdout.take());
@@ -68,7 +69,7 @@ impl End {
         Ok(end)
     }
 
-    /// Tells the end something; an end that is gone is noticed elsewhere.
+    /// Sends an order; an end that has exited is detected elsewhere.
     pub(super) fn order(&mut self, word: &str) {
         if let Some(commands) = &mut self.commands {
             let _ = writeln!(commands, "{word}");
@@ -78,7 +79,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        // The end of its input tells it to end.
+        // The end of its input makes the process exit.
         self.commands = None;
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
@@ -92,19 +93,19 @@ impl Drop for End {
     }
 }
 
-/// Getting from exec to `main` takes milliseconds; longer ago another program was started.
+/// The time from exec to `main` is milliseconds; a longer time means that another program was started.
 const ANOTHER_PROGRAM_NS: u64 = 1_000_000_000;
 
-/// When this process was started, on the monotonic clock.
+/// Returns the start time of this process, on the monotonic clock.
 ///
-/// The kernel tells it in clock ticks since boot (proc(5), `/proc/pid/stat`: starttime), so it may be up to
-/// 10 ms too early; now, when it cannot be read, or is so long ago that this process was another program
-/// before (`cargo run` turns into what it built).
+/// The kernel reports it in clock ticks since boot (proc(5), `/proc/pid/stat`: starttime), so the result may
+/// be up to 10 ms too early. Returns the current time if it cannot be read, or if it is so long ago that this
+/// process ran another program first (`cargo run` replaces itself by the program it built).
 pub(super) fn exec_time_ns() -> u64 {
     let (monotonic, since_boot) = (monotonic_ns(), since_boot_ns());
     let started = || {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The name before the last bracket may hold anything; starttime is the 20th field behind it.
+        // The name before the last bracket may contain any character; starttime is the 20th field after it.
         let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         Some(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
     };

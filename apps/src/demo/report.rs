@@ -1,18 +1,18 @@
-//! What the ends tell the coordinator, and what the coordinator tells the user.
+//! The reports of the ends to the coordinator, and the coordinator's summary for the user.
 
 use serde::{Deserialize, Serialize};
 
-/// One line from an end, as JSON.
+/// One line of an end's output, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// Frames that this end received and found good so far.
+    /// The progress so far.
     Progress(Progress),
-    /// Everything this end has to say, once.
+    /// The complete report, sent once.
     Final(Box<EndReport>),
 }
 
-/// How an end is doing.
+/// The progress of an end.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Progress {
     /// Good frames received.
@@ -20,42 +20,42 @@ pub(super) struct Progress {
     /// Median and 99th percentile of its round trips so far, in nanoseconds.
     pub(super) p50_ns: u64,
     pub(super) p99_ns: u64,
-    /// No request of this end is on its way any more.
+    /// No request of this end is outstanding.
     pub(super) drained: bool,
 }
 
-/// What one end did.
+/// The results of one end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct EndReport {
     /// Requests sent.
     pub(super) sent: u64,
-    /// Requests of the peer sent back.
+    /// Requests of the peer that were sent back.
     pub(super) echoed: u64,
-    /// Different requests of the peer that arrived.
+    /// Distinct requests of the peer that arrived.
     pub(super) requests: u64,
-    /// Different echoes of own requests that arrived.
+    /// Distinct echoes of this end's requests that arrived.
     pub(super) echoes: u64,
     pub(super) duplicated: u64,
     pub(super) reordered: u64,
-    /// Frames that were not as they were sent.
+    /// Frames that differ from what was sent.
     pub(super) corrupted: u64,
-    /// When the first good frame arrived: nanoseconds of the system's monotonic clock.
+    /// When the first good frame arrived, in nanoseconds of the system's monotonic clock.
     pub(super) first_ns: Option<u64>,
     /// From the first to the last good frame, in nanoseconds.
     pub(super) active_ns: u64,
-    /// Round trips: value in nanoseconds, how many.
+    /// Round trips: pairs of nanoseconds and count.
     pub(super) round_trips: Vec<(u64, u64)>,
-    /// The pages packets lived in.
+    /// The kind of pages of packet memory.
     pub(super) memory: String,
     pub(super) memory_why: String,
-    /// The data paths that were negotiated.
+    /// The negotiated data paths.
     pub(super) paths: String,
 }
 
-/// The verdict on both ends together.
+/// The combined results of both ends.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    /// Good frames received, both directions, each frame once.
+    /// Good frames received in both directions, without duplicates.
     pub(super) packets: u64,
     pub(super) lost: u64,
     pub(super) duplicated: u64,
@@ -69,7 +69,7 @@ pub(super) struct Summary {
     pub(super) first_packet_ms: f64,
     pub(super) memory: String,
     pub(super) memory_why: String,
-    /// Backend, frontend; empty when the kernel chose.
+    /// Backend, then frontend; empty if the kernel chose the cores.
     pub(super) cores: Vec<u32>,
     pub(super) cores_why: String,
     pub(super) seconds: f64,
@@ -83,7 +83,7 @@ pub(super) struct Latency {
     pub(super) max: f64,
 }
 
-/// Where and when a run happened.
+/// The conditions of a run.
 pub(super) struct Circumstances {
     /// When the demo was started, on the system's monotonic clock.
     pub(super) exec_ns: u64,
@@ -92,7 +92,7 @@ pub(super) struct Circumstances {
 }
 
 impl Summary {
-    /// Puts the reports of both ends together.
+    /// Combines the reports of both ends.
     pub(super) fn of(backend: &EndReport, frontend: &EndReport, circumstances: Circumstances) -> Self {
         let ends = [backend, frontend];
         let sum = |f: fn(&EndReport) -> u64| ends.iter().map(|end| f(end)).sum::<u64>();
@@ -107,7 +107,7 @@ impl Summary {
             duplicated: sum(|e| e.duplicated),
             reordered: sum(|e| e.reordered),
             corrupted: sum(|e| e.corrupted),
-            // To the packet a second: a machine too busy for thousands of them moved some all the same.
+            // Precise to one packet a second, so that very low rates are not rounded to zero.
             mpps: (rate * 1e6).round() / 1e6,
             latency_us: latency(ends),
             first_packet_ms: first
@@ -121,13 +121,13 @@ impl Summary {
         }
     }
 
-    /// Packets flowed, and every one arrived once and as it was sent.
+    /// Whether packets were received, and every packet arrived once and unchanged.
     pub(super) fn good(&self) -> bool {
         self.packets > 0 && self.lost == 0 && self.duplicated == 0 && self.corrupted == 0
     }
 }
 
-/// Three decimals are as many as mean something.
+/// Rounds to three decimals; further ones are not significant.
 fn round(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! What the demo shows: a live view on a terminal, plain lines elsewhere, one JSON line if asked for.
+//! The demo's output: a live view on a terminal, plain lines otherwise, or one line of JSON.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use super::report::{Progress, Summary};
 use crate::error::Error;
 use crate::output::{Output, out};
 
-/// Where the demo's words go.
+/// Prints the demo's output.
 pub(super) struct Show {
     output: Output,
     json: bool,
@@ -23,12 +23,12 @@ impl Show {
         Self { output, json, live, last: None }
     }
 
-    /// Nobody can read the output any more.
+    /// Whether the output can no longer be written.
     pub(super) fn failed(&self) -> bool {
         self.output.failed()
     }
 
-    /// Says what is about to happen.
+    /// Prints the setup.
     pub(super) fn begin(&mut self, placement: &Placement, socket: &Path) {
         if self.json {
             return;
@@ -50,7 +50,7 @@ impl Show {
         self.output.flush();
     }
 
-    /// Says what keeps it waiting, and how long at most.
+    /// Prints what the demo waits for, and the longest time.
     pub(super) fn waiting(&mut self, what: &str, most: std::time::Duration) {
         if self.json {
             return;
@@ -64,12 +64,12 @@ impl Show {
         self.output.flush();
     }
 
-    /// Rates count from here.
+    /// Starts the calculation of rates.
     pub(super) fn mark(&mut self, received: u64) {
         self.last = Some((Instant::now(), received));
     }
 
-    /// Says how both ends are doing.
+    /// Prints the progress of both ends.
     pub(super) fn progress(&mut self, ends: &[Progress; 2]) {
         if self.json {
             return;
@@ -83,7 +83,7 @@ impl Show {
         let rate = (received - before) as f64 / seconds / 2e6;
         let worst = |f: fn(&Progress) -> u64| ends.iter().map(f).max().unwrap_or(0) as f64 / 1e3;
         let (p50, p99) = (worst(|end| end.p50_ns), worst(|end| end.p99_ns));
-        // On a terminal the line is drawn over the last one.
+        // On a terminal the line replaces the previous one.
         let (lead, tail) = if self.live { ("\r\x1b[K", "") } else { ("", "\n") };
         out!(
             self.output,
@@ -93,7 +93,7 @@ impl Show {
         self.output.flush();
     }
 
-    /// Says how it went and how to do it by hand.
+    /// Prints the results and the commands to reproduce them.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -123,7 +123,7 @@ impl Show {
         self.output.finish(true)
     }
 
-    /// The commands that do the same in two terminals.
+    /// Prints the commands that do the same in two terminals.
     fn by_hand(&mut self, summary: &Summary) {
         let socket = Path::new("/tmp/linecard.sock");
         let core = |index: usize| summary.cores.get(index).copied().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What one end does with its port: numbers requests, echoes the peer's, checks everything.
+//! The traffic of one end: sends numbered requests, echoes the peer's, checks every frame.
 
 use hdrhistogram::Histogram;
 use linecard::eal::Clock;
@@ -10,11 +10,11 @@ use super::frame::{self, Kind, Maker};
 use super::report::{EndReport, Progress};
 use linecard_apps_common::Track;
 
-/// Requests of one end that may be on their way: both ends' requests and echoes together fit any ring of
-/// 512, so nothing is dropped for lack of room.
+/// The most outstanding requests of one end: the requests and echoes of both ends together fit into any ring
+/// of 512, so nothing is dropped for lack of room.
 pub(super) const WINDOW: u64 = 128;
 
-/// Every so many requests one is longer, of these lengths in turn.
+/// One request in this many is longer, with these lengths in turn.
 const LONG_EVERY: u64 = 16;
 const LONG: [usize; 5] = [128, 256, 590, 1024, frame::MAX_LEN];
 
@@ -24,7 +24,7 @@ pub(super) struct Queues<'a> {
     pub(super) tx: &'a mut dyn TxQueue,
 }
 
-/// One end at work.
+/// The traffic of one end, and its counters.
 pub(super) struct Traffic {
     clock: Clock,
     pool: Pool,
@@ -69,16 +69,16 @@ impl Traffic {
         }
     }
 
-    /// Up to a minute with two significant digits; longer ones count as a minute.
+    /// Creates a histogram up to a minute with two significant digits; longer times count as a minute.
     fn histogram() -> Histogram<u64> {
         const MINUTE_NS: u64 = 60_000_000_000;
         Histogram::new_with_bounds(1, MINUTE_NS, 2)
             .unwrap_or_else(|_| unreachable!("bounds and digits are within what a histogram allows"))
     }
 
-    /// Receives, echoes and, if asked to, sends new requests. Returns how many frames moved.
+    /// Receives, echoes and, with `generate`, sends new requests. Returns how many frames moved.
     pub(super) fn round(&mut self, queues: &mut Queues<'_>, generate: bool) -> usize {
-        // Echoes that found no room come first; nothing is received that could not be echoed.
+        // Echoes that did not fit are sent first; nothing is received until they are sent.
         let mut moved = self.send_echoes(queues);
         if self.echoes.is_empty() {
             let count = queues.rx.rx_burst(&mut self.received);
@@ -105,7 +105,7 @@ impl Traffic {
         count
     }
 
-    /// Checks what was received; leaves in `echoes` what goes back.
+    /// Checks the received frames; leaves the echoes to send in `echoes`.
     fn take(&mut self) {
         let now = cycles();
         self.first.get_or_insert(now);
@@ -126,9 +126,9 @@ impl Traffic {
                 }
                 Kind::Request if stamp.origin != self.origin => {
                     if self.from_peer.arrived(stamp.number) {
-                        // Received packets are nobody else's.
+                        // A received packet is not shared, so its data is writable.
                         packet.data_mut().map(frame::make_echo);
-                        // Received and echoes are bursts of one size, and echoes was empty.
+                        // Both bursts have the same size, and `echoes` was empty.
                         let _ = self.echoes.push(packet);
                     }
                 }
@@ -138,7 +138,7 @@ impl Traffic {
         self.duplicated = self.from_peer.duplicated() + self.returned.duplicated();
     }
 
-    /// Makes as many requests as the window and one burst have room for.
+    /// Generates as many requests as the window and one burst allow.
     fn make_requests(&mut self) {
         let room = WINDOW.saturating_sub(self.in_flight).min(self.requests.room() as u64);
         if room < WINDOW.min(16) {
@@ -161,7 +161,7 @@ impl Traffic {
         }
     }
 
-    /// Gives up on requests that are on their way: they count as lost unless they come after all.
+    /// Gives up outstanding requests: they count as lost unless they arrive later.
     pub(super) fn write_off(&mut self) {
         self.in_flight = 0;
     }
@@ -170,7 +170,7 @@ impl Traffic {
         self.in_flight == 0 && self.requests.is_empty() && self.echoes.is_empty()
     }
 
-    /// Good frames received so far.
+    /// Returns the progress so far; the caller sets `drained`.
     pub(super) fn progress(&self) -> Progress {
         Progress {
             received: self.from_peer.unique() + self.returned.unique(),
@@ -180,7 +180,7 @@ impl Traffic {
         }
     }
 
-    /// What this end did. `monotonic_ns` is the system's monotonic clock now.
+    /// Returns the results. `monotonic_ns` is the current time of the system's monotonic clock.
     pub(super) fn report(&self, monotonic_ns: u64) -> EndReport {
         let now = cycles();
         let ago = |cycles: u64| self.clock.ns(now.saturating_sub(cycles));

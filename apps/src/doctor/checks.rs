@@ -1,4 +1,4 @@
-//! The single checks. Each looks, changes nothing and cannot fail.
+//! The individual checks. They change nothing and cannot fail.
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -39,7 +39,7 @@ pub(super) fn all() -> Vec<Finding> {
     ]
 }
 
-/// What many a check asks.
+/// The remedy of several checks.
 const MOUNT_PROC: &str = "sudo mount -t proc proc /proc";
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
@@ -116,7 +116,7 @@ fn transparent_hugepages() -> Finding {
     }
 }
 
-/// Enough locked memory for the pools of a few net_af_xdp ports.
+/// Locked memory for the pools of several net_af_xdp ports.
 const MEMLOCK_WANTED: u64 = 64 << 20;
 
 fn memlock() -> Finding {
@@ -150,7 +150,7 @@ fn unix_socket() -> Finding {
     let folder = std::env::temp_dir();
     let path = folder.join(format!("linecard-doctor-{}.sock", std::process::id()));
     let bound = UnixListener::bind(&path);
-    // Only a socket that was made has to go.
+    // The file is removed only if this function created it.
     if bound.is_ok() {
         let _ = fs::remove_file(&path);
     }
@@ -169,12 +169,12 @@ fn unix_socket() -> Finding {
     }
 }
 
-/// Gives this user, and nobody else, a device.
+/// Returns the command that grants only this user access to a device.
 pub(super) fn grant(path: &str) -> String {
     format!("sudo setfacl -m \"u:$(id -un):rw\" {path}")
 }
 
-/// Gives this program a right for good, so that it need not run as root.
+/// Returns the command that grants this program capabilities, so that it need not run as root.
 fn give_rights(rights: &str) -> String {
     let program = std::env::current_exe().map_or("linecard".into(), |path| path.display().to_string());
     format!("sudo setcap {rights}+ep {program}")
@@ -182,7 +182,7 @@ fn give_rights(rights: &str) -> String {
 
 const TAPS: &str = "only needed for net_tap";
 
-/// Opening the device is one right, making an interface another: it is tried.
+/// Opening the device and creating an interface need different rights, so the check creates one.
 fn tun() -> Finding {
     let poor = |status, detail: String, fix: String| Finding::poor("tun", status, detail, &fix);
     match net_tap::try_interface() {

@@ -1,4 +1,4 @@
-//! `linecard doctor --fix`: changes settings of the kernel after asking, and `--undo` puts them back.
+//! `linecard doctor --fix`: changes kernel settings after asking; `--undo` restores them.
 
 use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
@@ -10,16 +10,16 @@ use super::{Finding, Status};
 use crate::error::Error;
 use crate::output::{Output, out};
 
-/// A setting that lasts until the machine starts anew, and the finding that it improves.
+/// A kernel setting that lasts until reboot, and the finding that it improves.
 struct Setting {
     finding: &'static str,
     file: &'static str,
     value: &'static str,
-    /// How it is made to last.
+    /// The command that makes it permanent.
     lasting: &'static str,
 }
 
-/// What can be changed while the machine runs, and changed back. Everything else is a command to be typed.
+/// The settings that can be changed and restored at run time. All other remedies are commands for the user.
 const SETTINGS: [Setting; 2] = [
     Setting {
         finding: "hugepages-2M",
@@ -35,15 +35,15 @@ const SETTINGS: [Setting; 2] = [
     },
 ];
 
-/// Where settings are, and where those that were changed are kept for `--undo`.
+/// The location of the settings, and the record of changed ones for `--undo`.
 pub(super) struct Place {
-    /// In front of every file's path: nothing, but for tests.
+    /// A prefix for every file's path: empty, except in tests.
     root: PathBuf,
     record: PathBuf,
 }
 
 impl Place {
-    /// This machine; the record goes with its settings when it starts anew.
+    /// This machine. The record is lost at reboot, as the changes are.
     pub(super) fn here() -> Self {
         Self { root: PathBuf::new(), record: runtime::root().join("doctor.undo") }
     }
@@ -55,7 +55,7 @@ impl Place {
         self.root.join(setting.file.trim_start_matches('/'))
     }
 
-    /// What a setting is now; of several words the one in brackets.
+    /// Returns the current value of a setting; of several words the one in brackets.
     fn read(&self, setting: &Setting) -> Result<String, Error> {
         let file = self.file(setting);
         let text = fs::read_to_string(&file).map_err(|source| failed("read", &file, source))?;
@@ -65,14 +65,14 @@ impl Place {
 
     fn write(&self, setting: &Setting, value: &str) -> Result<(), Error> {
         let file = self.file(setting);
-        // Not made where it is missing.
+        // A missing file is not created.
         let opened = fs::OpenOptions::new().write(true).open(&file);
         opened
             .and_then(|mut opened| opened.write_all(format!("{value}\n").as_bytes()))
             .map_err(|source| failed("changed", &file, source))
     }
 
-    /// The values before, by file, in the order of the changes.
+    /// Returns the previous values, by file, in the order of the changes.
     fn changed(&self) -> Vec<(String, String)> {
         let text = fs::read_to_string(&self.record).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once('\t'));
@@ -80,7 +80,7 @@ impl Place {
     }
 
     fn remember(&self, setting: &Setting, before: &str) -> Result<(), Error> {
-        // What was there before the first change is what counts.
+        // Only the value before the first change is recorded.
         if self.changed().iter().any(|(file, _)| file == setting.file) {
             return Ok(());
         }
@@ -103,10 +103,10 @@ fn failed(what: &str, file: &Path, source: io::Error) -> Error {
     }
 }
 
-/// Asks on the terminal.
+/// Asks the question on the terminal.
 ///
 /// # Errors
-/// There is none to ask on.
+/// Standard input is not a terminal.
 pub(super) fn on_terminal(output: &mut Output, question: &str) -> Result<bool, Error> {
     if !io::stdin().is_terminal() {
         return Err(Error::Usage(
@@ -116,12 +116,12 @@ pub(super) fn on_terminal(output: &mut Output, question: &str) -> Result<bool, E
     out!(output, "{question} [y/N] ");
     output.flush();
     let mut line = String::new();
-    // What cannot be read is no yes.
+    // A failed read counts as no.
     let _ = io::stdin().lock().read_line(&mut line);
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-/// Changes what improves the findings, each after `agreed` says so.
+/// Changes the settings that improve findings, each after `agreed` has confirmed it.
 pub(super) fn fix(
     place: &Place,
     findings: &[Finding],
@@ -152,11 +152,11 @@ pub(super) fn fix(
     Ok(())
 }
 
-/// Puts back what [`fix`] changed, the last change first.
+/// Restores what [`fix`] changed, in reverse order.
 pub(super) fn undo(place: &Place, output: &mut Output) -> Result<(), Error> {
     let changed = place.changed();
     for (file, before) in changed.iter().rev() {
-        // Nothing else is ever written, whatever the record says.
+        // Only known settings are written, whatever the record contains.
         let Some(setting) = SETTINGS.iter().find(|setting| setting.file == file) else { continue };
         place.write(setting, before)?;
         out!(output, "{file}: {}\n", place.read(setting)?);

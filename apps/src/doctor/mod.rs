@@ -29,15 +29,15 @@ pub(crate) struct DoctorArgs {
     undo: bool,
 }
 
-/// How good something is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Status {
-    /// As good as it gets.
+    /// Fully available.
     Ok,
-    /// Packets flow without it, slower or with fewer kinds of ports.
+    /// Forwarding works without it, but slower or with fewer kinds of ports.
     Degraded,
-    /// Not there.
+    /// Not available.
     Missing,
 }
 
@@ -56,10 +56,10 @@ impl Status {
 struct Finding {
     name: &'static str,
     status: Status,
-    /// Packets cannot flow at all without it.
+    /// Forwarding is impossible without it.
     required: bool,
     detail: String,
-    /// The one command that improves it.
+    /// One command that improves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
@@ -80,15 +80,15 @@ impl Finding {
 
 #[derive(Serialize)]
 struct Report {
-    /// Packets can flow.
+    /// Forwarding is possible.
     ready: bool,
     checks: Vec<Finding>,
 }
 
-/// Looks at the machine and prints what it found.
+/// Checks the machine and prints the findings.
 ///
 /// # Errors
-/// Packets cannot flow here, or the output cannot be written.
+/// Forwarding is not possible, or the output cannot be written.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Error> {
     if args.undo {
         let mut output = Output::standard();

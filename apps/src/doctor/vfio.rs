@@ -1,4 +1,4 @@
-//! Whether PCI devices can be driven from here: VFIO, an IOMMU, and which virtio network devices there are.
+//! Checks whether PCI devices can be driven: VFIO, an IOMMU, and virtio network devices.
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -10,14 +10,14 @@ use super::{Finding, Status};
 const NAME: &str = "vfio";
 const PURPOSE: &str = "only needed for net_virtio_pci";
 
-/// A virtio network device, and what has it.
+/// A virtio network device, its driver and its IOMMU group.
 struct Card {
     address: String,
     driver: Option<String>,
     group: Option<String>,
 }
 
-/// `root` is in front of every path: `/`, but for tests.
+/// Runs the check. `root` is the prefix of every path: `/`, except in tests.
 pub(super) fn check(root: &Path) -> Finding {
     let poor =
         |status, detail: String, fix: &str| Finding::poor(NAME, status, format!("{detail}; {PURPOSE}"), fix);
@@ -64,12 +64,12 @@ pub(super) fn check(root: &Path) -> Finding {
                 "ls -l /dev/vfio   # in a container: --device /dev/vfio/vfio and the group's",
             )
         }
-        // One that is busy is in use.
+        // A busy group is in use, so it can be opened in principle.
         _ => Finding::ok(NAME, format!("-a {} can be opened, IOMMU group {group}", card.address)),
     }
 }
 
-/// In the order of their addresses.
+/// Returns the virtio network devices, sorted by address.
 fn cards(root: &Path) -> Vec<Card> {
     let devices = fs::read_dir(root.join("sys/bus/pci/devices")).into_iter().flatten().flatten();
     let mut cards: Vec<Card> = devices.filter_map(|device| card(&device.path())).collect();

@@ -1,4 +1,4 @@
-//! `set capture`: a port's packets into a file, written by a thread of its own.
+//! `set capture`: writes a port's packets to a file, in a separate thread.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Begins to write what passes the port.
+    /// Starts to write the port's packets.
     pub(crate) fn start(hub: &Hub, port: u16, path: &Path) -> Result<Self, Error> {
         let format = match path.extension() {
             Some(end) if end.eq_ignore_ascii_case("pcap") => Format::Pcap,
@@ -28,12 +28,12 @@ impl Recording {
         self.dump.packets()
     }
 
-    /// Whether nothing more is written: its port stopped, or the file could not be.
+    /// Whether writing has ended: the port stopped, or the file could not be written.
     pub(crate) fn ended(&self) -> bool {
         !self.dump.is_running()
     }
 
-    /// Ends it; how much was seen and lost.
+    /// Ends the capture; returns how many packets were seen and lost.
     pub(crate) fn finish(self) -> Result<Totals, Error> {
         Ok(self.dump.finish()?)
     }

@@ -1,4 +1,4 @@
-//! Everything one testpmd run owns, and the acts that several commands share.
+//! The state of one testpmd run, and the operations that several commands share.
 
 mod stats;
 
@@ -39,36 +39,37 @@ pub(crate) struct Session {
     pub(crate) live: Arc<Live>,
     /// Wakes the console when a link may have changed.
     pub(crate) link_news: Arc<LinkNews>,
-    /// A command asked to end the run.
+    /// A command requested the end of the run.
     pub(crate) quit: bool,
-    /// A signal did.
+    /// A signal requested it.
     pub(crate) signalled: Stop,
-    /// Where captures find the ports.
+    /// The ports that can be captured.
     pub(crate) hub: Hub,
-    /// Lets other processes capture; not where no files are to be made.
+    /// Lets other processes capture; absent with `--in-memory`, or if it cannot listen.
     pub(crate) server: Option<ControlSocket>,
-    /// What others are told of the run.
+    /// Telemetry and metrics of the run.
     telling: Telling,
     /// Captures into files, by port.
     pub(crate) recordings: BTreeMap<u16, Recording>,
-    /// An odd number of paired ports was warned about; DPDK does so once.
+    /// The warning about an odd number of paired ports was printed; DPDK prints it once.
     odd_warned: bool,
-    /// How deep `load` is nested.
+    /// The nesting depth of `load`.
     pub(crate) load_depth: u8,
-    /// The first line of a file that is no command: what a script does not see on its screen, its exit status says.
+    /// The first line of a file that is not a command; it determines the exit status, for scripts that do not
+    /// read the output.
     pub(crate) bad_line: Option<String>,
-    /// What is logged: each `--log-level`, then each `set log`.
+    /// The log levels: each `--log-level`, then each `set log`.
     pub(crate) log_levels: Vec<String>,
     forwarding: Option<Forwarding>,
-    /// What each stream did in the run that is on, or in the last one.
+    /// The totals of each stream in the current or the last run.
     last_totals: Vec<(Stream, layout::StreamTotals)>,
-    /// How many packets the bursts of that run had, if it records that.
+    /// The burst sizes of that run, if they are recorded.
     last_bursts: Vec<BurstsOf>,
     /// The ports of that run.
     last_ports: Vec<u16>,
 }
 
-/// What makes a [`Session`].
+/// The parts of a new [`Session`].
 pub(crate) struct SessionConfig {
     pub(crate) eal: Eal,
     pub(crate) registry: Registry,
@@ -120,10 +121,10 @@ impl Session {
         self.forwarding.is_some()
     }
 
-    /// Opens a device and gives it a number; it is not started.
+    /// Opens a device and adds it as a port, which is not started.
     ///
     /// # Errors
-    /// A device of that name is there already, or it cannot be opened.
+    /// A device of that name already exists, or it cannot be opened.
     pub(crate) fn attach(&mut self, device: &str) -> Result<u16, Error> {
         let name = device.split(',').next().unwrap_or(device);
         if let Some(id) = self.ports.named(name) {
@@ -139,7 +140,7 @@ impl Session {
         Ok(id)
     }
 
-    /// What a new port is asked to be, from the command line.
+    /// The configuration of a new port, from the command line.
     pub(crate) fn port_config(options: &Options) -> PortConfig {
         let mtu = options
             .max_packet_len
@@ -153,14 +154,14 @@ impl Session {
             .offloads(options.offloads)
     }
 
-    /// The lcores that may forward: the workers, or the only lcore there is.
+    /// The lcores that may forward: the workers, or the main lcore if it is the only one.
     pub(crate) fn worker_lcores(&self) -> Vec<u32> {
         let map = self.eal.lcores();
         let workers: Vec<u32> = map.workers().map(|lcore| lcore.id.0).collect();
         if workers.is_empty() { vec![map.main().id.0] } else { workers }
     }
 
-    /// The lcores that were chosen to forward, in order; `nbcore` of them do.
+    /// The lcores selected for forwarding, in order; the first `nbcore` of them forward.
     pub(crate) fn configured_lcores(&self) -> Vec<u32> {
         self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores())
     }
@@ -180,7 +181,7 @@ impl Session {
         ports
     }
 
-    /// Which streams would run where, with the settings as they are.
+    /// The streams of each lcore, according to the current settings.
     pub(crate) fn shares(&self) -> Vec<Share> {
         let ports = self.forwarding_ports();
         let slots = || ports.iter().filter_map(|id| self.ports.get(*id));
@@ -190,7 +191,7 @@ impl Session {
         topology::shares(&streams, &self.forwarding_lcores())
     }
 
-    /// Says so, the first time, when the last port of an odd number pairs with itself.
+    /// Prints a warning, once, if the last port of an odd number is paired with itself.
     pub(crate) fn warn_odd_ports(&mut self) {
         let odd = self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1;
         if odd && !std::mem::replace(&mut self.odd_warned, true) {
@@ -202,7 +203,8 @@ impl Session {
         }
     }
 
-    /// Starts every stopped port, or `only` that one; the rest stay as they are when one fails. Whether any was started.
+    /// Starts all stopped ports, or `only` that one; returns whether any was started. Stops at the first
+    /// failure.
     ///
     /// # Errors
     /// The first port that did not start.
@@ -225,7 +227,7 @@ impl Session {
         Ok(any)
     }
 
-    /// Tells telemetry which ports there are; for whenever that may have changed.
+    /// Reports the current ports to telemetry; to call after every possible change.
     pub(crate) fn tell_ports(&self) {
         self.telling.ports(self.ports.iter().map(|slot| (slot.id, slot.entry())));
     }
@@ -292,26 +294,26 @@ impl Session {
         }
     }
 
-    /// What the streams of mode noisy look up in.
+    /// Allocates the lookup memories of mode noisy, one per stream.
     fn memories(&self, shares: &[Share]) -> Result<Vec<Vec<u8>>, String> {
         let noisy = self.settings.mode == ModeKind::Noisy && self.settings.noisy.looks_up();
         let streams = if noisy { shares.iter().map(|share| share.streams.len()).sum() } else { 0 };
         (0..streams).map(|_| self.settings.noisy.memory()).collect()
     }
 
-    /// Has the threads do what the console asked of a port since they last looked.
+    /// Makes the threads apply the port's current software settings.
     pub(crate) fn apply_rules(&mut self, id: u16) {
         let Some(slot) = self.ports.get_mut(id) else { return };
         self.live.set_rules(id, slot.rules());
     }
 
-    /// Frees what still waits for a queue.
+    /// Removes all rules and frees packets that still wait for a queue.
     fn forget_rules(&mut self) {
         self.live.forget_rules();
         self.ports.iter_mut().for_each(|slot| slot.soft.restart());
     }
 
-    /// `stop`: brings the queues home and prints what was done.
+    /// `stop`: returns the queues to their ports and prints the statistics.
     pub(crate) fn stop_forwarding(&mut self) {
         let Some(forwarding) = self.forwarding.take() else {
             err!(self.out, "Packet forwarding not started\n");
@@ -321,7 +323,7 @@ impl Session {
         forwarding.halt();
         out!(self.out, "\nWaiting for lcores to finish...\n");
         self.out.flush();
-        // The counters live on in their Arcs while the threads end.
+        // The counters outlive the threads, because they are shared.
         let lanes = forwarding.lanes();
         self.telling.forwarding(None, false);
         let (queues, troubles) = forwarding.join();
@@ -350,12 +352,12 @@ impl Session {
         self.last_bursts.clear();
     }
 
-    /// Ends the run: forwarding, ports, a last word.
+    /// Ends the run: stops forwarding and closes the ports.
     pub(crate) fn close(&mut self) {
         if self.forwarding() {
             self.stop_forwarding();
         }
-        // Whoever captures is told, and files are finished, before ports stop.
+        // Capture clients are disconnected, and files completed, before the ports stop.
         self.server = None;
         self.telling.end();
         self.recordings.clear();
@@ -376,13 +378,13 @@ impl Session {
         self.out.flush();
     }
 
-    /// Says which links went up or down since the last call.
+    /// Returns a message for each link that went up or down since the last call.
     pub(crate) fn report_links(&mut self) -> String {
         let changed = self.ports.iter_mut().filter_map(|slot| slot.link_change().map(|_| slot.id));
         changed.map(|id| format!("\nPort {id}: link state change event\n")).collect()
     }
 }
 
-/// Most bursts thrown away per queue when forwarding starts: a source that never runs dry must not
-/// keep it from starting.
+/// The most bursts discarded per queue when forwarding starts: a source that never pauses must not prevent
+/// the start.
 const FLUSH_BURSTS: usize = 1024;

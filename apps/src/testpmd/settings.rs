@@ -1,4 +1,4 @@
-//! What to forward and how: everything `set …` changes and `start` reads.
+//! The forwarding configuration: the settings that `set …` changes and `start` reads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,12 @@ use std::fmt;
 use super::frames::TxAddresses;
 use super::modes::NoisySettings;
 
-/// Burst when none is asked for, or 0: the port's own choice, and no port has one. DPDK's `DEF_PKT_BURST`.
+/// Burst size by default, and for 0, which means the port's preferred size; no port has one. DPDK's
+/// `DEF_PKT_BURST`.
 pub(crate) const DEFAULT_BURST: u16 = 32;
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
-/// Most cycles of extra work for a packet: far longer than anything that keeps up.
+/// The most cycles of extra work per packet: far more than any thread that keeps up can spend.
 pub(crate) const MAX_WORK_CYCLES: u32 = 1_000_000;
 /// Most segments of a generated packet, DPDK's `RTE_MAX_SEGS_PER_PKT`.
 pub(crate) const MAX_SEGMENTS: usize = 255;
@@ -66,13 +67,13 @@ impl ModeKind {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
 
-    /// Makes packets of its own, so the packet length matters.
+    /// Whether the mode generates packets, so that the packet length matters.
     pub(crate) const fn generates(self) -> bool {
         matches!(self, Self::TxOnly | Self::FlowGen)
     }
 }
 
-/// Which port a packet leaves on.
+/// The transmit port of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortTopology {
     /// 0 ↔ 1, 2 ↔ 3; an odd last port pairs with itself.
@@ -94,7 +95,7 @@ impl PortTopology {
     }
 }
 
-/// An Ethernet address that prints the way DPDK prints it.
+/// An Ethernet address, displayed in DPDK's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mac(pub(crate) [u8; 6]);
 
@@ -113,7 +114,7 @@ impl Mac {
         parts.next().is_none().then_some(Self(bytes))
     }
 
-    /// The peer of port `port` when the user named none: 02:00:00:00:00:NN.
+    /// The peer of port `port` unless the user sets one: 02:00:00:00:00:NN.
     pub(crate) fn default_peer(port: u16) -> Self {
         Self([2, 0, 0, 0, 0, (port & 0xff) as u8])
     }
@@ -126,7 +127,7 @@ impl fmt::Display for Mac {
     }
 }
 
-/// What to do when a transmit ring is full: drop, or try again for a while.
+/// Retries when a transmit ring is full; without them packets are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retry {
     pub(crate) enabled: bool,
@@ -144,7 +145,7 @@ pub(crate) struct Settings {
     pub(crate) burst: u16,
     /// Segment lengths of generated packets, in bytes.
     pub(crate) tx_segments: Vec<u16>,
-    /// What txonly sends comes from and goes to.
+    /// Source and destination of the packets of txonly.
     pub(crate) tx_addresses: TxAddresses,
     /// txonly sends 256 flows in turn.
     pub(crate) tx_multi_flow: bool,
@@ -152,24 +153,24 @@ pub(crate) struct Settings {
     pub(crate) gso_size: u16,
     /// Flows that flowgen cycles through.
     pub(crate) flows: u32,
-    /// Packets like it that flowgen sends after each.
+    /// Copies that flowgen sends after each packet.
     pub(crate) flow_clones: u16,
-    /// What mode noisy does.
+    /// The settings of mode noisy.
     pub(crate) noisy: NoisySettings,
-    /// Lengths for ports that split what they receive; shown, as in DPDK, and of no effect without that offload.
+    /// Lengths for ports that split received packets; displayed, as in DPDK, but without effect.
     pub(crate) rx_segments: Vec<u16>,
     pub(crate) verbose: u16,
-    /// Cycles to spend on nothing for each received packet.
+    /// Cycles to spend for each received packet.
     pub(crate) work_cycles: u32,
-    /// Count the cycles of rounds that move packets.
+    /// Counts the cycles of rounds that move packets.
     pub(crate) record_cycles: bool,
-    /// Packets are counted by size and kind of address, where ports can.
+    /// Counts packets by size and kind of address, on ports that support it.
     pub(crate) record_classes: bool,
-    /// Threads sleep while nothing is received.
+    /// Lets threads sleep while nothing is received.
     pub(crate) rx_interrupt: bool,
-    /// Count bursts by how many packets they have.
+    /// Counts bursts by their number of packets.
     pub(crate) record_bursts: bool,
-    /// Throw away what waits in receive queues before forwarding starts.
+    /// Discards the packets in receive queues before forwarding starts.
     pub(crate) flush_rx: bool,
     pub(crate) hide_zero_xstats: bool,
     peers: BTreeMap<u16, Mac>,
@@ -225,7 +226,7 @@ impl Settings {
         self.peers.insert(port, mac);
     }
 
-    /// Forgets which ports and lcores were chosen: every port, one lcore, paired.
+    /// Resets the selection of ports and lcores: every port, one lcore, paired.
     pub(crate) fn reset_streams(&mut self) {
         let Self { topology, ports, nb_ports, lcores, nb_cores, .. } = Self::default();
         (self.topology, self.ports, self.nb_ports) = (topology, ports, nb_ports);
@@ -241,7 +242,7 @@ impl Settings {
 /// Checks the segment lengths of generated packets; `room` is the data room of one buffer.
 ///
 /// # Errors
-/// DPDK's sentence about the first length that does not fit.
+/// DPDK's message about the first length that does not fit.
 pub(crate) fn check_tx_segments(segments: &[u32], room: u32) -> Result<Vec<u16>, String> {
     if segments.is_empty() || segments.len() > MAX_SEGMENTS {
         return Err(format!("nb segments per TX packets={} >= {MAX_SEGMENTS} - give up", segments.len()));
@@ -266,10 +267,10 @@ pub(crate) fn check_tx_segments(segments: &[u32], room: u32) -> Result<Vec<u16>,
 /// Most lengths of `--rxpkts`, DPDK's `MAX_SEGS_BUFFER_SPLIT`.
 const MAX_RX_SEGMENTS: usize = 8;
 
-/// Reads the segment lengths of packets that are split when they are received.
+/// Parses the segment lengths of packets that are split on receive.
 ///
 /// # Errors
-/// DPDK's sentence about what is wrong.
+/// DPDK's message about the first error.
 pub(crate) fn check_rx_segments(text: &str) -> Result<Vec<u16>, String> {
     if let Some(character) = text.chars().find(|character| !character.is_ascii_digit() && *character != ',') {
         return Err(format!(
@@ -292,10 +293,10 @@ pub(crate) fn check_rx_segments(text: &str) -> Result<Vec<u16>, String> {
     items.iter().enumerate().map(read).collect()
 }
 
-/// Longest list worth reading.
+/// The most numbers of a range, and the most before another range is accepted.
 const MAX_LIST: u32 = 4096;
 
-/// Reads a comma-separated list of numbers, each up to `max`, ranges `a-b` included.
+/// Parses a comma-separated list of numbers and ranges `a-b`, each number up to `max`.
 pub(crate) fn parse_list(text: &str, max: u32) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
@@ -309,7 +310,7 @@ pub(crate) fn parse_list(text: &str, max: u32) -> Option<Vec<u32>> {
     Some(numbers)
 }
 
-/// Reads a hexadecimal mask into the numbers of its bits.
+/// Parses a hexadecimal mask into the numbers of its set bits.
 pub(crate) fn parse_mask(text: &str) -> Option<Vec<u32>> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
     let mask = u128::from_str_radix(digits, 16).ok()?;

@@ -1,4 +1,4 @@
-//! What a run tells of itself: to telemetry clients on a socket, and to Prometheus.
+//! Telemetry of a run: answers clients of the telemetry socket, and Prometheus.
 
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +14,11 @@ use super::options::Options;
 use super::topology::Stream;
 use crate::error::Error;
 
-/// What forwards just now: read by whoever is asked, while the threads count.
+/// The streams that forward now; telemetry threads read their counters while the polling threads count.
 #[derive(Default)]
 struct Running {
     lanes: Vec<(Stream, u32, Arc<LaneCounters>)>,
-    /// When it began, in cycles; `None` where busy cycles are not counted.
+    /// The start of forwarding in cycles; `None` if busy cycles are not counted.
     since: Option<u64>,
 }
 
@@ -48,7 +48,7 @@ impl Running {
     }
 }
 
-/// Everything that others may ask of a run.
+/// The telemetry of a run.
 pub(crate) struct Telling {
     telemetry: Telemetry,
     running: Arc<Mutex<Running>>,
@@ -57,10 +57,11 @@ pub(crate) struct Telling {
 }
 
 impl Telling {
-    /// Begins to answer, as the arguments ask for it.
+    /// Starts the services that the arguments request.
     ///
     /// # Errors
-    /// Nobody can listen at `--metrics`. Without a telemetry socket packets are moved all the same.
+    /// The address of `--metrics` cannot be used. If the telemetry socket cannot be created, forwarding works
+    /// without it.
     pub(crate) fn start(
         eal: &Eal,
         pool: &Pool,
@@ -90,17 +91,17 @@ impl Telling {
         Ok(Self { telemetry, running, socket, metrics })
     }
 
-    /// Where Prometheus is answered.
+    /// The address of the Prometheus exporter.
     pub(crate) fn metrics(&self) -> Option<&str> {
         self.metrics.as_ref().map(Endpoint::address)
     }
 
-    /// These are the ports now.
+    /// Sets the current ports.
     pub(crate) fn ports(&self, ports: impl Iterator<Item = (u16, PortEntry)>) {
         self.telemetry.set_ports(ports);
     }
 
-    /// This forwards now, or nothing does.
+    /// Sets the current forwarding, if any.
     pub(crate) fn forwarding(&self, forwarding: Option<&Forwarding>, records_cycles: bool) {
         let lanes = forwarding.map_or(Vec::new(), |forwarding| {
             let lanes = forwarding.lanes().into_iter().zip(forwarding.lcores());
@@ -110,7 +111,7 @@ impl Telling {
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Running { lanes, since };
     }
 
-    /// Answers nobody any more.
+    /// Closes the socket and the exporter.
     pub(crate) fn end(&mut self) {
         self.socket = None;
         self.metrics = None;

@@ -1,8 +1,8 @@
-//! Which queue feeds which, and which lcore moves it. Pure: ids in, plan out.
+//! The plan of forwarding: which queue feeds which, and on which lcore. Pure functions of ids.
 
 use super::settings::{ModeKind, PortTopology};
 
-/// One queue that feeds another.
+/// A receive queue and the transmit queue for its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stream {
     pub(crate) rx_port: u16,
@@ -18,7 +18,7 @@ pub(crate) struct Share {
     pub(crate) streams: Vec<Stream>,
 }
 
-/// The port that packets received on `ports[index]` leave on.
+/// The transmit port for packets received on `ports[index]`.
 fn tx_port(ports: &[u16], index: usize, topology: PortTopology) -> u16 {
     let own = ports[index];
     let other = match topology {
@@ -29,10 +29,10 @@ fn tx_port(ports: &[u16], index: usize, topology: PortTopology) -> u16 {
     ports.get(other).copied().unwrap_or(own)
 }
 
-/// Every stream, queue by queue, in DPDK's order.
+/// Returns every stream, queue by queue, in DPDK's order.
 ///
-/// A stream exists for each queue number that both sides have: the least of `rx_queues` and `tx_queues`.
-/// icmpecho answers on the port and queue that asked, port by port.
+/// There is a stream for each queue number that both sides have: the lesser of `rx_queues` and `tx_queues`.
+/// icmpecho replies on the port and queue of the request, port by port.
 pub(crate) fn streams(
     ports: &[u16],
     topology: PortTopology,
@@ -53,7 +53,7 @@ fn stream(rx_port: u16, tx_port: u16, queue: u16) -> Stream {
     Stream { rx_port, rx_queue: queue, tx_port, tx_queue: queue }
 }
 
-/// Shares streams among lcores; where they do not divide evenly the last lcores carry one more.
+/// Distributes streams over lcores; if they do not divide evenly, the last lcores have one more.
 ///
 /// Lcores without a stream get no share.
 pub(crate) fn shares(streams: &[Stream], lcores: &[u32]) -> Vec<Share> {

@@ -1,4 +1,4 @@
-//! `set verbose`: packets on standard output, printed by a thread that polls nothing.
+//! `set verbose`: prints packets on standard output, in a separate thread.
 
 mod packets;
 
@@ -11,15 +11,16 @@ use std::time::Duration;
 
 pub(crate) use self::packets::{received, sent, shows_received, shows_sent};
 
-/// Bursts that wait to be printed. More are counted, not shown: a polling thread never waits for an output.
+/// The most bursts that wait to be printed. Further ones are only counted, because a polling thread never
+/// waits for output.
 const WAITING: usize = 64;
 
-/// Time between two bursts in which the output is free.
+/// The pause after each printed burst, in which other threads can write to the output.
 const BETWEEN: Duration = Duration::from_micros(50);
 
 enum Message {
     Burst(String),
-    /// Everything before this has been printed.
+    /// A request to confirm that everything before it has been printed.
     Flush(Sender<()>),
 }
 
@@ -29,7 +30,7 @@ struct Counts {
     not_shown: AtomicU64,
 }
 
-/// The way to the printing thread, which is made when packets are first to be shown.
+/// The channel to the printing thread, which is started when packets are first displayed.
 #[derive(Debug, Default)]
 pub(crate) struct Verbose {
     sender: OnceLock<SyncSender<Message>>,
@@ -37,10 +38,10 @@ pub(crate) struct Verbose {
 }
 
 impl Verbose {
-    /// Makes the thread that prints, if it is not there yet.
+    /// Starts the printing thread, if it does not run yet.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The thread cannot be started.
     pub(crate) fn begin(&self) -> std::io::Result<()> {
         self.begin_with(std::io::stdout())
     }
@@ -57,10 +58,10 @@ impl Verbose {
         Ok(())
     }
 
-    /// Shows a burst of `packets`, described by `describe`; counts them instead when too many bursts wait.
+    /// Prints a burst of `packets` with the text of `describe`; only counts them when too many bursts wait.
     pub(crate) fn show(&self, packets: usize, describe: impl FnOnce() -> String) {
         let Some(sender) = self.sender.get() else { return };
-        // Not described in vain: that takes longer than to receive them.
+        // The text is created only if there is room, because that takes longer than receiving the packets.
         let room = self.counts.waiting.fetch_add(1, Ordering::Relaxed) < WAITING;
         if !room || sender.try_send(Message::Burst(describe())).is_err() {
             self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -68,7 +69,7 @@ impl Verbose {
         }
     }
 
-    /// Waits until what was shown so far is printed.
+    /// Waits until all earlier bursts are printed.
     pub(crate) fn flush(&self) {
         let Some(sender) = self.sender.get() else { return };
         let (done, printed) = mpsc::channel();
@@ -80,13 +81,13 @@ impl Verbose {
 
 fn print(mut output: impl Write, messages: &Receiver<Message>, counts: &Counts) {
     for message in messages {
-        // Nobody can be told that the output is gone while packets move.
+        // Write errors are ignored: they cannot be reported while packets are forwarded.
         match message {
             Message::Burst(text) => {
                 let _ = output.write_all(text.as_bytes());
                 counts.waiting.fetch_sub(1, Ordering::Relaxed);
                 tell_not_shown(&mut output, counts);
-                // Whoever waits for the same output, the console above all, gets it in between.
+                // Lets other threads that wait for the output, especially the console, write in between.
                 std::thread::sleep(BETWEEN);
             }
             Message::Flush(done) => {

@@ -1,45 +1,46 @@
-//! The tester's frames: valid UDP that carries a number, a time and a proof that no byte changed.
+//! The tester's frames: valid UDP with a number, a time, and a checksum that detects any changed byte.
 //!
 //! ```text
 //!  0      12     14     34    42      46       54     62
 //!  | MACs | type | IPv4 | UDP | check | number | time | pattern …
 //! ```
 //!
-//! The proof is a sum of words, each times a key of its own: one multiplication per word, none waiting for another. What
-//! is the same in every frame of a length is summed once.
+//! The checksum is a sum of words, each multiplied by a different key, so that the multiplications are
+//! independent of each other. The part that all frames of a length share is summed only once.
 
-/// The shortest frame that has everything.
+/// The length of the shortest frame with all fields.
 pub(crate) const MIN_LEN: usize = 64;
 const CHECK: usize = 42;
 const NUMBER: usize = 46;
 const TIME: usize = 54;
-/// Words begin here; addresses before are left out, because forwarding may change them.
+/// The offset of the first word. The addresses before it are not part of the checksum, because forwarding may
+/// change them.
 const WORDS: usize = 16;
 const KEY: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Words that hold more than the pattern, by their place from [`WORDS`] on.
+/// Indices, counted from [`WORDS`], of words with more than the pattern.
 const CHECK_WORD: u64 = 3;
 const NUMBER_WORD: u64 = 4;
 const TIME_WORD: u64 = 5;
-/// The bits of the word at 40 that are the check itself.
+/// The bits of the checksum itself in the word at offset 40.
 const CHECK_BITS: u64 = 0x0000_ffff_ffff_0000;
 
-/// What a frame says about itself.
+/// The contents of a frame's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) number: u64,
-    /// Cycles of the sender's clock when it was made.
+    /// The sender's clock, in cycles, when the frame was generated.
     pub(crate) time: u64,
 }
 
 /// Frames of one length.
 pub(crate) struct Template {
     bytes: Vec<u8>,
-    /// Of everything that does not change.
+    /// The sum over the constant parts.
     sum: u64,
 }
 
 impl Template {
-    /// Frames of `len` bytes, at least [`MIN_LEN`] and at most 65535.
+    /// Creates frames of `len` bytes, at least [`MIN_LEN`] and at most 65535.
     pub(crate) fn new(len: u16) -> Self {
         let len = usize::from(len).max(MIN_LEN);
         let mut bytes = vec![0; len];
@@ -65,7 +66,7 @@ impl Template {
         self.bytes.len()
     }
 
-    /// Makes a frame; `frame` is as long as the template.
+    /// Writes a frame; `frame` must be as long as the template.
     #[inline]
     pub(crate) fn fill(&self, frame: &mut [u8], stamp: Stamp) {
         frame.copy_from_slice(&self.bytes);
@@ -83,7 +84,7 @@ impl Template {
     }
 }
 
-/// Reads a frame; `None` when a byte from the EtherType on is not as it was made.
+/// Parses a frame; `None` if any byte from the EtherType on differs from the original.
 #[inline]
 pub(crate) fn check(frame: &[u8]) -> Option<Stamp> {
     let head: &[u8; MIN_LEN] = frame.first_chunk()?;
@@ -99,7 +100,7 @@ const fn key(word: u64) -> u64 {
     KEY.wrapping_mul(2 * word + 1)
 }
 
-/// Of a frame of at least [`MIN_LEN`] bytes, its check left out.
+/// Returns the sum of a frame of at least [`MIN_LEN`] bytes, without its check.
 #[inline]
 fn sum(frame: &[u8]) -> u64 {
     let (Some(kind), Some(rest)) = (frame.get(12..WORDS), frame.get(WORDS..)) else { return 0 };

@@ -1,6 +1,8 @@
-//! The tester: one end of a socket in a process of its own, pinned to a core, told what to do on standard input.
+//! The tester: one end of a socket in a separate process, pinned to a core, which takes commands on standard
+//! input.
 //!
-//! It speaks like a testpmd: a prompt when it is ready, then a line of JSON and a prompt for each order.
+//! Its protocol is that of testpmd's console: a prompt when it is ready, then a line of JSON and a prompt for
+//! each command.
 
 pub(crate) mod frame;
 mod traffic;
@@ -65,7 +67,7 @@ pub struct EndArgs {
     no_huge: bool,
 }
 
-/// What the tester says when a first packet was asked for.
+/// The tester's answer to the command `first`.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct First {
     /// Nanoseconds of the system's monotonic clock.
@@ -73,19 +75,19 @@ pub(crate) struct First {
     pub(crate) came: Option<u64>,
 }
 
-/// What is printed when an order was carried out.
+/// Printed after each command.
 const PROMPT: &str = "testpmd> ";
-/// How long the other end may take to be there.
+/// The longest time to wait for the other end.
 const PEER: Duration = Duration::from_secs(20);
-/// Between two looks for the other end's socket.
+/// The interval between checks for the other end.
 const LOOK: Duration = Duration::from_micros(200);
 
-/// Runs the tester till the end of its input.
+/// Runs the tester until the end of its input.
 ///
 /// # Errors
-/// A port that does not open, an order that is none, or output that nobody reads.
+/// A port that does not open, an unknown command, or output that cannot be written.
 pub fn run(args: &EndArgs) -> Result<ExitCode, Error> {
-    // The harness may end before it can say so.
+    // The harness may exit without a command.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     linecard_apps_common::log::start(&EalArgs::default(), "error")?;
     let memory = args.memory.to_string();
@@ -113,7 +115,7 @@ pub fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A line, if there is one, and a prompt.
+/// Prints a line, if it is not empty, and a prompt.
 fn say(line: &str) -> Result<(), Error> {
     let end = if line.is_empty() { "" } else { "\n" };
     let mut out = std::io::stdout().lock();
@@ -129,7 +131,7 @@ struct Tester<'a> {
 }
 
 impl Tester<'_> {
-    /// Carries an order out; what there is to say.
+    /// Executes a command and returns the answer.
     fn obey(&mut self, line: &str) -> Result<String, Error> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let strange = || Error::End(format!("order \"{line}\" is not understood; see the harness"));
@@ -151,7 +153,7 @@ impl Tester<'_> {
         }
     }
 
-    /// Opens the port, and pins this thread: those that the port started stay free.
+    /// Opens the port, then pins this thread, so that the threads of the port are not pinned.
     fn open(&mut self) -> Result<(), Error> {
         if let Some(socket) = &self.args.after {
             await_socket(socket)?;
@@ -180,7 +182,7 @@ impl Tester<'_> {
         Ok(act(&mut self.traffic, &mut Queues { rx: &mut **rx, tx: &mut **tx }))
     }
 
-    /// Opens the port unless it is open, and tells when the first packet came back.
+    /// Opens the port unless it is open, and reports when the first packet returned.
     fn first(&mut self, time: Duration) -> Result<String, Error> {
         let mut first = First::default();
         let frontend = self.args.after.clone();
@@ -203,7 +205,7 @@ impl Tester<'_> {
                 first.connected = monotonic_ns();
             }
         });
-        // Draining took its time; the frame itself says nothing of the system's clock.
+        // Not the current time, because draining took time after the first frame.
         first.came = came.then(|| self.traffic.first_came());
         Ok(json(&first))
     }
@@ -213,7 +215,7 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Waits till the other end is there.
+/// Waits until the other end's socket exists.
 fn await_socket(socket: &Path) -> Result<(), Error> {
     let start = Instant::now();
     while !socket.exists() {

@@ -1,4 +1,4 @@
-//! What the tester does with its port: offers frames at a rate or one by one, and accounts for every one of them.
+//! The tester's traffic: offers frames at a rate or one at a time, and accounts for each of them.
 
 use std::hint::spin_loop;
 use std::time::Duration;
@@ -21,24 +21,24 @@ pub(crate) struct Queues<'a> {
     pub(crate) tx: &'a mut dyn TxQueue,
 }
 
-/// What became of a trial.
+/// The result of a trial.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Frames that were due and could be made.
+    /// Frames that were due and could be generated.
     pub(crate) offered: u64,
-    /// Different frames that came back.
+    /// Distinct frames that returned.
     pub(crate) received: u64,
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
     pub(crate) corrupted: u64,
-    /// Frames that were due and that the tester was too slow to make.
+    /// Frames that were due but that the tester was too slow to generate.
     pub(crate) short: u64,
-    /// How long frames were offered.
+    /// The time during which frames were offered.
     pub(crate) nanos: u64,
-    /// Frames that came back in that time.
+    /// Frames that returned in that time.
     pub(crate) in_time: u64,
-    /// Round trips in nanoseconds; 0 without any.
+    /// Round trips in nanoseconds; 0 if there were none.
     pub(crate) p50: u64,
     pub(crate) p90: u64,
     pub(crate) p99: u64,
@@ -46,18 +46,18 @@ pub(crate) struct Tally {
     pub(crate) max: u64,
 }
 
-/// The tester at work.
+/// The tester's traffic and its counters.
 pub(crate) struct Traffic {
     clock: Clock,
     pool: Pool,
-    /// The lengths of twelve frames in turn.
+    /// The frames to send in turn; their lengths repeat after twelve.
     templates: Vec<Template>,
     burst: usize,
     /// Descriptors per ring.
     ring: u16,
     received: Burst,
     made: Burst,
-    /// A frame that lies in several buffers, in one piece.
+    /// Buffer for a frame in several segments.
     whole: Vec<u8>,
     /// The number of the next frame, never used twice.
     next: u64,
@@ -70,17 +70,18 @@ pub(crate) struct Traffic {
     first_came: u64,
 }
 
-/// After the last frame was offered, the others may take this long between each other.
+/// After the last frame was offered: the longest pause between two received frames.
 const QUIET: Duration = Duration::from_millis(20);
-/// And this long together.
+/// After the last frame was offered: the longest time in total.
 const DRAIN: Duration = Duration::from_millis(500);
-/// A single frame is waited for this long.
+/// The time after which a single frame is considered lost.
 const LOST: Duration = Duration::from_millis(100);
-/// Between two tries to get a first frame through.
+/// The interval between attempts to send a first frame.
 const PROBE: Duration = Duration::from_micros(20);
-/// The share of a ring that may be made up for after an interruption: more would be a load that nobody asked for.
+/// The divisor of a ring's size that limits the frames to catch up after an interruption; more would be an
+/// unrequested load.
 const CATCH_UP: u64 = 4;
-/// A round of the tester that takes longer was interrupted.
+/// A longer round of the tester counts as interrupted.
 const INTERRUPTED: Duration = Duration::from_micros(20);
 
 impl Traffic {
@@ -107,14 +108,14 @@ impl Traffic {
         }
     }
 
-    /// Cycles, up to some seconds, with three significant digits.
+    /// Creates a histogram of cycles, up to some seconds, with three significant digits.
     fn histogram() -> Histogram<u64> {
         const LONGEST: u64 = 1 << 36;
         Histogram::new_with_bounds(1, LONGEST, 3)
             .unwrap_or_else(|_| unreachable!("bounds and digits are within what a histogram allows"))
     }
 
-    /// Forgets what was; frames of before that still come are not counted.
+    /// Resets all counters; late frames of earlier trials are not counted.
     fn begin(&mut self, queues: &mut Queues<'_>) {
         self.made.clear();
         self.drain(queues);
@@ -142,7 +143,7 @@ impl Traffic {
         };
         let in_time = self.track.unique();
         if offer == Offer::Max {
-            // What the ring did not take any more was not offered.
+            // Frames that the ring did not accept were not offered.
             self.next -= self.made.len() as u64;
         }
         self.made.clear();
@@ -150,7 +151,7 @@ impl Traffic {
         Tally { short: pace.short, ..self.tally(offered, spent, in_time) }
     }
 
-    /// Makes and sends up to `due` frames; how many were offered.
+    /// Generates and sends up to `due` frames; returns how many were offered.
     #[inline]
     fn offer(&mut self, queues: &mut Queues<'_>, offer: Offer, due: usize, now: u64) -> u64 {
         let wanted = due.saturating_sub(self.made.len());
@@ -165,12 +166,12 @@ impl Traffic {
         if offer == Offer::Max {
             return sent as u64;
         }
-        // An open loop does not wait: what finds no room is lost.
+        // An open loop does not wait: frames that do not fit are lost.
         self.made.clear();
         all as u64
     }
 
-    /// Up to `count` frames; fewer when the pool is empty.
+    /// Generates up to `count` frames; fewer when the pool is empty.
     fn make(&mut self, count: usize, time: u64) {
         let count = count.min(self.made.room());
         for _ in 0..count {
@@ -182,7 +183,7 @@ impl Traffic {
         }
     }
 
-    /// The frame of the next number.
+    /// Generates the frame with the next number.
     #[inline]
     fn frame(&mut self, time: u64) -> Option<Packet> {
         let stamp = Stamp { number: self.next, time };
@@ -206,7 +207,7 @@ impl Traffic {
         Some(packet)
     }
 
-    /// Receives a burst and checks it; how many came.
+    /// Receives a burst and checks it; returns the number of frames.
     #[inline]
     fn receive(&mut self, queues: &mut Queues<'_>) -> usize {
         let count = queues.rx.rx_burst(&mut self.received);
@@ -222,7 +223,7 @@ impl Traffic {
         count
     }
 
-    /// What the received packet at `at` says.
+    /// Parses the received packet at `at`.
     #[inline]
     fn read(&mut self, at: usize) -> Option<Stamp> {
         let packet = self.received.get(at)?;
@@ -240,14 +241,14 @@ impl Traffic {
             self.corrupted += 1;
             return;
         };
-        // A late one of an earlier trial has been counted as lost there.
+        // A late frame of an earlier trial was counted as lost there.
         let Some(number) = stamp.number.checked_sub(self.base) else { return };
         if self.track.arrived(number) {
             self.round_trips.saturating_record(now.saturating_sub(stamp.time));
         }
     }
 
-    /// Receives until nothing comes any more.
+    /// Receives until no more frames arrive.
     fn drain(&mut self, queues: &mut Queues<'_>) {
         let (quiet, all) = (self.clock.cycles_in(QUIET), self.clock.cycles_in(DRAIN));
         let start = cycles();
@@ -265,7 +266,8 @@ impl Traffic {
         }
     }
 
-    /// One frame at a time, `count` times or until `most` has passed; `gap` passes between the return of one and the next.
+    /// Sends one frame at a time, `count` times or until `most` has passed, with a pause of `gap` after each
+    /// returns.
     pub(crate) fn ping(
         &mut self,
         queues: &mut Queues<'_>,
@@ -300,7 +302,7 @@ impl Traffic {
         self.tally(offered, spent, self.track.unique())
     }
 
-    /// When a frame was back, or patience was at its end.
+    /// Waits until a frame returns or `patience` has passed; returns the time.
     #[inline]
     fn one_back(&mut self, queues: &mut Queues<'_>, sent: u64, patience: u64) -> u64 {
         loop {
@@ -320,7 +322,7 @@ impl Traffic {
         }
     }
 
-    /// Sends frames until the first one comes back; whether one did within `time`.
+    /// Sends frames until the first one returns; returns whether that happened within `time`.
     pub(crate) fn first(
         &mut self,
         queues: &mut Queues<'_>,
@@ -350,7 +352,7 @@ impl Traffic {
         came
     }
 
-    /// When [`first`](Self::first) ended its wait, on the system's monotonic clock.
+    /// The time at which [`first`](Self::first) ended its wait, on the system's monotonic clock.
     pub(crate) fn first_came(&self) -> u64 {
         self.first_came
     }
@@ -379,18 +381,18 @@ impl Traffic {
     }
 }
 
-/// How many frames are due when.
+/// Calculates how many frames are due.
 struct Pace {
-    /// Frames per cycle; `None` as many as go.
+    /// Frames per cycle; `None` for as many as possible.
     rate: Option<f64>,
     burst: usize,
-    /// Frames that may be made up for.
+    /// The most frames to catch up.
     most: u64,
-    /// A round of more cycles was interrupted.
+    /// A round of at least this many cycles was interrupted.
     interrupted: u64,
-    /// When the last round began.
+    /// The start of the last round.
     last: u64,
-    /// Frames that were due and are not made up for.
+    /// Frames that were due and are not sent later.
     skipped: u64,
     /// Those of them that no interruption explains.
     short: u64,

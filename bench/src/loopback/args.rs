@@ -104,15 +104,15 @@ pub(crate) struct LoopbackArgs {
     pub(super) svg: Option<PathBuf>,
 }
 
-/// One path or every path.
+/// One path or all paths.
 #[derive(Debug, Clone)]
 struct PathChoice(Vec<Path>);
 
-/// One size or every size.
+/// One size or all sizes.
 #[derive(Debug, Clone)]
 struct SizeChoice(Vec<Size>);
 
-/// One number or the usual ones.
+/// One number or the usual numbers.
 #[derive(Debug, Clone)]
 struct Numbers(Vec<u16>);
 
@@ -128,7 +128,7 @@ const SIZES: [Size; 9] = [
     Size::Bytes(9000),
     Size::Bytes(u16::MAX),
 ];
-/// Those that the figures are about; others tell how they depend on what is negotiated.
+/// The paths for the main figures; the others show the influence of the negotiated features.
 const MAIN_PATHS: [Path; 4] =
     [Path::SplitMergeable, Path::SplitInorder, Path::PackedMergeable, Path::PackedInorder];
 
@@ -165,7 +165,7 @@ fn numbers(text: &str, usual: &[u16], range: std::ops::RangeInclusive<u16>) -> R
     Ok(Numbers(vec![number]))
 }
 
-/// For clap: a tenth of a second to an hour.
+/// Parses a tenth of a second to an hour, for clap.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.1 to 3600 seconds".to_owned())
@@ -176,7 +176,7 @@ impl LoopbackArgs {
         self.runs.unwrap_or(if self.quick { 3 } else { 10 })
     }
 
-    /// Warm-up and window.
+    /// Returns warm-up time and measuring window.
     pub(super) fn times(&self) -> (Duration, Duration) {
         let window = self.seconds.unwrap_or(Duration::from_millis(if self.quick { 500 } else { 1500 }));
         let warm_up = (window / 2).clamp(Duration::from_millis(250), Duration::from_millis(700));
@@ -188,17 +188,17 @@ impl LoopbackArgs {
         Limits { share: lost / 100.0, switches: self.max_switches, any_state: self.any_state }
     }
 
-    /// Whether pairs live at once and take turns.
+    /// Whether all pairs are alive at the same time and take turns.
     pub(super) fn together(&self) -> bool {
         matches!(self.kinds()[..], [Kind::Closed | Kind::Latency]) && !self.apart && !self.any_state
     }
 
-    /// The memif rows that are wanted.
+    /// The requested memif rows.
     pub(super) fn memif(&self) -> &'static [Memif] {
         if self.memif { &Memif::BOTH } else { &[] }
     }
 
-    /// What is asked, one kind or several offers.
+    /// The requested kinds of sample: one kind, or several offers.
     pub(super) fn kinds(&self) -> Vec<Kind> {
         let one = match self {
             Self { zero_loss: true, .. } => Kind::ZeroLoss,
@@ -221,7 +221,7 @@ impl LoopbackArgs {
         }
     }
 
-    /// Those asked for that this kind of sample has.
+    /// The requested positions that are available for this kind of sample.
     pub(super) fn positions(&self, kind: Kind) -> Vec<Position> {
         let possible = result::positions(kind);
         if self.position.is_empty() {

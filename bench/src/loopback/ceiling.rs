@@ -1,4 +1,5 @@
-//! The ceiling: two threads that do the work of the closed loop and nothing else. No checks, no features, no processes.
+//! The ceiling: two threads that do only the essential work of the closed loop, without checks, features or
+//! separate processes.
 //!
 //! ```text
 //! frontend: takes a filled buffer from the rx ring, swaps the addresses of its packet, hands it to the tx ring, and
@@ -6,7 +7,7 @@
 //! backend:  copies packets from the tx ring into memory of its own, and from there into the rx ring's buffers
 //! ```
 //!
-//! A slot is one word that says whose it is, as in a packed ring, beside the number of its buffer.
+//! Each slot has a word that names its owner, as in a packed ring, and the number of its buffer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,13 +24,13 @@ use super::raw::Values;
 use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 
-/// A cache line of a packet buffer. Atomic words, because two threads take turns with it and nothing here is unsafe;
-/// relaxed loads and stores of words are plain instructions.
+/// A cache line of a packet buffer. Two threads use it in turn; atomic words make that possible without
+/// unsafe code. Relaxed loads and stores of words are ordinary instructions.
 #[repr(align(64))]
 #[derive(Default)]
 struct CacheLine([AtomicU64; 8]);
 
-/// A cache line of the backend's own.
+/// A cache line of the backend's private memory.
 #[repr(align(64))]
 #[derive(Clone, Copy, Default)]
 struct PrivateLine([u64; 8]);
@@ -57,7 +58,7 @@ struct Descriptor {
     buffer: AtomicU64,
 }
 
-/// Whose a slot is in a lap: driver and device take turns, and the lap tells one turn from the next.
+/// The owners of a slot. Driver and device alternate; the lap distinguishes successive turns.
 const DRIVER: u64 = 1;
 const DEVICE: u64 = 2;
 
@@ -96,7 +97,7 @@ impl Ring {
         self.slot(at).owner.store(self.word(at, owner), Ordering::Release);
     }
 
-    /// How many slots from `at` on are `owner`'s, up to `most`.
+    /// Returns how many slots from `at` on belong to `owner`, up to `most`.
     #[inline(always)]
     fn count(&self, at: usize, owner: u64, most: usize) -> usize {
         (0..most).take_while(|n| self.is(at + n, owner)).count()
@@ -108,21 +109,21 @@ impl Ring {
     }
 }
 
-/// Both rings, and the buffers that go round.
+/// Both rings and their buffers.
 struct Loop {
     tx: Ring,
     rx: Ring,
     lines: Vec<CacheLine>,
-    /// Lines from one buffer to the next.
+    /// Distance between buffers, in lines.
     stride: usize,
-    /// Lines of each of twelve packets in turn.
+    /// Length of each of twelve packets in turn, in lines.
     lengths: [usize; 12],
     burst: usize,
     stop: AtomicBool,
     done: AtomicU64,
 }
 
-/// An odd number of lines from buffer to buffer, so that packets spread over all sets of a cache.
+/// An odd distance between buffers, in lines, so that packets are distributed over all sets of a cache.
 const LEAST_STRIDE: usize = 35;
 
 impl Loop {
@@ -209,7 +210,7 @@ impl Loop {
 }
 
 impl Testbed {
-    /// Measures the ceiling once, in fresh memory and fresh threads.
+    /// Measures the ceiling once, with new memory and new threads.
     pub(crate) fn ceiling(&self, load: Load, warm_up: Duration, window: Duration) -> Result<Figure, Failure> {
         let shared = Arc::new(Loop::new(load));
         let [front, back] = self.cores;

@@ -1,4 +1,4 @@
-//! What is measured: who is at the two ends, over which path, with which packets.
+//! The subjects of measurements: the programs at the two ends, the path and the load.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ pub(crate) enum Position {
     TesterDpdk,
 }
 
-/// One of the programs.
+/// One of the compared programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     /// Our testpmd.
@@ -55,15 +55,15 @@ pub(crate) enum Side {
 }
 
 impl Position {
-    /// Two testpmds.
+    /// The positions with two testpmds.
     pub(crate) const PAIRS: [Self; 4] = [Self::OursOurs, Self::DpdkDpdk, Self::OursDpdk, Self::DpdkOurs];
-    /// A testpmd under test, and the tester.
+    /// The positions with one testpmd under test, and the tester.
     pub(crate) const TESTED: [Self; 4] =
         [Self::OursTester, Self::DpdkTester, Self::TesterOurs, Self::TesterDpdk];
-    /// Two testpmds of different programs.
+    /// The positions with two different testpmds.
     pub(crate) const MIXED: [Self; 2] = [Self::OursDpdk, Self::DpdkOurs];
 
-    /// Backend, frontend.
+    /// Returns the programs of backend and frontend.
     pub(crate) const fn tools(self) -> (Tool, Tool) {
         match self {
             Self::OursOurs => (Tool::Ours, Tool::Ours),
@@ -77,7 +77,7 @@ impl Position {
         }
     }
 
-    /// `backend/frontend`.
+    /// Returns `backend/frontend`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::OursOurs => "ours/ours",
@@ -91,13 +91,13 @@ impl Position {
         }
     }
 
-    /// Whether DPDK is at one of the ends.
+    /// Whether DPDK is one of the ends.
     pub(crate) fn needs_dpdk(self) -> bool {
         let (back, front) = self.tools();
         back == Tool::Dpdk || front == Tool::Dpdk
     }
 
-    /// What it is compared with: DPDK in the place of everything of ours that is measured.
+    /// Returns the position to compare with: DPDK in the place of each measured program of ours.
     pub(crate) const fn baseline(self) -> Self {
         match self {
             Self::OursTester | Self::DpdkTester => Self::DpdkTester,
@@ -106,7 +106,7 @@ impl Position {
         }
     }
 
-    /// Which end is under test and by which program, where the other is the tester.
+    /// Returns the side and the program under test, if the other side is the tester.
     pub(crate) const fn tested(self) -> Option<(Side, Tool)> {
         match self.tools() {
             (tool, Tool::Tester) => Some((Side::Backend, tool)),
@@ -124,15 +124,15 @@ pub(crate) enum Size {
     Imix,
 }
 
-/// The smallest frame testpmd makes, and the largest that its length fields hold.
+/// The smallest frame that testpmd generates, and the largest that its length fields can hold.
 const BYTES: std::ops::RangeInclusive<u16> = 60..=u16::MAX;
-/// Frames up to here lie in one buffer; longer ones in chains of buffers of the usual size.
+/// The longest frame in one buffer; longer ones are chains of buffers of the usual size.
 const ONE_BUFFER: u16 = 9600;
 /// Bytes of packet data in a buffer of the usual size.
 const SEGMENT: u16 = 2048;
 
 impl Size {
-    /// Lengths and how many of twelve packets have them.
+    /// Returns pairs of a length and the number of packets in twelve that have it.
     pub(crate) fn parts(self) -> Vec<(u16, u16)> {
         match self {
             Self::Bytes(bytes) => vec![(bytes, 12)],
@@ -155,7 +155,7 @@ impl Size {
         self.longest() > ONE_BUFFER
     }
 
-    /// For clap.
+    /// Parses a size, for clap.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("imix") {
             return Ok(Self::Imix);
@@ -179,7 +179,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// The load: what the ceiling loop has in common with every path.
+/// The parameters that the ceiling loop shares with every path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) size: Size,
@@ -190,7 +190,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Packets that fill a ring: a buffer of a chain takes a descriptor of its own, and one more tells what it is.
+    /// The number of packets that fill a ring: each buffer of a chain takes one descriptor, and its header
+    /// another.
     pub(crate) fn packets(self) -> u16 {
         if !self.size.chained() {
             return self.ring;
@@ -199,7 +200,8 @@ impl Load {
         (self.ring / each).max(1)
     }
 
-    /// Bursts per packet length that make about one ring full of packets; at least one of each.
+    /// Returns pairs of a length and a number of bursts that together nearly fill a ring; at least one burst
+    /// of each length.
     pub(crate) fn first(self) -> Vec<(u16, u16)> {
         let bursts = self.packets() / self.burst.max(1);
         let share = |of_twelve: u16| u32::from(bursts) * u32::from(of_twelve) / 12;
@@ -210,7 +212,7 @@ impl Load {
     }
 }
 
-/// The lengths of the buffers of a packet, as `set txpkts` takes them.
+/// Returns the buffer lengths of a packet, as `set txpkts` takes them.
 pub(crate) fn segments(bytes: u16) -> Vec<u16> {
     if bytes <= ONE_BUFFER {
         return vec![bytes];
@@ -220,7 +222,7 @@ pub(crate) fn segments(bytes: u16) -> Vec<u16> {
     lengths
 }
 
-/// How DPDK's `net_memif` hands packets over.
+/// The transfer modes of DPDK's `net_memif`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Memif {
     Copy,
@@ -231,7 +233,7 @@ impl Memif {
     pub(crate) const BOTH: [Self; 2] = [Self::Copy, Self::ZeroCopy];
 }
 
-/// Who does the work.
+/// The measured programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// Two testpmds.
@@ -243,7 +245,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// Its position and its path in tables and files.
+    /// Returns the position and the path in tables and files.
     pub(crate) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Pair(position, path) => (position.name(), path.name()),
@@ -253,7 +255,7 @@ impl Subject {
         }
     }
 
-    /// The subject with these names.
+    /// Returns the subject with these names.
     pub(crate) fn named(position: &str, path: &str) -> Result<Self, String> {
         let others = [Self::Ceiling].into_iter().chain(Memif::BOTH.map(Self::Memif));
         match others.into_iter().find(|other| other.names() == (position, path)) {
@@ -271,7 +273,7 @@ pub(crate) struct Cell {
     pub(crate) load: Load,
 }
 
-/// Every cell; those to be compared with each other are neighbours.
+/// Returns all cells; those that are compared with each other are adjacent.
 pub(crate) fn all(
     kind: Kind,
     positions: &[Position],
@@ -285,7 +287,7 @@ pub(crate) fn all(
             let pairs = positions.iter().map(|&position| Subject::Pair(position, path));
             cells.extend(pairs.map(|subject| Cell { kind, subject, load }));
         }
-        // The ceiling is the least of what a closed loop of two ends does.
+        // The ceiling does the least work that a closed loop of two ends requires.
         if kind == Kind::Closed {
             cells.extend(memif.iter().map(|&memif| Cell { kind, subject: Subject::Memif(memif), load }));
             cells.push(Cell { kind, subject: Subject::Ceiling, load });

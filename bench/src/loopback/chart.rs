@@ -1,5 +1,5 @@
-//! Bar charts as SVG: a group of bars per path, a bar per position, whiskers from the least to the greatest sample; one
-//! panel per figure.
+//! Bar charts as SVG: one group of bars per path, one bar per position, whiskers from the least to the
+//! greatest sample, one panel per figure.
 
 use std::fmt::Write as _;
 
@@ -13,17 +13,17 @@ use crate::stats::Summary;
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 190.0;
 const RIGHT: f64 = 96.0;
-/// Title, caption and legend.
+/// Space for title, caption and legend.
 const TOP: f64 = 84.0;
-/// The name of a panel above its bars.
+/// Space for the name of a panel above its bars.
 const HEAD: f64 = 26.0;
-/// A panel's axis below its bars.
+/// Space for a panel's axis below its bars.
 const FOOT: f64 = 44.0;
 const BAR: f64 = 14.0;
-/// Between groups.
+/// Space between groups.
 const GAP: f64 = 12.0;
 
-/// Colours that are told apart by eyes that see no red or green, on white and in grey.
+/// Colours that are distinguishable with red-green colour blindness, on white and in greyscale.
 const fn colour(position: Position) -> &'static str {
     match position {
         Position::OursOurs | Position::OursTester => "#0b5fa5",
@@ -46,7 +46,7 @@ const fn legend(position: Position) -> &'static str {
     }
 }
 
-/// The figures that a kind of sample is drawn with, and what their axes say.
+/// Returns the figures in the chart of a kind of sample, and the labels of their axes.
 const fn panels(kind: Kind) -> &'static [(Metric, &'static str)] {
     match kind {
         Kind::Closed => &[(Metric::Mpps, "million packets per second and direction")],
@@ -71,13 +71,13 @@ const fn panels(kind: Kind) -> &'static [(Metric, &'static str)] {
     }
 }
 
-/// A file name for rows of one kind and load.
+/// Returns the file name for rows of one kind and load.
 pub(crate) fn name(row: &Row) -> String {
     let kind = if row.kind == Kind::Closed { String::new() } else { format!("{}-", row.kind) };
     format!("loopback-{kind}{}-ring{}-burst{}.svg", row.size, row.ring, row.burst)
 }
 
-/// The chart of rows of one kind and load; `None` when there is nothing to draw.
+/// Returns the chart of rows of one kind and load; `None` when there is nothing to draw.
 pub(crate) fn draw(rows: &[Row], caption: &str) -> Option<String> {
     let first = rows.first()?;
     let mut drawing = Drawing { text: String::new(), y: TOP };
@@ -101,7 +101,7 @@ struct Bar<'a> {
     position: Position,
     path: Path,
     figure: Summary,
-    /// Over DPDK's.
+    /// Ratio to DPDK's figure.
     ratio: Option<f64>,
     row: &'a Row,
 }
@@ -140,7 +140,7 @@ impl Axis {
             .collect()
     }
 
-    /// A step without the noise of its sum.
+    /// Returns the label of a step, without rounding noise.
     fn mark(&self, at: f64) -> String {
         let digits = if self.step < 0.1 { 2 } else { usize::from(self.step < 1.0) };
         format!("{at:.digits$}")
@@ -149,7 +149,7 @@ impl Axis {
 
 struct Drawing {
     text: String,
-    /// Where the next thing goes.
+    /// The position of the next element.
     y: f64,
 }
 

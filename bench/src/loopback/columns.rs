@@ -1,4 +1,4 @@
-//! What a table shows for each kind of sample.
+//! The columns of the table for each kind of sample.
 
 use super::cell::Subject;
 use super::kind::{Kind, Metric};
@@ -6,7 +6,7 @@ use super::result::Row;
 use crate::bootstrap::Interval;
 use crate::stats::Summary;
 
-/// A column: its head, and its cell in a row.
+/// A column: its heading, and a function that returns its cell in a row.
 pub(crate) struct Column {
     pub(crate) head: &'static str,
     pub(crate) cell: Box<dyn Fn(&Row) -> String>,
@@ -16,17 +16,17 @@ fn column(head: &'static str, cell: impl Fn(&Row) -> String + 'static) -> Column
     Column { head, cell: Box::new(cell) }
 }
 
-/// A figure with its spread.
+/// A figure with its range.
 fn spread(head: &'static str, metric: Metric) -> Column {
     column(head, move |row| summary(row.figure(metric), if row.runs == 0 { "none" } else { "" }))
 }
 
-/// The middle of a figure.
+/// The median of a figure.
 fn middle(head: &'static str, metric: Metric) -> Column {
     column(head, move |row| row.figure(metric).map_or_else(String::new, |s| format!("{:.2}", s.median)))
 }
 
-/// A count of all samples together.
+/// A count, summed over all samples.
 fn count(head: &'static str, metric: Metric) -> Column {
     column(head, move |row| row.counts.get(&metric).map_or_else(String::new, u64::to_string))
 }
@@ -39,7 +39,7 @@ fn over(head: &'static str, metric: Metric) -> Column {
     })
 }
 
-/// Shares of time, for people.
+/// A share of time, in percent.
 fn busy(head: &'static str, metric: Metric) -> Column {
     column(head, move |row| row.figure(metric).map_or_else(String::new, |s| percent(s.median)))
 }
@@ -56,7 +56,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// The columns of a kind, position and path first, samples last; `memif` if it was measured beside.
+/// Returns the columns of a kind, position and path first, samples last; `memif` adds the ratio to memif.
 pub(crate) fn of(kind: Kind, memif: bool) -> Vec<Column> {
     let mut columns = vec![column("position", |row| row.position.to_owned()), column("path", path)];
     columns.extend(figures(kind));

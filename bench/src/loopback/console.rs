@@ -1,7 +1,7 @@
-//! A testpmd with a pipe to its console.
+//! A running testpmd with a pipe to its console.
 //!
-//! DPDK buffers what it prints to a pipe till it ends, but writes prompts at once: so the next prompt tells that a command
-//! is done, and what it printed is read when the program has ended.
+//! DPDK buffers its output to a pipe until it ends, but writes prompts immediately. Therefore the next prompt
+//! shows that a command is done, and the command's output is available only after the program has ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-/// Why a sample came to nothing.
+/// The reason why a sample failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The user ended the run.
+    /// The user interrupted the run.
     #[error("interrupted")]
     Interrupted,
     /// A program could not be started, did not answer, or ended early.
@@ -30,11 +30,11 @@ impl From<Interrupted> for Failure {
     }
 }
 
-/// The user ended the run.
+/// The user interrupted the run.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
-/// Keeps what goes wrong with the programs of one sample, in a sentence, apart from the user's interrupt, which ends all.
+/// Separates failures of a sample's programs, as a sentence, from the user's interrupt, which ends the run.
 pub(crate) fn apart<T>(outcome: Result<T, Failure>) -> Result<Result<T, String>, Interrupted> {
     match outcome {
         Ok(good) => Ok(Ok(good)),
@@ -52,7 +52,7 @@ impl Interrupt {
         if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 
-    /// Sleeps, but not through an interrupt.
+    /// Sleeps, but returns early after an interrupt.
     pub(crate) fn sleep(&self, time: Duration) -> Result<(), Failure> {
         let until = Instant::now() + time;
         loop {
@@ -67,16 +67,16 @@ impl Interrupt {
 }
 
 const PROMPT: &[u8] = b"testpmd> ";
-/// How often an interrupt or an early end is looked for.
+/// The interval between checks for an interrupt or an early exit.
 const TICK: Duration = Duration::from_millis(50);
-/// How long one command may take.
+/// The time limit of one command.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a program may take to start: DPDK clears its hugepages first.
+/// The time limit of a program's start: DPDK clears its hugepages first.
 const START: Duration = Duration::from_secs(30);
-/// How long a program may take to end.
+/// The time limit of a program's exit.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// What a program wrote so far.
+/// The output of a program so far.
 #[derive(Default)]
 struct ProgramOutput {
     text: Mutex<Vec<u8>>,
@@ -85,11 +85,11 @@ struct ProgramOutput {
 
 impl ProgramOutput {
     fn text(&self) -> MutexGuard<'_, Vec<u8>> {
-        // Appending cannot leave a half-written text behind.
+        // Appending cannot leave an inconsistent text behind.
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Collects what comes from `from` till its end.
+    /// Collects the output of `from` until its end.
     fn listen(mut from: impl Read + Send + 'static) -> (Arc<Self>, Option<JoinHandle<()>>) {
         let said = Arc::new(Self::default());
         let ours = Arc::clone(&said);
@@ -114,7 +114,7 @@ impl ProgramOutput {
     }
 }
 
-/// A running testpmd; ended when dropped.
+/// A running testpmd; killed when dropped.
 pub(crate) struct Console {
     name: &'static str,
     child: Child,
@@ -126,13 +126,14 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Starts `command` and waits for its console.
+    /// Starts `command` and waits for its prompt.
     pub(crate) fn start(
         name: &'static str,
         command: &mut Command,
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
-        // A group of its own: a Ctrl-C at the terminal reaches the harness only, which then ends its programs.
+        // A separate process group: Ctrl-C at the terminal reaches only the harness, which then ends its
+        // programs.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
@@ -147,12 +148,12 @@ impl Console {
         Ok(console)
     }
 
-    /// The process.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether the program still runs.
+    /// Returns an error if the program has exited.
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
         match self.child.try_wait() {
             Ok(Some(status)) => {
@@ -163,25 +164,25 @@ impl Console {
         }
     }
 
-    /// Types a line and waits till it has been carried out.
+    /// Executes a command and waits until it is done.
     pub(crate) fn command(&mut self, line: &str) -> Result<(), Failure> {
         self.ask(line, Duration::ZERO).map(drop)
     }
 
-    /// Types a line whose work takes `time` and returns what was printed till it was done.
+    /// Executes a command that takes `time` and returns its output.
     pub(crate) fn ask(&mut self, line: &str, time: Duration) -> Result<String, Failure> {
         let from = self.order(line)?;
         self.answer(from, time)
     }
 
-    /// Types a line and does not wait; the place from which on [`answer`](Self::answer) looks.
+    /// Sends a command without waiting; returns the position for [`answer`](Self::answer).
     pub(crate) fn order(&mut self, line: &str) -> Result<usize, Failure> {
         let from = self.output.text().len();
         self.write(line)?;
         Ok(from)
     }
 
-    /// What was printed from that place on till the next prompt.
+    /// Returns the output from that position until the next prompt.
     pub(crate) fn answer(&mut self, from: usize, time: Duration) -> Result<String, Failure> {
         self.await_prompt(from, time + ANSWER)?;
         let text = self.output.text();
@@ -189,13 +190,13 @@ impl Console {
         Ok(new)
     }
 
-    /// The same, as the JSON object in its first line.
+    /// The same as [`ask`](Self::ask), for an answer that is a JSON object.
     pub(crate) fn json<T: DeserializeOwned>(&mut self, line: &str, time: Duration) -> Result<T, Failure> {
         let text = self.ask(line, time)?;
         self.parse(&text)
     }
 
-    /// The JSON object in the first line of an answer.
+    /// Parses the first line of an answer that begins a JSON object.
     pub(crate) fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Failure> {
         let first = text.lines().find(|line| line.starts_with('{'));
         let read = first.and_then(|first| serde_json::from_str(first).ok());
@@ -227,7 +228,7 @@ impl Console {
         }
     }
 
-    /// Ends the program in order and returns what it printed, and its log.
+    /// Ends the program in order and returns its output and its log.
     pub(crate) fn finish(mut self) -> Result<Transcript, Failure> {
         self.write("quit")?;
         let deadline = Instant::now() + FAREWELL;
@@ -242,15 +243,15 @@ impl Console {
         Ok(Transcript { output: self.output.to_text(), log: self.errors.to_text() })
     }
 
-    /// Collects what a program that has ended still left in its pipes.
+    /// Reads the rest of the pipes of a program that has exited.
     fn hear_out(&mut self) {
         for listener in self.listeners.iter_mut().filter_map(Option::take) {
-            // A listener does not panic; what it collected so far is there in any case.
+            // A listener does not panic, and its collected text is kept in any case.
             let _ = listener.join();
         }
     }
 
-    /// One sentence with what the program complained about.
+    /// Returns an error of one sentence with the program's complaint.
     fn trouble(&self, what: &str) -> Failure {
         let (errors, output) = (self.errors.to_text(), self.output.to_text());
         let complaint = complaint(&errors).or_else(|| complaint(&output)).unwrap_or("nothing");
@@ -258,7 +259,8 @@ impl Console {
     }
 }
 
-/// The line in which DPDK names the cause, or the first that tells of trouble, or else the last one.
+/// Returns the line in which DPDK names the cause, else the first line that indicates an error, else the last
+/// line.
 fn complaint(text: &str) -> Option<&str> {
     let telling = |line: &&str| {
         ["error", "Error", "annot", "ailed", "nvalid", "compatible"].iter().any(|word| line.contains(word))
@@ -270,14 +272,14 @@ fn complaint(text: &str) -> Option<&str> {
 
 impl Drop for Console {
     fn drop(&mut self) {
-        // Both programs end at the end of their input; there is no time to wait for that here.
+        // Both programs exit at the end of their input, but there is no time to wait for that here.
         self.input = None;
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a program said in its life.
+/// The complete output of a program.
 #[derive(Debug)]
 pub(crate) struct Transcript {
     pub(crate) output: String,

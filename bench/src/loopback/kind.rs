@@ -1,14 +1,14 @@
-//! Which question a sample answers, and which figures that gives.
+//! The kinds of samples, and the figures of each.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What is done with two ends.
+/// A kind of sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A ring full of packets goes round between two testpmds.
+    /// A ring full of packets circulates between two testpmds.
     Closed,
     /// The tester offers checked packets at a rate.
     Open(Offer),
@@ -16,29 +16,29 @@ pub(crate) enum Kind {
     ZeroLoss,
     /// One packet goes to a testpmd and back.
     Latency,
-    /// How much more our end of a mixed pair could do.
+    /// The spare capacity of our end of a mixed pair.
     Spare,
     /// Time to the first packet, and memory.
     Startup,
 }
 
-/// What the tester offers.
+/// The rate that the tester offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
     /// Packets per second.
     PerSecond(u64),
-    /// As many as the ring takes.
+    /// As many packets as the ring accepts.
     Max,
 }
 
 const MILLION: f64 = 1e6;
-/// One packet per second: where a search for a rate without loss ends at the latest.
+/// One packet per second: the lower bound of the search for a rate without loss.
 const LEAST_MPPS: f64 = 0.000_001;
-/// More than any ring carries; the count still fits every figure.
+/// More than any ring can carry; the count of packets still fits every figure.
 const MOST_MPPS: f64 = 1000.0;
 
 impl Offer {
-    /// For clap: million packets per second, or `max`.
+    /// Parses million packets per second, or `max`, for clap.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("max") {
             return Ok(Self::Max);
@@ -48,7 +48,7 @@ impl Offer {
             .ok_or_else(|| format!("give {LEAST_MPPS} to {MOST_MPPS} million packets per second, or max"))
     }
 
-    /// An offer of so many million packets per second, or of the nearest rate that can be offered.
+    /// Returns an offer of that many million packets per second, or of the nearest possible rate.
     pub(crate) fn mpps(mpps: f64) -> Self {
         Self::PerSecond(Self::count(mpps))
     }
@@ -99,7 +99,7 @@ impl FromStr for Kind {
 }
 
 impl Kind {
-    /// What rows of it are called, for people.
+    /// The title of rows of this kind.
     pub(crate) fn title(self) -> String {
         match self {
             Self::Closed => "closed loop".into(),
@@ -112,7 +112,7 @@ impl Kind {
         }
     }
 
-    /// Its place among other kinds.
+    /// The sort key among kinds.
     pub(crate) const fn rank(self) -> (u8, u64) {
         match self {
             Self::Closed => (0, 0),
@@ -125,7 +125,7 @@ impl Kind {
         }
     }
 
-    /// The figure that `ratio` compares.
+    /// The figure of which `ratio` is calculated.
     pub(crate) const fn main(self) -> Metric {
         match self {
             Self::Closed | Self::Open(_) | Self::ZeroLoss => Metric::Mpps,
@@ -135,7 +135,7 @@ impl Kind {
         }
     }
 
-    /// Figures that are compared too.
+    /// Further figures that are compared.
     pub(crate) const fn also(self) -> &'static [Metric] {
         match self {
             Self::Latency => &[Metric::P99, Metric::LowP50, Metric::LowP99],
@@ -155,7 +155,7 @@ pub(crate) enum Metric {
     Mpps,
     /// Million packets per second that the tester offered.
     OfferedMpps,
-    /// Packets.
+    /// Numbers of packets.
     Sent,
     Lost,
     Duplicated,
@@ -174,12 +174,12 @@ pub(crate) enum Metric {
     LowP99,
     /// Time-stamp cycles per packet that our end had to spare.
     Work,
-    /// Share of its time that an end moved packets.
+    /// Share of its time in which an end moved packets.
     BusyBackend,
     BusyFrontend,
     /// From exec to the first packet, in milliseconds.
     ExecMs,
-    /// From the connection to the first packet.
+    /// From the connection to the first packet, in milliseconds.
     ConnectMs,
     /// Resident memory, hugepages and pages shared with the other end included, in megabytes.
     MemoryMb,
@@ -190,7 +190,7 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
-    /// What it is measured in.
+    /// The unit.
     pub(crate) const fn unit(self) -> &'static str {
         match self {
             Self::Mpps | Self::OfferedMpps | Self::Pdr => "Mpps",
@@ -203,14 +203,14 @@ impl Metric {
         }
     }
 
-    /// The round trips that `latency_us` tells.
+    /// The round trips in `latency_us`.
     pub(crate) const ROUND_TRIP: [Self; 5] = [Self::P50, Self::P90, Self::P99, Self::P999, Self::Max];
 
     pub(crate) const fn less_is_better(self) -> bool {
         !matches!(self, Self::Mpps | Self::OfferedMpps | Self::Pdr | Self::Work)
     }
 
-    /// Whether figures of several samples are added, not summarised.
+    /// Whether the figures of several samples are added instead of summarised.
     pub(crate) const fn counts(self) -> bool {
         matches!(self, Self::Sent | Self::Lost | Self::Duplicated | Self::Reordered | Self::Corrupted)
     }

@@ -1,7 +1,7 @@
-//! The round trip of one packet: a program at the frontend sends one, a testpmd at the backend sends it back.
+//! The round trip of one packet: a program at the frontend sends it, a testpmd at the backend returns it.
 //!
-//! Our frontend is the tester, DPDK's a small program of ours on DPDK's own driver, built when first needed. Both time
-//! the same: from before `tx_burst` with one packet till `rx_burst` has returned one.
+//! Our frontend is the tester; DPDK's is a small program on DPDK's driver, built when first needed. Both
+//! measure the same time: from before `tx_burst` with one packet until `rx_burst` has returned one.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,27 +17,27 @@ use crate::end::Tally;
 use crate::pair::per;
 use crate::peer;
 
-/// DPDK's side of it.
+/// The source of DPDK's frontend.
 const SOURCE: &str = include_str!("../../peers/dpdk_ping.c");
-/// Between the return of a packet and the next at low load.
+/// The pause between the return of a packet and the next packet at low load.
 const GAP: Duration = Duration::from_micros(20);
-/// Longer than any round trip that is worth a figure; bounds how many are made.
+/// An upper estimate of a round trip; limits the number of packets.
 const ABOUT: Duration = Duration::from_micros(2);
 
-/// How much longer than its window the pinging may last.
+/// The most time that the round trips may take, as a multiple of the window.
 const SLOWEST: u32 = 10;
 
-/// Two ends, of which the frontend sends one packet after another and the backend sends each back.
+/// Two ends: the frontend sends one packet at a time, the backend returns it.
 pub(crate) struct PingPair {
     pub(crate) tested: Console,
     pub(crate) pinger: Console,
-    /// Packets sent, and packets that did not come back.
+    /// Packets sent, and packets that did not return.
     sent: u64,
     lost: u64,
 }
 
 impl PingPair {
-    /// Round trips for about `window` back to back, and for as long at low load.
+    /// Measures round trips for about `window` back to back, then for as long at low load.
     pub(crate) fn look(&mut self, window: Duration) -> Result<Values, Failure> {
         let tally = self.ping(window, Duration::ZERO)?;
         let low = self.ping(window, GAP)?;
@@ -47,7 +47,8 @@ impl PingPair {
     fn ping(&mut self, window: Duration, gap: Duration) -> Result<Tally, Failure> {
         let most = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
         let count = (most / u64::try_from((gap + ABOUT).as_micros()).unwrap_or(1)).max(1);
-        // Where other programs have the cores too, a trip takes a thousand times as long: fewer are made then.
+        // When other programs use the cores too, a round trip takes a thousand times as long; then there are
+        // fewer.
         let most = SLOWEST * window;
         let order = format!("ping {count} {} {}", gap.as_nanos(), most.as_millis());
         let tally: Tally = self.pinger.json(&order, most)?;
@@ -56,7 +57,7 @@ impl PingPair {
         Ok(tally)
     }
 
-    /// Ends both.
+    /// Ends both programs.
     pub(crate) fn end(mut self) -> Result<(), Failure> {
         self.tested.command("stop")?;
         self.pinger.finish()?;
@@ -70,7 +71,7 @@ impl PingPair {
 }
 
 impl Testbed {
-    /// Round trips back to back, and at low load.
+    /// Measures round trips back to back, and at low load.
     pub(crate) fn latency(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let mut ping_pair = self.ping_pair(position, path, load)?;
         let processes = [ping_pair.tested.pid()];
@@ -81,7 +82,7 @@ impl Testbed {
         Ok(Figure { values, disturbance })
     }
 
-    /// Two fresh ends that have been at it for a while.
+    /// Starts two ends and warms them up.
     pub(crate) fn ping_pair(&self, position: Position, path: Path, load: Load) -> Result<PingPair, Failure> {
         let (back, front) = position.tools();
         let socket = self.socket();
@@ -100,7 +101,7 @@ impl Testbed {
         Ok(ping_pair)
     }
 
-    /// The program on DPDK's driver.
+    /// Returns the command for the program on DPDK's driver.
     fn dpdk_ping(&self, socket: &std::path::Path, path: Path, load: Load) -> Result<Command, Failure> {
         let program = peer::build("dpdk_ping", SOURCE)
             .map_err(|absent| Failure::Program(format!("DPDK's pinging frontend cannot be had: {absent}")))?;

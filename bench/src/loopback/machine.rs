@@ -1,7 +1,8 @@
-//! The machine around a sample: what state its cores are in, and whether something else took them meanwhile.
+//! The state of the machine during a sample: the distance of its cores, and disturbances by other work.
 //!
-//! Virtual cores move between physical ones. A cache line then needs another time to change cores, and rates change by
-//! up to three times, for seconds or minutes. So states are probed, and only samples of one state are compared.
+//! A hypervisor moves virtual cores between physical ones. The time for a cache line to change cores then
+//! differs, and rates change by a factor of up to three, for seconds or minutes. Therefore the state is
+//! probed, and only samples of one state are compared.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::pair::{alone, hand_over, per};
 
-/// How far apart the two cores are.
+/// The distance between the two cores, by the cycles of a cache line transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
@@ -24,11 +25,11 @@ pub(crate) enum State {
     Common,
     /// Above: they share memory.
     Far,
-    /// There is one core only.
+    /// There is only one core.
     Alone,
-    /// The user does not care.
+    /// The user requested comparison across states.
     Any,
-    /// Whatever it was, it was the same for all rows of a round, which took turns.
+    /// Unknown, but the same for all rows of a round, which took turns.
     Turns,
 }
 
@@ -45,7 +46,7 @@ impl State {
     }
 }
 
-/// What one look at the idle cores says.
+/// The result of one probe of the idle cores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Probe {
     /// Time-stamp cycles that a cache line needs from one core to the other.
@@ -54,14 +55,14 @@ pub(crate) struct Probe {
     pub(crate) clock: f64,
 }
 
-/// Tries of a probe; the quickest counts, because everything that disturbs one only makes it slower.
+/// Attempts of a probe; the fastest counts, because any disturbance only makes it slower.
 const TRIES: usize = 8;
 const MULTIPLICATIONS: u32 = 100_000;
 /// Core cycles of one dependent 64-bit multiplication, on x86-64 processors since 2010.
 const MULTIPLICATION: u64 = 3;
 
 impl Probe {
-    /// Looks at two cores; takes some milliseconds.
+    /// Probes two cores; takes some milliseconds.
     pub(crate) fn take(cores: [CoreId; 2]) -> Result<Self, Error> {
         let mut probe = Self { hand_over: hand_over(cores)?, clock: f64::INFINITY };
         for core in cores {
@@ -70,7 +71,7 @@ impl Probe {
         Ok(probe)
     }
 
-    /// Looks at the only core.
+    /// Probes the only core.
     pub(crate) fn alone(core: CoreId) -> Result<Self, Error> {
         Ok(Self { hand_over: 0.0, clock: clock_of(core)? })
     }
@@ -84,8 +85,8 @@ impl Probe {
         }
     }
 
-    /// The state in which everything between `self` and `after` happened, unless it changed: the hand-over by more than a
-    /// quarter, or the clock by more than a twentieth.
+    /// Returns the state between the probes `self` and `after`; `None` if it changed: the hand-over by more
+    /// than a quarter, or the clock by more than a twentieth.
     pub(crate) fn until(&self, after: &Self) -> Option<State> {
         let steady = |a: f64, b: f64, by: f64| a.max(b) <= a.min(b) * (1.0 + by);
         let same = steady(self.hand_over, after.hand_over, 0.25) && steady(self.clock, after.clock, 0.05);
@@ -105,7 +106,7 @@ fn clock_of(core: CoreId) -> Result<f64, Error> {
     Ok(per(u64::from(MULTIPLICATIONS) * MULTIPLICATION, best.max(1)))
 }
 
-/// Cycles of a chain of multiplications.
+/// Returns the cycles of a chain of multiplications.
 fn multiply() -> u64 {
     let mut x: u64 = black_box(3);
     let start = clock::cycles();
@@ -116,37 +117,37 @@ fn multiply() -> u64 {
     clock::cycles().wrapping_sub(start)
 }
 
-/// What kept the polling threads from running.
+/// The disturbance of the polling threads.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Disturbance {
-    /// Share of the time that the hypervisor gave to others.
+    /// Share of the time that the hypervisor gave to other guests.
     pub(crate) stolen: f64,
-    /// Share of the time that a polling thread waited for its core; of the one that waited longer.
+    /// Share of the time that a polling thread waited for its core; the maximum of the threads.
     pub(crate) waited: f64,
-    /// Involuntary context switches per second, of the thread that had more.
+    /// Involuntary context switches per second; the maximum of the threads.
     pub(crate) switches: f64,
 }
 
-/// How much disturbance a sample may have.
+/// The most disturbance of an accepted sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Of stolen time, and of waiting.
+    /// Share of stolen time, and of waiting.
     pub(crate) share: f64,
-    /// Per second.
+    /// Involuntary context switches per second.
     pub(crate) switches: f64,
     /// Whether samples of different states are compared.
     pub(crate) any_state: bool,
 }
 
 impl Disturbance {
-    /// Sums up disturbances, to be divided by [`over`](Self::over).
+    /// Adds disturbances, to be averaged by [`over`](Self::over).
     pub(crate) fn add(&mut self, other: Self) {
         self.stolen += other.stolen;
         self.waited += other.waited;
         self.switches += other.switches;
     }
 
-    /// The mean of `count` that were added.
+    /// Returns the mean of `count` added disturbances.
     pub(crate) fn over(self, count: u32) -> Self {
         let count = f64::from(count.max(1));
         Self { stolen: self.stolen / count, waited: self.waited / count, switches: self.switches / count }
@@ -177,7 +178,7 @@ impl Watch {
         Self { at: Instant::now(), threads, stolen_ticks: stolen_ticks() }
     }
 
-    /// What happened since to the `pollers` threads of each process that ran most.
+    /// Returns the disturbance since the start, of the `pollers` threads of each process that ran most.
     pub(crate) fn end(&self, processes: &[u32], pollers: usize) -> Disturbance {
         let elapsed = self.at.elapsed();
         let mut disturbance = Disturbance { stolen: self.stolen(elapsed), ..Disturbance::default() };
@@ -199,7 +200,7 @@ impl Watch {
     fn stolen(&self, elapsed: Duration) -> f64 {
         let ticks = stolen_ticks().saturating_sub(self.stolen_ticks);
         let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-        // One tick is within the counter's own error.
+        // One tick is within the counter's error.
         share(ticks.saturating_sub(1) * tick_ns, elapsed)
     }
 }
@@ -222,7 +223,7 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Every thread of a process; none if it is gone.
+/// Returns the counters of every thread of a process; empty if the process is gone.
 fn counters(process: u32) -> Vec<((u32, u32), Counters)> {
     let folder = format!("/proc/{process}/task");
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -249,7 +250,7 @@ fn stolen_ticks() -> u64 {
     read_stolen(&fs::read_to_string("/proc/stat").unwrap_or_default())
 }
 
-/// The eighth figure of the first line (proc(5)).
+/// Parses the eighth figure of the first line (proc(5)).
 fn read_stolen(text: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
     line.split_whitespace().nth(7).and_then(|ticks| ticks.parse().ok()).unwrap_or(0)

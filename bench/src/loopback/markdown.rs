@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::report::{by_group, lines, notes, title};
 use super::result::Row;
 
-/// The whole result; `setting` becomes a list, `charts` are files beside the text.
+/// Returns the whole result; `setting` becomes a list, `charts` are the names of files beside the text.
 pub(crate) fn text(rows: &[Row], setting: &[String], command: &str, charts: &[Option<String>]) -> String {
     let mut text = format!("```sh\n{command}\n```\n\n");
     for line in setting {

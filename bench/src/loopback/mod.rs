@@ -1,4 +1,4 @@
-//! `linecard bench loopback`: two ends of a vhost-user socket, ours and DPDK's at either, measured in turn.
+//! `linecard bench loopback`: measures two ends of a vhost-user socket, each ours or DPDK's, in turn.
 //!
 //! ```text
 //! backend (vhost-user), io ──tx──► frontend (virtio-user), mac       packets go round; the rate is the backend's
@@ -53,13 +53,14 @@ use self::schedule::{Outcome, Progress, Schedule};
 use self::testbed::Testbed;
 use super::{Error, choose_cores};
 
-/// `--quick` starts no sample after this, and the last one takes some seconds more.
+/// `--quick` starts no sample after this time; the last one may take some seconds longer.
 const QUICK: Duration = Duration::from_secs(100);
 
-/// Measures and prints, or prints what was measured before.
+/// Runs the measurements and prints them, or prints saved ones.
 ///
 /// # Errors
-/// Cores that may not be used, no place for sockets, samples or output that cannot be written, or nothing measured at all.
+/// Cores that must not be used, no folder for sockets, samples or output that cannot be written, or no valid
+/// sample.
 pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     if let Some(file) = &args.report {
         let pages = SavedSamples::read(file)?;
@@ -104,13 +105,13 @@ pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     ended(&outcome, &rows)
 }
 
-/// Pairs that live at once.
+/// Returns the number of pairs that are alive at the same time.
 fn alive(args: &LoopbackArgs, cells: &[Cell]) -> u64 {
     let most = together::groups(cells).iter().map(Vec::len).max().unwrap_or(1);
     if args.together() { most as u64 } else { 1 }
 }
 
-/// Whether that was a result.
+/// Returns an error if the run has no result.
 fn ended(outcome: &Outcome, rows: &[Row]) -> Result<(), Error> {
     if outcome.cut_short == Some("interrupted") {
         return Err(Error::Interrupted);
@@ -150,7 +151,7 @@ fn testbed(args: &LoopbackArgs, folder: &File, interrupt: Interrupt) -> Result<T
     })
 }
 
-/// What is to be measured, and rows of what cannot be, each with its reason.
+/// Returns the cells to measure, and rows for those that cannot be measured, each with its reason.
 fn cells(args: &LoopbackArgs, testbed: &Testbed) -> Result<(Vec<Cell>, Vec<Row>), Error> {
     let (mut possible, mut absent) = (Vec::new(), Vec::new());
     for kind in args.kinds() {
@@ -170,7 +171,7 @@ fn cells(args: &LoopbackArgs, testbed: &Testbed) -> Result<(Vec<Cell>, Vec<Row>)
     Ok((possible, absent))
 }
 
-/// Why a cell is not even tried.
+/// Returns the reason why a cell is not measured at all.
 fn impossible(testbed: &Testbed, cell: Cell) -> Option<&'static str> {
     if !testbed.two_cores() && cell.kind != kind::Kind::Startup {
         return Some(ONE_CORE);
@@ -202,8 +203,8 @@ fn print(args: &LoopbackArgs, rows: &[Row], setting: &[String]) -> Result<(), Er
     report::table(rows, setting)
 }
 
-/// The first signal ends the run in order, with what there is; a second one ends it at once, and the programs see the end
-/// of their input.
+/// Sets up the interrupt: the first signal ends the run in order, with the results so far; a second one exits
+/// immediately, and the programs see the end of their input.
 pub(crate) fn watch_signals() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -213,7 +214,7 @@ pub(crate) fn watch_signals() -> Result<Interrupt, Error> {
     Ok(interrupt)
 }
 
-/// The program of that name that a shell would run.
+/// Returns the program of that name that a shell would run.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let runs = |file: &PathBuf| {
         fs::metadata(file).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
@@ -221,7 +222,7 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(runs)
 }
 
-/// A line per sample on standard error, for whoever waits.
+/// Prints one line of progress per sample on standard error.
 fn tell(progress: &Progress<'_>) {
     let Cell { kind, subject, load } = *progress.cell;
     let what = match subject {
@@ -233,11 +234,11 @@ fn tell(progress: &Progress<'_>) {
     };
     let (run, said) = (progress.run + 1, &progress.said);
     let line = format!("run {run}: {what} {} ring {} burst {}: {said}\n", load.size, load.ring, load.burst);
-    // Nobody has to watch.
+    // Standard error may be closed.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Draws a chart per group of rows that has anything to draw; their names, for a text in the folder above.
+/// Draws a chart per group of rows that has values; returns their names, relative to the folder above.
 fn draw(folder: &File, rows: &[Row], setting: &[String]) -> Result<Vec<Option<String>>, Error> {
     let failed = |source| Error::Chart { folder: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(failed)?;
@@ -256,7 +257,7 @@ fn draw(folder: &File, rows: &[Row], setting: &[String]) -> Result<Vec<Option<St
     Ok(names)
 }
 
-/// What is measured where, in lines: what samples must have in common to be compared.
+/// Returns the setting in lines: what samples must have in common to be compared.
 fn setting(args: &LoopbackArgs, testbed: &Testbed) -> Vec<String> {
     let [front, back] = testbed.cores;
     let pages = if testbed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
@@ -278,7 +279,7 @@ fn setting(args: &LoopbackArgs, testbed: &Testbed) -> Vec<String> {
     ]
 }
 
-/// What was found out about the machine and the peer, and whether the run was whole.
+/// Returns lines about the machine, the peer, and whether the run was complete.
 fn found(outcome: &Outcome, rows: &[Row]) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(outcome.dpdk_version.as_ref().map(|version| format!("dpdk is {version}")));

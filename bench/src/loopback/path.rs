@@ -1,4 +1,5 @@
-//! The paths of DPDK's virtio-user driver: which ring, and which features decide the receive and transmit functions.
+//! The paths of DPDK's virtio-user driver: the kind of ring, and the features that select receive and
+//! transmit functions.
 
 use clap::ValueEnum;
 
@@ -27,7 +28,7 @@ pub(crate) enum Path {
     PackedVector,
 }
 
-/// Packed, in order, mergeable, vectorized.
+/// The features packed, in order, mergeable, vectorized.
 type Features = (bool, bool, bool, bool);
 
 impl Path {
@@ -62,7 +63,7 @@ impl Path {
         }
     }
 
-    /// Whether the ring is packed; paths are compared with the best of the same kind of ring.
+    /// Whether the ring is packed; paths are compared with the best path of the same kind of ring.
     pub(crate) const fn packed(self) -> bool {
         self.features().0
     }
@@ -72,7 +73,7 @@ impl Path {
         self.features().2
     }
 
-    /// The options of `net_virtio_user` that lead to this path.
+    /// Returns the options of `net_virtio_user` that select this path.
     pub(crate) fn options(self) -> String {
         let (packed, in_order, mergeable, vectorized) = self.features();
         format!(

@@ -1,4 +1,5 @@
-//! Samples in a file, a JSON object per line, so that a long run can be made in pieces and reported later.
+//! Samples in a file, one JSON object per line, so that a long run can be interrupted, continued, and
+//! reported later.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -20,7 +21,7 @@ pub(crate) type Values = BTreeMap<Metric, f64>;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum JsonLine {
-    /// What all samples of the file have in common; first.
+    /// The setting that all samples of the file share; the first line.
     Setting {
         setting: Vec<String>,
     },
@@ -31,7 +32,7 @@ enum JsonLine {
     Attempt(Attempt),
 }
 
-/// A sample, or why there is none.
+/// A sample, or the reason for its rejection.
 #[derive(Debug, Serialize, Deserialize)]
 struct Attempt {
     kind: String,
@@ -40,7 +41,7 @@ struct Attempt {
     size: String,
     ring: u16,
     burst: u16,
-    /// The round it was taken in.
+    /// The round of the sample.
     run: u32,
     #[serde(flatten)]
     outcome: Outcome,
@@ -67,13 +68,13 @@ fn is_zero(round: &u64) -> bool {
     *round == 0
 }
 
-/// The file while samples are added.
+/// A file to which samples are appended.
 pub(crate) struct SampleFile {
     name: PathBuf,
     file: File,
 }
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Default)]
 pub(crate) struct SavedSamples {
     pub(crate) setting: Vec<String>,
@@ -85,7 +86,7 @@ impl SavedSamples {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, or a line is not one of ours.
+    /// The file cannot be read, or a line has another format.
     pub(crate) fn read(name: &Name) -> Result<Self, Error> {
         let failed = |source| Error::Samples { file: name.to_owned(), source };
         let mut pages = Self::default();
@@ -153,10 +154,10 @@ impl Attempt {
 }
 
 impl SampleFile {
-    /// Opens or makes a file, and what it holds already.
+    /// Opens or creates a file; returns its contents too.
     ///
     /// # Errors
-    /// It cannot be read or written, or was made with another `setting`.
+    /// The file cannot be read or written, or was created with another `setting`.
     pub(crate) fn open(name: &Name, setting: &[String]) -> Result<(Self, SavedSamples), Error> {
         let failed = |source| Error::Samples { file: name.to_owned(), source };
         let mut pages = if name.exists() { SavedSamples::read(name)? } else { SavedSamples::default() };
@@ -173,7 +174,7 @@ impl SampleFile {
         Ok((book, pages))
     }
 
-    /// Adds an attempt.
+    /// Appends an attempt.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -191,7 +192,7 @@ impl SampleFile {
         self.write(&JsonLine::Attempt(Attempt::of(cell, run, outcome)))
     }
 
-    /// Adds how DPDK names itself.
+    /// Appends DPDK's version.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -199,7 +200,7 @@ impl SampleFile {
         self.write(&JsonLine::Dpdk { dpdk_version: version.to_owned() })
     }
 
-    /// One write per line, so that an end at any moment leaves whole lines.
+    /// Appends a line in one write, so that lines are complete even if the process is killed.
     fn write(&mut self, line: &JsonLine) -> Result<(), Error> {
         let mut text = serde_json::to_string(line).map_err(io::Error::from)?;
         text.push('\n');

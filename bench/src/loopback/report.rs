@@ -1,4 +1,4 @@
-//! The result as a table for people or as JSON lines.
+//! The result as a table or as JSON lines.
 
 use std::io::{self, BufWriter, Write};
 
@@ -6,7 +6,7 @@ use super::columns;
 use super::result::Row;
 use crate::Error;
 
-/// One JSON object per row.
+/// Prints one JSON object per row.
 pub(crate) fn json(rows: &[Row]) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
     for row in rows {
@@ -16,12 +16,12 @@ pub(crate) fn json(rows: &[Row]) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
-/// Rows that answer one question about one load, in order.
+/// Groups rows by kind and load, in order.
 pub(crate) fn by_group(rows: &[Row]) -> impl Iterator<Item = &[Row]> {
     rows.chunk_by(|a, b| (a.cell.kind, a.cell.load) == (b.cell.kind, b.cell.load))
 }
 
-/// What a group of rows has in common.
+/// Returns the title of a group of rows.
 pub(crate) fn title(row: &Row) -> String {
     let unit = if row.size == "imix" { "" } else { " bytes" };
     let kind = row.kind.title();
@@ -29,7 +29,7 @@ pub(crate) fn title(row: &Row) -> String {
     format!("{kind}: {}{unit}, ring {}, burst {}", row.size, row.ring, row.burst)
 }
 
-/// The heads and cells of a group; as wide as they are.
+/// Returns the headings and cells of a group.
 pub(crate) fn lines(group: &[Row]) -> Vec<Vec<String>> {
     let Some(first) = group.first() else { return Vec::new() };
     let columns = columns::of(first.kind, group.iter().any(|row| row.ratio_memif.is_some()));
@@ -38,7 +38,7 @@ pub(crate) fn lines(group: &[Row]) -> Vec<Vec<String>> {
     std::iter::once(heads).chain(cells).collect()
 }
 
-/// What is to be said below the tables: rows without samples, each reason once per kind.
+/// Returns notes about rows without samples, with each reason once per kind.
 pub(crate) fn notes(rows: &[Row]) -> Vec<String> {
     let mut notes: Vec<(String, Vec<String>)> = Vec::new();
     for row in rows {
@@ -61,7 +61,7 @@ pub(crate) fn notes(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-/// The table, below the lines of `setting`.
+/// Prints the table below the lines of `setting`.
 pub(crate) fn table(rows: &[Row], setting: &[String]) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
     write_table(&mut out, rows, setting)?;

@@ -1,6 +1,5 @@
-//! Commands of DPDK's testpmd that no port, or no part of this program, supports. Each is answered in one
-//! sentence; if dpdk-testpmd 22.11 has a message of its own for a software port without the feature, that
-//! comes first.
+//! Commands of DPDK's testpmd that are not supported here. Each is answered in one sentence; if dpdk-testpmd
+//! 22.11 has a message of its own for a software port without the feature, that comes first.
 
 use super::display::invalid_port;
 use super::grammar::{Match, Values, find};

@@ -387,8 +387,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     }),
 ];
 
-/// Reads `--eth-peers-configfile`: the first non-empty line is the address of port 0's peer, the next of port
-/// 1's, and so on.
+/// Reads `--eth-peers-configfile`: the non-empty lines are the addresses of the peers of ports 0, 1, …
 fn read_peers(options: &mut Options, path: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         format!("eth-peers-configfile {path} cannot be read: {error}; name a readable file")

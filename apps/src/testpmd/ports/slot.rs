@@ -23,7 +23,7 @@ use crate::testpmd::settings::Mac;
 use crate::testpmd::soft::rss::RssTypes;
 use crate::testpmd::soft::{Rules, SoftPort};
 
-/// A started port; queues that forwarding borrowed are `None`.
+/// A started port; the queues that forwarding uses are `None`.
 pub(super) struct Live {
     port: Port,
     pub(super) rx: Vec<Option<PortRx>>,
@@ -43,23 +43,23 @@ pub(crate) struct PortRecord {
     info: DeviceInfo,
     config: PortConfig,
     state: Option<State>,
-    /// The number of queues or descriptors has changed, so the next start configures the device again.
+    /// The configuration has changed: the next start configures the device again.
     reshaped: bool,
     promiscuous: bool,
-    /// All-multicast mode when the port last ran.
+    /// All-multicast mode while the port last ran.
     allmulticast: bool,
     /// The port has a receive filter.
     filters: bool,
     /// The port counts packets by size and kind of address.
     classes: bool,
-    /// For the csum mode; what the port does itself is in `config`.
+    /// Settings of the csum mode; the port's own offloads are in `config`.
     pub(crate) checksums: Checksums,
-    /// The csum mode cuts large packets that leave here.
+    /// Whether the csum mode segments large packets for this port in software.
     pub(crate) gso: bool,
-    /// What is done here because no device does it.
+    /// The features that are done in software because no device supports them.
     pub(crate) soft: SoftPort,
     link: Link,
-    /// Who is woken by a change of the link, and whether there was one while the port is started.
+    /// Wakes the console after a link change.
     link_news: Arc<LinkNews>,
     link_changes: Option<LinkChanges>,
     /// Single queues can be stopped.
@@ -68,8 +68,8 @@ pub(crate) struct PortRecord {
     forward_base: PortStats,
 }
 
-/// Turns promiscuous mode on or off; what it is then. A port that has no filter and gets all multicast frames without it
-/// gets every frame.
+/// Turns promiscuous mode on or off; returns the resulting mode. A port without a filter that receives all
+/// multicast frames receives every frame, so its mode stays on.
 fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
     control.set_promiscuous(on);
     if control.rx_filter().is_some() {
@@ -122,7 +122,7 @@ impl PortRecord {
         }
     }
 
-    /// Its control side, while it is started.
+    /// The port's control interface, while it is started.
     pub(crate) fn control(&self) -> Option<&dyn PortControl> {
         self.live().map(|live| &*live.port.control)
     }
@@ -131,13 +131,13 @@ impl PortRecord {
         self.live().is_some()
     }
 
-    /// Forwarding has some of its queues.
+    /// Whether forwarding uses some of the port's queues.
     pub(crate) fn lent(&self) -> bool {
         self.live()
             .is_some_and(|live| live.rx.iter().any(Option::is_none) || live.tx.iter().any(Option::is_none))
     }
 
-    /// Configures and starts the device, which `hub` may then capture; the port stays stopped if that fails.
+    /// Configures and starts the device and lets `hub` capture it; the port stays stopped if that fails.
     pub(crate) fn start(&mut self, pool: &Pool, hub: &Hub) -> Result<(), Error> {
         let device = match self.state.take() {
             Some(State::Stopped(device)) => device,
@@ -162,11 +162,11 @@ impl PortRecord {
                 self.filters = port.control.rx_filter().is_some();
                 port.control.count_classes(self.classes);
                 if let Some(filter) = port.control.rx_filter() {
-                    // There are no more groups than it has room for.
+                    // There are never more groups than the filter has room for.
                     let _ = filter.set_multicast(&self.groups());
                 }
                 self.config = config;
-                // Before the link is looked at: no change is missed.
+                // Before the link state is read, so that no change is missed.
                 self.link_changes = Some(LinkChanges::of(&*port.control, &self.link_news));
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
@@ -182,7 +182,7 @@ impl PortRecord {
         }
     }
 
-    /// Stops the device; its rings' packets go back to the pool.
+    /// Stops the device; the packets of its rings return to the pool.
     pub(crate) fn stop(&mut self) {
         self.state = match self.state.take() {
             Some(State::Started(Live { mut port, rx, tx })) => {
@@ -200,28 +200,28 @@ impl PortRecord {
         Mac(self.control().map_or(self.info.mac, |control| control.mac()))
     }
 
-    /// Whether the next start sets the port up anew.
+    /// Whether the next start configures the device again.
     pub(crate) fn reshaped(&self) -> bool {
         self.reshaped
     }
 
-    /// Ring sizes that may be asked for, and whether they must be powers of two.
+    /// The supported ring sizes, and whether they must be powers of two.
     pub(crate) fn depths(&self) -> (std::ops::RangeInclusive<u16>, bool) {
         (self.info.depth.clone(), self.info.depth_power_of_two)
     }
 
-    /// MTUs that may be asked for.
+    /// The supported MTUs.
     pub(crate) fn mtu_range(&self) -> std::ops::RangeInclusive<u16> {
         self.info.mtu.clone()
     }
 
-    /// Changes what the next start asks for.
+    /// Changes the configuration for the next start.
     pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
         self.reshaped = true;
         change(&mut self.config);
     }
 
-    /// Has `news` wake whoever shows it when the link changes, from the next start on.
+    /// Reports link changes through `news`, from the next start on.
     pub(crate) fn tell_links_to(&mut self, news: &Arc<LinkNews>) {
         self.link_news = Arc::clone(news);
     }
@@ -231,12 +231,12 @@ impl PortRecord {
         self.stops_queues
     }
 
-    /// Whether a queue is started, with its port.
+    /// Whether a queue is started; false if its port is stopped.
     pub(crate) fn queue_started(&self, queue: QueueId) -> bool {
         self.control().is_some_and(|control| control.queue_started(queue))
     }
 
-    /// Descriptors of a queue: those that it has, or those asked for.
+    /// Descriptors of a queue: the actual number while it is started, otherwise the requested one.
     pub(crate) fn depth(&self, queue: QueueId) -> u16 {
         let asked = match queue {
             QueueId::Receive(_) => self.config.rx_depth,
@@ -245,17 +245,17 @@ impl PortRecord {
         self.control().and_then(|control| control.depth(queue)).unwrap_or(asked)
     }
 
-    /// What telemetry tells of it.
+    /// The port's entry for telemetry.
     pub(crate) fn entry(&self) -> PortEntry {
         PortEntry::configured(&self.name, &self.config, self.live().map(|live| &live.port.control))
     }
 
-    /// The configuration in use, or asked for.
+    /// The configuration in use, or for the next start.
     pub(crate) fn config(&self) -> &PortConfig {
         &self.config
     }
 
-    /// Whether the device has as many queues as asked for, before anything is made for them.
+    /// Checks that the device has the configured number of queues, before any are created.
     pub(crate) fn check_queues(&self) -> Result<(), Error> {
         match &self.state {
             Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.config)?),
@@ -263,19 +263,19 @@ impl PortRecord {
         }
     }
 
-    /// Packets that the rings asked for can hold.
+    /// Packets that the configured rings can hold.
     pub(crate) fn ring_packets(&self) -> u32 {
         let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });
         let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.config;
         u32::from(rx_queues) * depth(rx_depth) + u32::from(tx_queues) * depth(tx_depth)
     }
 
-    /// Offloads that may be asked for.
+    /// The supported offloads.
     pub(crate) fn offered(&self) -> Offloads {
         self.info.offloads
     }
 
-    /// What the csum mode needs to know of the port that sends.
+    /// The checksum settings of the csum mode for packets that this port sends.
     pub(crate) fn checksum_rule(&self, gso_size: u16) -> Checksums {
         let gso = self.gso.then_some(gso_size);
         Checksums { tx: self.config.offloads.tx, gso, ..self.checksums }
@@ -294,7 +294,7 @@ impl PortRecord {
     /// Changes the address.
     ///
     /// # Errors
-    /// The device does not take it.
+    /// The port is stopped, or the device does not accept the address.
     pub(crate) fn set_mac(&self, mac: Mac) -> Result<(), Error> {
         match self.control() {
             Some(control) => Ok(control.set_mac(mac.0)?),
@@ -314,7 +314,7 @@ impl PortRecord {
         self.control().map_or(self.allmulticast, |control| control.allmulticast())
     }
 
-    /// Turns all-multicast mode on or off; false when it cannot be.
+    /// Turns all-multicast mode on or off; false if the port does not support that.
     pub(crate) fn set_allmulticast(&mut self, on: bool) -> bool {
         let done = match self.control() {
             Some(control) => control.set_allmulticast(on).is_ok(),
@@ -324,7 +324,7 @@ impl PortRecord {
         done
     }
 
-    /// Switches a receive offload while the port runs, of those that it was started with; false when it cannot be.
+    /// Switches a receive offload while the port runs; false if the device cannot.
     pub(crate) fn switch_rx_offload(&mut self, offload: RxOffloads, on: bool) -> bool {
         let rx = self.config.offloads.rx;
         let asked = if on { rx.union(offload) } else { rx.difference(offload) };
@@ -335,7 +335,7 @@ impl PortRecord {
         done
     }
 
-    /// Has packets counted by size and kind of address, or no more, from now on.
+    /// Turns counting of packets by size and kind of address on or off.
     pub(crate) fn count_classes(&mut self, on: bool) {
         self.classes = on;
         if let Some(control) = self.control() {
@@ -343,12 +343,12 @@ impl PortRecord {
         }
     }
 
-    /// The port's own filter, while it is started.
+    /// The port's receive filter, while it is started.
     pub(crate) fn rx_filter(&self) -> Option<&RxFilter> {
         self.control().and_then(|control| control.rx_filter())
     }
 
-    /// Has the port filter and spread what it can; what is left for the threads.
+    /// Configures the filter and RSS of the device; returns the rules that remain for the threads.
     pub(crate) fn rules(&mut self) -> Option<Arc<Rules>> {
         let vlans = self.soft.vlan.filter.then(|| self.soft.vlan.allowed.clone());
         let filter = self.rx_filter().map(|filter| filter.set_vlans(vlans));
@@ -356,22 +356,22 @@ impl PortRecord {
         if let Some(rss) = &rss
             && let Err(error) = rss.set(self.soft.device_rss())
         {
-            // Software does it then.
+            // RSS is then done in software.
             tracing::debug!("{error}");
         }
         self.soft.rules(self.config.rx_queues, filter.is_some(), rss)
     }
 
-    /// The port's own address and those that were added.
+    /// The port's own address and the added ones.
     pub(crate) fn macs(&self) -> Vec<Mac> {
         let more = self.rx_filter().map_or(Vec::new(), |filter| filter.rules().unicast.clone());
         std::iter::once(self.mac()).chain(more.into_iter().map(Mac)).collect()
     }
 
-    /// Has the port be a member of the groups that were added, where it filters.
+    /// Sets the added multicast groups in the port's filter, if it has one.
     ///
     /// # Errors
-    /// There are more than it has room for.
+    /// There are more groups than the filter has room for.
     pub(crate) fn join_groups(&self) -> Result<(), Error> {
         Ok(self.rx_filter().map_or(Ok(()), |filter| filter.set_multicast(&self.groups()))?)
     }
@@ -380,7 +380,7 @@ impl PortRecord {
         self.soft.groups.iter().map(|group| group.0).collect()
     }
 
-    /// Whether the port can filter what it receives, started or not.
+    /// Whether the port has a receive filter, as known from its last start.
     pub(crate) fn filters(&self) -> bool {
         self.filters
     }
@@ -398,7 +398,7 @@ impl PortRecord {
         all
     }
 
-    /// Those extended statistics that were asked for by `--display-xstats`, a line each.
+    /// Returns one line for each extended statistic of `--display-xstats`.
     pub(crate) fn chosen_xstats(&self, names: &[String]) -> String {
         if names.is_empty() {
             return String::new();
@@ -420,8 +420,8 @@ impl PortRecord {
         self.forward_base = PortStats::default();
     }
 
-    /// Statistics and when they were read, taken again if this thread lost its core in between: a rate over
-    /// a short time would come out too high or too low.
+    /// Reads the statistics and the time. Repeats the reading if the thread was preempted in between, because
+    /// rates over short times would be wrong.
     fn stats_at(&self) -> (Instant, PortStats) {
         const QUICK: Duration = Duration::from_micros(200);
         let read = || (Instant::now(), self.stats());
@@ -435,7 +435,7 @@ impl PortRecord {
         latest
     }
 
-    /// Statistics, and rates since the last time they were asked for.
+    /// Returns the statistics, and the rates since the last call.
     pub(crate) fn look(&mut self) -> (PortStats, Rates) {
         let (now, stats) = self.stats_at();
         let rates = match &self.last_shown {
@@ -446,7 +446,7 @@ impl PortRecord {
         (stats, rates)
     }
 
-    /// Counts from here for [`since_forwarding`](Self::since_forwarding).
+    /// Sets the base of [`since_forwarding`](Self::since_forwarding).
     pub(crate) fn mark_forwarding(&mut self) {
         self.forward_base = self.stats();
     }
@@ -505,7 +505,7 @@ impl PortRecord {
         }
     }
 
-    /// Throws away what waits in the receive queues, at most `bursts` bursts of each.
+    /// Discards the packets in the receive queues, at most `bursts` bursts of each.
     pub(crate) fn flush_rx(&mut self, bursts: usize) {
         let Some(live) = self.live_mut() else { return };
         let mut packets = linecard::mempool::Burst::new();
@@ -520,8 +520,8 @@ impl PortRecord {
     }
 }
 
-/// Longest packet that arrives whole with LRO (virtio 1.3, Network Device: Setting Up Receive Buffers).
+/// Longest packet that LRO delivers (virtio 1.3, Network Device: Setting Up Receive Buffers).
 const MAX_LRO: u32 = 65_550;
 
-/// Ethernet header and FCS, as DPDK counts them between an MTU and a frame.
+/// Ethernet header and FCS, the difference between a frame and its MTU in DPDK.
 pub(crate) const ETHER_OVERHEAD: u32 = 18;

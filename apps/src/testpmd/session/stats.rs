@@ -1,4 +1,4 @@
-//! What a run did, as `stop` and `show fwd stats all` print it.
+//! The statistics of a run that `stop` and `show fwd stats all` print.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ use crate::testpmd::settings::ModeKind;
 use crate::testpmd::topology::Stream;
 
 impl Session {
-    /// Statistics since forwarding started, per stream where ports have several queues, then per port.
+    /// Prints the statistics since forwarding started: per stream if there are more streams than ports, then
+    /// per port.
     pub(crate) fn print_forward_stats(&mut self) {
         let (many, totals) = self.forward_totals();
         if many {
@@ -34,7 +35,8 @@ impl Session {
         }
     }
 
-    /// Whether there are more streams than ports, and what each port did since forwarding started.
+    /// Returns whether there are more streams than ports, and the totals of each port since forwarding
+    /// started.
     pub(crate) fn forward_totals(&mut self) -> (bool, Vec<(u16, ForwardTotals)>) {
         if let Some(forwarding) = &self.forwarding {
             self.last_totals = forwarding.totals();
@@ -58,7 +60,7 @@ impl Session {
         (self.last_totals.len() > ports.len(), ports.iter().filter_map(of).collect())
     }
 
-    /// How the threads that receive from a port wait for packets, a line for each of its queues that is polled.
+    /// Returns one line for each polled receive queue of a port: how its thread waits for packets.
     pub(crate) fn waits_of(&self, port: u16) -> String {
         let hz = self.eal.clock().hz();
         let lanes = self.forwarding.as_ref().map_or(Vec::new(), Forwarding::lanes);
@@ -66,7 +68,8 @@ impl Session {
         lines.map(|(stream, counters)| layout::waits(stream.rx_queue, &counters.waits(), hz)).collect()
     }
 
-    /// The spread of received bursts, then that of sent ones, of the streams that `of` picks for either.
+    /// Returns the lines about received bursts, then those about sent bursts, of the streams that `of`
+    /// selects for each.
     fn burst_lines(&self, of: impl Fn(&Stream) -> (bool, bool)) -> String {
         if !self.settings.record_bursts {
             return String::new();

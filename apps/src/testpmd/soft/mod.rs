@@ -1,7 +1,8 @@
-//! What ports are asked for and most devices here do not do: VLAN tags, receive-side scaling, flow rules, in software on what the
-//! receive queues give.
+//! Features that most devices lack, done in software on received packets: VLAN tags, receive-side scaling,
+//! flow rules.
 //!
-//! The console changes a [`SoftPort`]; threads see [`Rules`] made of it, and only look for them while anything is on.
+//! The console changes a [`SoftPort`]; threads use the [`Rules`] derived from it, and check for them only
+//! while any setting is on.
 
 pub(crate) mod flow;
 pub(crate) mod rss;
@@ -20,30 +21,31 @@ use self::rss::Rss;
 use self::vlan::{RxVlan, TxTags};
 use super::settings::Mac;
 
-/// Packets that may wait for a queue that another one received; more are dropped, as by a full ring.
+/// The most packets that wait for a queue after another queue received them; further ones are dropped, as by
+/// a full ring.
 const INBOX: usize = 1024;
 
-/// What one port is asked for.
+/// The software settings of one port.
 #[derive(Default)]
 pub(crate) struct SoftPort {
     pub(crate) vlan: RxVlan,
     pub(crate) tags: Option<TxTags>,
     pub(crate) rss: Option<Rss>,
     pub(crate) flows: FlowTable,
-    /// Multicast groups that were added.
+    /// The added multicast groups.
     pub(crate) groups: Vec<Mac>,
     inboxes: Option<Arc<[Inbox]>>,
     dropped: Arc<AtomicU64>,
 }
 
 impl SoftPort {
-    /// How the port's device is to spread flows; `None` for as it likes.
+    /// The RSS configuration for the port's device; `None` leaves the device's default.
     pub(crate) fn device_rss(&self) -> Option<RssConfig> {
         self.rss.as_ref().and_then(Rss::for_device)
     }
 
-    /// What threads are to do; `None` for nothing. Where the port filters VLANs itself they do not, and where its device spreads flows
-    /// they do not either.
+    /// Returns the rules for the threads; `None` if there is nothing to do. VLAN filtering and RSS are left
+    /// out where the port or its device does them.
     pub(crate) fn rules(
         &mut self,
         queues: u16,
@@ -63,7 +65,7 @@ impl SoftPort {
         Some(Arc::new(Rules { vlan, rss, device, flows, inboxes, dropped }))
     }
 
-    /// The port is to have another number of receive queues.
+    /// Adapts the settings to another number of receive queues.
     pub(crate) fn requeue(&mut self, queues: u16) {
         self.vlan.strip_queues.retain(|queue, _| *queue < queues);
         if let Some(rss) = &mut self.rss {
@@ -71,12 +73,12 @@ impl SoftPort {
         }
     }
 
-    /// Forgets what waited in the last run; the port may have other queues now.
+    /// Discards packets that waited in the last run; the number of queues may change.
     pub(crate) fn restart(&mut self) {
         self.inboxes = None;
     }
 
-    /// Packets that were not received: of VLANs that are filtered, dropped by a flow rule, or for a queue that was full.
+    /// Packets dropped on receive: by the VLAN filter, by a flow rule, or because their queue was full.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -86,12 +88,12 @@ impl SoftPort {
     }
 }
 
-/// Packets for one queue that came on others.
+/// Packets for one queue that other queues received.
 #[derive(Default)]
 struct Inbox(Mutex<VecDeque<Packet>>);
 
 impl Inbox {
-    /// False when it is full.
+    /// Adds a packet; false if the inbox is full.
     fn push(&self, packet: Packet) -> bool {
         let mut packets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if packets.len() >= INBOX {
@@ -110,7 +112,7 @@ impl Inbox {
     }
 }
 
-/// What the threads of one port do with what they receive.
+/// The rules that the threads of one port apply to received packets.
 pub(crate) struct Rules {
     vlan: RxVlan,
     rss: Option<Rss>,
@@ -121,7 +123,7 @@ pub(crate) struct Rules {
     dropped: Arc<AtomicU64>,
 }
 
-/// Where a packet goes.
+/// The destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Keep,
@@ -130,11 +132,11 @@ enum Verdict {
 }
 
 impl Rules {
-    /// Applies the rules to a burst that `queue` received; leaves in it what the queue is to have, with what other queues
-    /// received for it. `kept` is an empty burst.
+    /// Applies the rules to a burst that `queue` received. Leaves the packets for this queue in it and adds
+    /// those that other queues received for it. `kept` is an empty burst.
     pub(crate) fn apply(&self, queue: u16, packets: &mut Burst, kept: &mut Burst) {
         let mut dropped = 0;
-        // Once a burst: a device may come, go, and refuse.
+        // Once per burst: the device can be replaced, or refuse the configuration, at any time.
         let in_device = self.device.as_ref().is_some_and(|device| device.is_spread_by_device());
         let rss = self.rss.as_ref().filter(|_| !in_device);
         for mut packet in packets.drain(..packets.len()) {
@@ -181,7 +183,7 @@ impl Rules {
     }
 }
 
-/// The rules as one stream sees them.
+/// The rules in the view of one stream.
 #[derive(Default)]
 pub(crate) struct LaneRules {
     /// The generation of `rules`; see [`Live`](crate::testpmd::live::Live).

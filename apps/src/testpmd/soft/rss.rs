@@ -1,5 +1,5 @@
-//! Receive-side scaling as the console configures it: the Toeplitz hash of a flow, and the queue that it names. Software does what
-//! the device does not.
+//! Receive-side scaling as configured in the console: the Toeplitz hash of a flow selects its queue. Done in
+//! software if the device does not.
 
 use linecard::net::Layers;
 use linecard::net::toeplitz::{DEFAULT_KEY, Toeplitz};
@@ -10,12 +10,12 @@ pub(crate) const RETA_SIZE: usize = rss::MAX_TABLE;
 /// Bytes of a hash key.
 pub(crate) const KEY_LEN: usize = rss::KEY_LEN;
 
-/// Which headers are hashed.
+/// The headers that are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RssTypes(Types);
 
 impl RssTypes {
-    /// Those of `port config all rss NAME`; `None` for what is not hashed here.
+    /// The types of `port config all rss NAME`; `None` if the name is not supported.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let types = match name {
             "all" | "default" => Types::all(),
@@ -28,7 +28,8 @@ impl RssTypes {
         Some(Self(types))
     }
 
-    /// That of `port config all rss NUMBER`, one of DPDK's `RTE_ETH_FLOW_*`; `None` for what is not hashed here.
+    /// The type of `port config all rss NUMBER`, one of DPDK's `RTE_ETH_FLOW_*`; `None` if it is not
+    /// supported.
     pub(crate) fn numbered(flow: u64) -> Option<Self> {
         let types = match flow {
             2 => Types::IPV4,
@@ -46,7 +47,7 @@ impl RssTypes {
         !self.0.is_empty()
     }
 
-    /// As `show port rss-hash` and `show port info` list them.
+    /// The names that `show port rss-hash` and `show port info` list.
     pub(crate) fn names(self) -> Vec<&'static str> {
         let all: [(Types, &[&str]); 6] = [
             (Types::IPV4, &["ipv4", "ipv4-frag", "ipv4-other"]),
@@ -61,7 +62,7 @@ impl RssTypes {
     }
 }
 
-/// How a port spreads flows over its receive queues.
+/// How a port distributes flows over its receive queues.
 #[derive(Clone)]
 pub(crate) struct Rss {
     pub(crate) types: RssTypes,
@@ -85,18 +86,18 @@ impl Rss {
         (self.key, *self.toeplitz) = (key, Toeplitz::new(&key));
     }
 
-    /// The hash of a frame; `None` for one that is not to be hashed.
+    /// Returns the hash of a frame; `None` if its type is not hashed.
     pub(super) fn hash(&self, frame: &[u8], layers: &Layers) -> Option<u32> {
         rss::flow_hash(&self.toeplitz, self.types.0, frame, layers)
     }
 
-    /// What a device is asked to do; `None` where nothing is hashed.
+    /// The configuration for a device; `None` if nothing is hashed.
     pub(super) fn for_device(&self) -> Option<RssConfig> {
         let table = self.reta.to_vec();
         self.types.any().then_some(RssConfig::new(1).types(self.types.0).key(self.key).table(table))
     }
 
-    /// The queue of a hash.
+    /// Returns the queue for a hash.
     pub(super) fn queue(&self, hash: u32) -> u16 {
         self.reta[hash as usize % RETA_SIZE]
     }

@@ -1,4 +1,4 @@
-//! VLAN tags: filtered and taken out of what is received, put into what is sent.
+//! VLAN tags in software: filtering and stripping on receive, insertion on transmit.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use linecard::pmd::filter::VlanSet;
 
 use crate::testpmd::modes::Mode;
 
-/// Highest VLAN identifier; 0 tags a priority alone.
+/// Highest VLAN identifier; identifier 0 marks a tag that carries only a priority.
 pub(crate) const MAX_VLAN: u16 = 4095;
 
 const TAG_LEN: usize = 4;
 const CUSTOMER_TAG: u16 = 0x8100;
 const SERVICE_TAG: u16 = 0x88a8;
 
-/// What is done with the tags of received frames: `vlan set …`, `rx_vlan …`.
+/// The handling of tags in received frames: `vlan set …`, `rx_vlan …`.
 #[derive(Clone, Debug)]
 pub(crate) struct RxVlan {
     pub(crate) strip: bool,
-    /// Queues that differ from the port.
+    /// Settings of queues that differ from the port's.
     pub(crate) strip_queues: BTreeMap<u16, bool>,
     pub(crate) qinq_strip: bool,
-    /// Tagged frames of other VLANs than `allowed` are dropped.
+    /// Drops tagged frames of VLANs that are not in `allowed`.
     pub(crate) filter: bool,
     pub(crate) allowed: VlanSet,
 }
@@ -40,12 +40,12 @@ impl Default for RxVlan {
 }
 
 impl RxVlan {
-    /// Whether anything is done.
+    /// Whether any setting is on.
     pub(crate) fn active(&self) -> bool {
         self.strip || self.qinq_strip || self.filter || self.strip_queues.values().any(|on| *on)
     }
 
-    /// Does it to a frame received on `queue`; false when the frame is not to be received.
+    /// Filters and strips the tags of a frame received on `queue`; false when the frame is to be dropped.
     pub(super) fn apply(&self, queue: u16, packet: &mut Packet) -> bool {
         let Some((_, tci)) = tag(packet.data()) else { return true };
         if self.filter && !self.allowed.has(tci & MAX_VLAN) {
@@ -69,13 +69,13 @@ pub(super) const fn is_tag(protocol: u16) -> bool {
     matches!(protocol, CUSTOMER_TAG | SERVICE_TAG)
 }
 
-/// The outermost tag: its protocol and its control information.
+/// Returns the outermost tag: its protocol and its control information.
 fn tag(frame: &[u8]) -> Option<(u16, u16)> {
     let protocol = field(frame, 12).filter(|kind| is_tag(*kind))?;
     Some((protocol, field(frame, 14)?))
 }
 
-/// Takes the outermost tag out of the frame and into the packet's metadata; false when there is none.
+/// Moves the outermost tag from the frame to the packet's metadata; false when there is none.
 fn strip(packet: &mut Packet) -> bool {
     let Some(tci) = take_out(packet) else { return false };
     packet.set_vlan_tci(tci);
@@ -83,7 +83,7 @@ fn strip(packet: &mut Packet) -> bool {
     true
 }
 
-/// Removes the outermost tag from the frame; its control information, if there was one.
+/// Removes the outermost tag from the frame; returns its control information.
 fn take_out(packet: &mut Packet) -> Option<u16> {
     let (_, tci) = tag(packet.data())?;
     let front = packet.data_mut()?.first_chunk_mut::<16>()?;
@@ -92,7 +92,7 @@ fn take_out(packet: &mut Packet) -> Option<u16> {
     Some(tci)
 }
 
-/// Puts a tag in front of those that the frame has; false, and the frame is as it was, where there is no room for it.
+/// Inserts a tag in front of the frame's other tags; false, without a change, when there is no room.
 fn push(packet: &mut Packet, protocol: u16, tci: u16) -> bool {
     if packet.len() < 12 || packet.prepend(TAG_LEN).is_none() {
         return false;
@@ -116,14 +116,14 @@ fn push(packet: &mut Packet, protocol: u16, tci: u16) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TagEdit {
     Pop,
-    /// A tag of this protocol is added, whose control information is 0.
+    /// Inserts a tag of this protocol, with control information 0.
     Push(u16),
     Vid(u16),
     Pcp(u8),
 }
 
 impl TagEdit {
-    /// Applies it to a frame, which stays as it is where that is not possible: it has no tag, or no room for another.
+    /// Applies the change to a frame. Without a tag, or without room for another, the frame stays as it is.
     pub(super) fn apply(self, packet: &mut Packet) {
         match self {
             Self::Pop => {
@@ -138,7 +138,7 @@ impl TagEdit {
     }
 }
 
-/// Changes those bits of the outermost tag's control information that `mask` has.
+/// Sets those bits of the outermost tag's control information that `mask` selects.
 fn set_tci(packet: &mut Packet, mask: u16, bits: u16) {
     let Some((_, tci)) = tag(packet.data()) else { return };
     let changed = tci & !mask | bits;
@@ -147,7 +147,7 @@ fn set_tci(packet: &mut Packet, mask: u16, bits: u16) {
     }
 }
 
-/// The tags of frames that leave a port, outermost first: `tx_vlan set`.
+/// The tags to insert into frames that leave a port: `tx_vlan set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TxTags {
     pub(crate) outer: Option<u16>,
@@ -155,7 +155,7 @@ pub(crate) struct TxTags {
 }
 
 impl TxTags {
-    /// Puts them in; a frame without room for them leaves as it is.
+    /// Inserts the tags; a packet without headroom for them stays as it is.
     fn insert(self, packet: &mut Packet) {
         let inner = (CUSTOMER_TAG, self.inner);
         for (protocol, tci) in [Some(inner), self.outer.map(|tci| (SERVICE_TAG, tci))].into_iter().flatten() {
@@ -166,7 +166,7 @@ impl TxTags {
     }
 }
 
-/// A mode whose packets leave with tags. A type of its own, so that modes without tags ask for none.
+/// A mode whose packets leave with tags. A separate type, so that modes without tags have no branch for them.
 pub(crate) struct Tagged<M> {
     pub(crate) mode: M,
     pub(crate) tags: TxTags,

@@ -1,4 +1,5 @@
-//! One burst as `set verbose` shows it: field by field what dpdk-testpmd 22.11 prints, because parsers read it.
+//! The text of one burst for `set verbose`: field by field that of dpdk-testpmd 22.11, because scripts parse
+//! it.
 
 use std::fmt::Write as _;
 
@@ -8,17 +9,18 @@ use linecard::net::{Layers, PacketType, parse};
 use crate::testpmd::settings::Mac;
 use crate::testpmd::topology::Stream;
 
-/// Whether a level shows received packets: 1 does, 2 shows sent ones alone, and every level above shows both, as DPDK's.
+/// Whether a level displays received packets: 1 does, 2 displays sent packets only, and higher levels both,
+/// as in DPDK.
 pub(crate) fn shows_received(level: u16) -> bool {
     level == 1 || level > 2
 }
 
-/// Whether a level shows sent packets.
+/// Whether a level displays sent packets.
 pub(crate) fn shows_sent(level: u16) -> bool {
     level >= 2
 }
 
-/// A burst that was received.
+/// The text of a received burst.
 pub(crate) fn received(stream: &Stream, packets: &[Packet]) -> String {
     let Stream { rx_port, rx_queue, .. } = stream;
     let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", packets.len());
@@ -29,7 +31,7 @@ pub(crate) fn received(stream: &Stream, packets: &[Packet]) -> String {
     text
 }
 
-/// A burst that is about to be sent.
+/// The text of a burst that is about to be sent.
 pub(crate) fn sent(stream: &Stream, packets: &[Packet]) -> String {
     let Stream { tx_port, tx_queue, .. } = stream;
     let mut text = format!("\nport {tx_port}/queue {tx_queue}: sent {} packets\n", packets.len());
@@ -83,7 +85,7 @@ fn lengths(text: &mut String, layers: &Layers) {
     }
 }
 
-/// The names of `rte_get_rx_ol_flag_list`, each with a blank behind it.
+/// The names of `rte_get_rx_ol_flag_list`, each followed by a space.
 fn rx_flags(flags: Offload) -> String {
     let l4 = match flags & Offload::RX_L4_CKSUM_MASK {
         Offload::RX_L4_CKSUM_BAD => "RX_L4_CKSUM_BAD",
@@ -120,7 +122,7 @@ fn tx_flags(flags: Offload) -> String {
         (l4 == Offload::TX_TCP_CKSUM, "TX_TCP_CKSUM"),
         (l4 == Offload::TX_SCTP_CKSUM, "TX_SCTP_CKSUM"),
         (l4 == Offload::TX_UDP_CKSUM, "TX_UDP_CKSUM"),
-        // No bit of its own: told where none of the three is asked for, so that the list is never empty.
+        // Not a flag of its own: present if none of the three is set, so that the list is never empty.
         (l4 == Offload::empty(), "TX_L4_NO_CKSUM"),
         (flags.contains(Offload::TX_TCP_SEG), "TX_TCP_SEG"),
         (flags.contains(Offload::TX_IPV4), "TX_IPV4"),

@@ -1,21 +1,21 @@
-//! One header of a pattern, and which of its bits a frame must have.
+//! One header of a pattern, and the bits that a frame must have in it.
 
 use linecard::net::{Layers, PacketType};
 
 use crate::testpmd::options::parse_number;
 use crate::testpmd::settings::Mac;
 
-/// How a value is written.
+/// The notation of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Mac,
     Ipv4,
     Ipv6,
-    /// A number that fits the bits of a mask.
+    /// A number within the bits of a mask.
     Number(u16),
 }
 
-/// A field of a header: its name, where it lies, how it is written.
+/// A field of a header: its name, its position and its notation.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) name: &'static str,
@@ -28,12 +28,12 @@ const fn field(name: &'static str, at: usize, len: usize, form: Form) -> Field {
     Field { name, at, len, form }
 }
 
-/// A header that a pattern may name.
+/// A header that patterns support.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     pub(super) name: &'static str,
     pub(super) fields: &'static [Field],
-    /// Its place in a pattern: headers come from the outside in.
+    /// The position in a pattern: outer headers come first.
     pub(super) layer: u8,
 }
 
@@ -97,7 +97,7 @@ impl Field {
         mask
     }
 
-    /// The bytes that `text` spells, or how they are spelled.
+    /// Parses `text`; the error says which notation is expected.
     fn value(&self, text: &str) -> Result<[u8; LONGEST], String> {
         let mut bytes = [0; LONGEST];
         let expected = match self.form {
@@ -126,7 +126,7 @@ impl Field {
     }
 }
 
-/// What one field must have.
+/// The value that one field must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Test {
     at: usize,
@@ -158,7 +158,7 @@ impl Item {
     /// Adds `field how text`: `is`, `spec`, `mask` or `prefix`.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The field, the keyword or the value is not supported.
     pub(super) fn test(&mut self, name: &str, how: &str, text: &str) -> Result<(), String> {
         let kind = self.kind;
         let field = kind.fields.iter().find(|field| field.name == name).ok_or_else(|| {
@@ -202,7 +202,7 @@ impl Item {
     }
 }
 
-/// A mask of the first bits.
+/// Returns a mask of the first bits.
 fn prefix(text: &str, field: &Field) -> Result<[u8; LONGEST], String> {
     let bits = field.len * 8;
     let count =

@@ -1,4 +1,4 @@
-//! Flow rules: which frames, and what becomes of them.
+//! Flow rules: a pattern of frames, and the actions on them.
 
 mod item;
 mod parse;
@@ -17,14 +17,14 @@ pub(crate) use self::parse::parse;
 use super::Verdict;
 use super::vlan::TagEdit;
 
-/// Where frames of a rule go.
+/// The destination of a rule's frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
-    /// As if there were no rule.
+    /// The same as without the rule.
     Passthru,
     Drop,
     Queue(u16),
-    /// To one of these queues, by the hash of the flow.
+    /// One of these queues, chosen by the hash of the flow.
     Rss(Vec<u16>),
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Flow {
     group: u32,
     priority: u32,
     items: Vec<Item>,
-    /// What is done, in the order given, for `flow list`.
+    /// The actions in the given order, for `flow list`.
     actions: Vec<String>,
     fate: Fate,
     mark: Option<u32>,
@@ -46,7 +46,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Whether it sends frames to other queues.
+    /// Whether the rule sends frames to other queues.
     pub(super) fn steers(&self) -> bool {
         matches!(self.fate, Fate::Queue(_) | Fate::Rss(_))
     }
@@ -55,7 +55,8 @@ impl Flow {
         self.items.iter().all(|item| item.matches(frame, layers))
     }
 
-    /// Where a frame goes that matches, if the rule says that; the frame is as it was when `layers` were found. It is counted.
+    /// Counts a frame that matches, and returns its destination, if the rule sets one. The frame must be the one that `layers`
+    /// were found in.
     pub(super) fn verdict(&self, packet: &Packet, layers: &Layers) -> Option<Verdict> {
         if self.counts {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +81,7 @@ impl Flow {
         self.edits.iter().for_each(|edit| edit.apply(packet));
     }
 
-    /// The highest queue it names.
+    /// The highest queue in the rule.
     fn last_queue(&self) -> Option<u16> {
         match &self.fate {
             Fate::Queue(queue) => Some(*queue),
@@ -89,7 +90,7 @@ impl Flow {
         }
     }
 
-    /// Why a port with `queues` receive queues cannot have it.
+    /// Returns why a port with `queues` receive queues cannot have the rule; `None` if it can.
     pub(crate) fn refusal(&self, queues: u16) -> Option<String> {
         let queue = self.last_queue().filter(|queue| *queue >= queues)?;
         Some(format!("queue {queue} is not one of the port's {queues} receive queues, numbered from 0"))
@@ -107,14 +108,14 @@ impl Flow {
 pub(crate) struct FlowTable(BTreeMap<u32, Arc<Flow>>);
 
 impl FlowTable {
-    /// Adds a rule; its number.
+    /// Adds a rule; returns its number.
     pub(crate) fn add(&mut self, flow: Flow) -> u32 {
         let id = self.0.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
         self.0.insert(id, Arc::new(flow));
         id
     }
 
-    /// Whether there was such a rule.
+    /// Removes a rule; returns whether it existed.
     pub(crate) fn remove(&mut self, id: u32) -> bool {
         self.0.remove(&id).is_some()
     }
@@ -123,19 +124,19 @@ impl FlowTable {
         self.0.clear();
     }
 
-    /// The rule that matches first comes first.
+    /// Returns the rules in the order in which they are matched.
     pub(super) fn by_priority(&self) -> Vec<Arc<Flow>> {
         let mut flows: Vec<_> = self.0.values().cloned().collect();
         flows.sort_by_key(|flow| (flow.group, flow.priority));
         flows
     }
 
-    /// A rule that a port with `queues` receive queues cannot have, and why.
+    /// Returns a rule that a port with `queues` receive queues cannot have, and why.
     pub(crate) fn refusal(&self, queues: u16) -> Option<(u32, String)> {
         self.0.iter().find_map(|(id, flow)| Some((*id, flow.refusal(queues)?)))
     }
 
-    /// `flow list`.
+    /// The text of `flow list`.
     pub(crate) fn list(&self) -> String {
         let mut text = String::new();
         if !self.0.is_empty() {
@@ -147,7 +148,7 @@ impl FlowTable {
         text
     }
 
-    /// `flow query … count`: the text, or what is wrong.
+    /// The text of `flow query … count`, or an error message.
     pub(crate) fn query(&self, id: u32) -> Result<String, String> {
         let flow = self.0.get(&id).ok_or_else(|| format!("Flow rule #{id} not found"))?;
         if !flow.counts {

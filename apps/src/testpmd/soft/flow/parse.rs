@@ -1,4 +1,4 @@
-//! The words of `flow create` and `flow validate` behind the port.
+//! The parser of `flow create` and `flow validate`, for the words after the port.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,13 +7,14 @@ use super::{Fate, Flow};
 use crate::testpmd::options::parse_number;
 use crate::testpmd::soft::vlan::{self, MAX_VLAN, TagEdit};
 
-/// Most headers and actions of a rule.
+/// The most actions of a rule, and the most headers of its pattern.
 const MOST: usize = 16;
 
-/// A rule as `flow create` spells it: `ingress pattern eth / ipv4 src is 1.2.3.4 / end actions drop / end`.
+/// Parses a rule in the syntax of `flow create`: `ingress pattern eth / ipv4 src is 1.2.3.4 / end actions
+/// drop / end`.
 ///
 /// # Errors
-/// The first word that has no meaning here, and which would have.
+/// The first unsupported word, and which words are supported.
 pub(crate) fn parse(words: &[&str]) -> Result<Flow, String> {
     let mut words = Words(words.iter());
     let (mut group, mut priority, mut ingress) = (0, 0, false);
