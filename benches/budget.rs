@@ -1,7 +1,8 @@
-//! A fixed trace through both ends of a vhost-user socket in one thread, for counting instructions per packet.
+//! A fixed trace through both ends of a vhost-user socket in one thread, to count instructions per packet.
 //!
-//! `cargo xtask budget` runs it under callgrind, once for each function of `measured`, and compares the counts with the
-//! table in `benches/budget.txt`: time is too noisy on shared machines, counts are the same everywhere.
+//! `cargo xtask budget` runs it under callgrind, once for each function of `measured`, and compares the
+//! counts with the table in `benches/budget.txt`. Times vary too much on shared machines; counts are the same
+//! everywhere.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -11,14 +12,14 @@ use linecard::pmd::direct::all;
 use linecard::prelude::*;
 
 const BURST: usize = 32;
-/// Bursts that are counted, after as many to warm up. A multiple of what any ring, cache or batch turns around in.
+/// Counted bursts, after as many to warm up. A multiple of the period of any ring, cache or batch.
 const ROUNDS: usize = 512;
 
-/// Bytes of packets that are copied once; shorter ones are not.
+/// Bytes of packets that the backend copies once; it does not do that with shorter ones.
 const DIRECT_LEN: usize = 300;
 
-/// The bursts of a packet's round. Never inlined: callgrind counts between their calls and returns. Each names
-/// itself, because functions of equal code become one.
+/// The bursts of a packet's round trip. Never inlined, because callgrind counts between their calls and
+/// returns. Each uses its name, because the compiler merges functions with the same code.
 mod measured {
     use std::hint::black_box;
 
@@ -43,7 +44,7 @@ mod measured {
         queue.tx_burst(packets)
     }
 
-    /// Out of one ring and into the other, copied once.
+    /// From one ring to the other, copied once.
     #[inline(never)]
     pub(crate) fn backend_direct(rx: &mut dyn RxQueue, tx: &mut dyn TxQueue, left: &mut Burst) -> usize {
         black_box("backend_direct");
@@ -67,7 +68,7 @@ fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Err
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
 
-/// One burst all the way round: out of the frontend, through the backend, home.
+/// Moves one burst around: from the frontend through the backend and back.
 fn round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: bool) {
     let (fe_tx, be_rx) = (&mut *frontend.tx[0], &mut *backend.rx[0]);
     let (be_tx, fe_rx) = (&mut *backend.tx[0], &mut *frontend.rx[0]);
@@ -84,7 +85,7 @@ fn round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: 
     assert_eq!(moved, [BURST; 4], "every burst moves whole, or the counts mean nothing");
 }
 
-/// The same with frames that the backend copies once.
+/// The same with frames that the backend copies only once.
 fn direct_round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: bool) {
     frontend.tx[0].tx_burst(packets);
     let (rx, tx, left) = (&mut *backend.rx[0], &mut *backend.tx[0], &mut Burst::new());
@@ -99,7 +100,7 @@ fn direct_round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, co
     assert_eq!((moved, left.len(), came), (BURST, 0, BURST), "every burst moves whole, and once");
 }
 
-/// A burst of packets of so many bytes.
+/// Fills a burst with packets of `len` bytes.
 fn fill(packets: &mut Burst, pool: &Pool, len: usize) -> Result<(), Box<dyn Error>> {
     while packets.len() < BURST {
         let mut packet = pool.get().ok_or("the pool has packets")?;

@@ -1,4 +1,5 @@
-//! The Internet checksum beside the textbook's loop (RFC 1071, section 4.1), and what finishing a packet's costs.
+//! The Internet checksum compared with the textbook's loop (RFC 1071, section 4.1), and the cost of
+//! completing a packet's checksums.
 
 use std::hint::black_box;
 
@@ -8,7 +9,7 @@ use linecard::net::{offload, parse};
 
 const LENGTHS: [usize; 6] = [20, 64, 256, 1500, 9000, 65_535];
 
-/// As in the RFC, word by word.
+/// The algorithm of the RFC, word by word.
 fn textbook(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<2>();
     let mut sum: u32 = words.iter().fold(0, |sum, word| {
@@ -40,7 +41,7 @@ fn sums(c: &mut Criterion) {
     group.finish();
 }
 
-/// A TCP packet over IPv4 whose checksums are to be made.
+/// Returns a TCP packet over IPv4 without checksums.
 fn packet(len: usize) -> Vec<u8> {
     let mut frame = vec![0_u8; len];
     frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);

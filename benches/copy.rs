@@ -1,5 +1,5 @@
-//! Copies in and out of memory that a peer may write, beside a plain slice copy (the least there is) and rust-vmm's
-//! `vm-memory`, which virtio devices elsewhere copy with.
+//! Copies into and out of memory that a peer may write, compared with a plain slice copy (the lower bound)
+//! and rust-vmm's `vm-memory`, which other virtio devices use.
 
 use std::hint::black_box;
 use std::ptr::NonNull;
@@ -21,7 +21,7 @@ fn copies(c: &mut Criterion) {
             b.iter(|| black_box(&mut own).copy_from_slice(black_box(&from)));
         });
         let start = NonNull::new(memory.as_mut_ptr()).expect("memory");
-        // SAFETY: `memory` lives to the end of the loop, and only handles touch it till then.
+        // SAFETY: `memory` lives until the end of the loop, and until then only handles access it.
         let shared = unsafe { SharedBytes::new(start, len) };
         group.bench_function(BenchmarkId::new("out", len), |b| {
             b.iter(|| black_box(shared).copy_to(black_box(&mut own)));
@@ -29,7 +29,8 @@ fn copies(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("in", len), |b| {
             b.iter(|| black_box(shared).copy_from(black_box(&own)));
         });
-        // SAFETY: `start` is valid for `len` bytes to the end of the benchmark, and only one handle is used at a time.
+        // SAFETY: `start` is valid for `len` bytes until the end of the benchmark, and only one handle is
+        // used at a time.
         let theirs = unsafe { VolatileSlice::new(start.as_ptr(), len) };
         group.bench_function(BenchmarkId::new("out, vm-memory", len), |b| {
             b.iter(|| black_box(&theirs).read(black_box(&mut own), 0).ok());

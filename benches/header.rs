@@ -1,7 +1,8 @@
-//! Headers: what parsing a frame, hashing its flow and reading or writing the virtio-net header cost.
+//! Headers: the cost of parsing a frame, of hashing its flow, and of reading and writing the virtio-net
+//! header.
 //!
-//! Beside reading and writing the same header through rust-vmm's `vm-memory`, and a parse by hand of the
-//! two headers that every packet has.
+//! Compared with the same header accesses through rust-vmm's `vm-memory`, and with a manual parser of the two
+//! headers that every packet has.
 
 use std::hint::black_box;
 use std::ptr::NonNull;
@@ -14,7 +15,7 @@ use linecard::net::{Header, parse, toeplitz::Toeplitz};
 use linecard::virtio::net::NetHeader;
 use vm_memory::{ByteValued, Bytes, VolatileSlice};
 
-/// Frames by name: what a packet of each kind begins with.
+/// Returns the first bytes of a packet of each kind, by name.
 fn frames() -> Vec<(&'static str, Vec<u8>)> {
     let mut udp = vec![0_u8; 64];
     udp[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
@@ -57,7 +58,7 @@ fn parsing(c: &mut Criterion) {
     group.finish();
 }
 
-/// As `struct virtio_net_hdr_v1` lies in memory.
+/// The memory layout of `struct virtio_net_hdr_v1`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct Raw {
@@ -66,7 +67,7 @@ struct Raw {
     words: [u16; 5],
 }
 
-// SAFETY: plain integers without padding: any bytes are a value.
+// SAFETY: integers without padding, so any bytes are a valid value.
 unsafe impl ByteValued for Raw {}
 
 fn virtio_net(c: &mut Criterion) {
@@ -74,7 +75,7 @@ fn virtio_net(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let mut memory = vec![0_u8; 64];
     let start = NonNull::new(memory.as_mut_ptr()).expect("memory");
-    // SAFETY: `memory` lives to the end of the function, and only handles touch it till then.
+    // SAFETY: `memory` lives until the end of the function, and until then only handles access it.
     let shared = unsafe { SharedBytes::new(start, 64) };
     group.bench_function("read", |b| {
         b.iter(|| {
@@ -87,7 +88,8 @@ fn virtio_net(c: &mut Criterion) {
         let header = NetHeader { num_buffers: 1, ..NetHeader::default() };
         b.iter(|| black_box(shared).copy_from(&black_box(header).to_bytes()));
     });
-    // SAFETY: `start` is valid for 64 bytes to the end of the benchmark, and only one handle is used at a time.
+    // SAFETY: `start` is valid for 64 bytes until the end of the benchmark, and only one handle is used at a
+    // time.
     let theirs = unsafe { VolatileSlice::new(start.as_ptr(), 64) };
     group.bench_function("read/vm-memory", |b| {
         b.iter(|| {

@@ -1,4 +1,4 @@
-//! Packets in bulk from a pool and back, beside a queue of pointers shared by all threads.
+//! Packets in bulk from a pool and back, compared with a queue of pointers shared by all threads.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -16,7 +16,7 @@ fn pool(cache: u16) -> Pool {
     Pool::new(&domain, PoolConfig::default().packets(PACKETS).cache(cache)).unwrap()
 }
 
-/// Gets `n` packets in bulks of 32 or fewer, then returns them, as DPDK's `mempool_perf_autotest` does.
+/// Gets `n` packets in bulks of at most 32, then puts them back, as DPDK's `mempool_perf_autotest` does.
 fn raw(pool: &Pool, n: usize) {
     let mut held = [MaybeUninit::<NonNull<Meta>>::uninit(); 512];
     let (held, _) = held.split_at_mut(n);
@@ -25,9 +25,9 @@ fn raw(pool: &Pool, n: usize) {
     }
     let held = black_box(held);
     for bulk in held.chunks(32) {
-        // SAFETY: `get_raw` filled every place.
+        // SAFETY: `get_raw` initialized every element.
         let bulk = unsafe { &*(&raw const *bulk as *const [NonNull<Meta>]) };
-        // SAFETY: they came from this pool just now, and their state is still that of free packets: 0.
+        // SAFETY: they came from this pool and still have the state of free packets: 0.
         unsafe { pool.put_raw(bulk) };
     }
 }

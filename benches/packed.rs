@@ -1,4 +1,4 @@
-//! One burst of 32 over a packed ring and back.
+//! One burst of 32 through a packed ring and back.
 
 mod queues;
 

@@ -1,4 +1,4 @@
-//! Rings beside crossbeam's `ArrayQueue`: bursts through one thread, and elements through two.
+//! Rings compared with crossbeam's `ArrayQueue`: bursts on one thread, and elements between two threads.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use crossbeam::queue::ArrayQueue;
 use linecard::ring::{Adaptive, Config, Hts, Mode, Multi, Rts, Single};
 
-/// Moves a burst in and out again.
+/// Enqueues a burst and dequeues it again.
 type Trip = Box<dyn FnMut(&mut [u64])>;
 
 const CAPACITY: usize = 4096;
 /// Elements per burst between threads.
 const BURST: usize = 32;
 
-/// Enqueue and dequeue a burst on one thread: the instructions, without cache lines that travel.
+/// Enqueues and dequeues a burst on one thread: measures instructions, without transfers of cache lines.
 fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring/one thread");
     for size in [1, 8, 32, 128] {
@@ -73,7 +73,7 @@ fn views(c: &mut Criterion) {
     group.finish();
 }
 
-/// One thread feeds, another takes `count` elements in bursts; the time of the taker.
+/// One thread enqueues, another dequeues `count` elements in bursts; returns the time of the latter.
 fn hand_over(
     count: u64,
     mut feed: impl FnMut(&[u64]) -> usize + Send,

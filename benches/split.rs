@@ -1,4 +1,5 @@
-//! One burst of 32 over a split ring and back: each half alone, and `virtio-queue` as the device for comparison.
+//! One burst of 32 through a split ring and back: with our device, and with `virtio-queue` as the device for
+//! comparison.
 
 mod queues;
 
@@ -8,7 +9,7 @@ use queues::{BURST, Loop, Place, SIZE, memory};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 
-/// Our driver, and rust-vmm's queue as the device.
+/// Returns a round trip with our driver, and rust-vmm's queue as the device.
 fn outside<'g>(place: &Place, guest: &'g GuestMemoryMmap) -> impl FnMut() + use<'g> {
     let (driver, device) = (split::Driver::<false, true>::new, split::Device::<false, true>::new);
     let mut ours = Loop::new(place, Layout::Split, driver, device);

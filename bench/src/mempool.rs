@@ -1,7 +1,9 @@
-//! Pools: the loop of DPDK's `mempool_perf_autotest`. Take `keep` packets in bulks, give all back in bulks, with per-core
-//! caches on both sides; the figure is how many packets make that trip, all cores together.
+//! Pools: the loop of DPDK's `mempool_perf_autotest`. Gets `keep` packets in bulks and puts all of them in
+//! bulks, with per-core caches on both sides; the figure is the number of packets per second, summed over the
+//! cores.
 //!
-//! Packets ready for use, metadata reset, freed by `Drop` or in bulk, beside DPDK's `rte_pktmbuf`: the same work.
+//! Each packet is ready for use, with its metadata reset, and freed by `Drop` or in bulk; DPDK does the same
+//! work for its `rte_pktmbuf`.
 
 use linecard::eal::{Clock, CoreId, Memory, MemoryConfig};
 use linecard::mempool::{Burst, Packet, Pool, PoolConfig};
@@ -10,15 +12,15 @@ use super::Error;
 use super::pair::{Bench, Case, Sample, Spent, alone, per, together};
 use super::report::Row;
 
-/// Packets of the pool; as in the peer.
+/// Packets of the pool, as in the peer.
 const PACKETS: u32 = 8191;
-/// Packets taken per core and sample.
+/// Packets that each core gets per sample.
 const TRIPS: u64 = 1 << 19;
 
 /// Measures the rows of `linecard bench mempool`.
 pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     let domain = Memory::new(MemoryConfig::default())?.domain("bench")?;
-    // As large as the caches of the peer, which are as large as DPDK allows.
+    // The same size as the caches of the peer, the largest that DPDK allows.
     let config = PoolConfig::default().name("bench").packets(PACKETS).cache(512);
     let shared = Setup { pool: Pool::new(&domain, config)?, mhz: per(Clock::calibrated().hz(), 1_000_000) };
     bench.measure("mempool", "Mpackets/s", cases(&shared))
@@ -33,7 +35,7 @@ struct PoolCase<'a> {
     shared: &'a Setup,
     /// Packets per call.
     bulk: usize,
-    /// Packets held before they go back.
+    /// Packets held before they are put back.
     keep: usize,
     cores: usize,
 }
@@ -93,7 +95,7 @@ impl PoolCase<'_> {
     }
 }
 
-/// The pool holds more than both cores keep, so an empty one is a defect of the pool.
+/// The pool holds more packets than both cores keep, so an empty pool is a defect.
 fn full<T>(packet: Option<T>) -> T {
     packet.expect("the pool has more packets than this benchmark holds")
 }

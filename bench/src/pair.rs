@@ -1,4 +1,4 @@
-//! Running a loop on pinned cores, undisturbed if possible, in turn with the peer's.
+//! Runs a loop on pinned cores, undisturbed if possible, in turn with the peer's.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -12,46 +12,48 @@ use super::peer::Peer;
 use super::report::Row;
 use super::stats::Samples;
 
-/// How often a sample is repeated when the kernel took a core away during it.
+/// The most attempts for a sample when the kernel preempted a thread during it.
 const TRIES: u32 = 8;
-/// No more repeats after this, so that a busy machine makes a run noisy, not endless.
+/// The time after which there are no further attempts, so that a busy machine makes a run noisy but not
+/// endless.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What all rows share.
+/// The parameters that all rows share.
 pub(crate) struct Bench {
-    /// One or two.
+    /// One core or two.
     pub(crate) cores: Vec<CoreId>,
     pub(crate) runs: u32,
     /// Text that a case must contain.
     pub(crate) filter: Option<String>,
     pub(crate) peer: Option<Peer>,
-    /// Set when the user wants it to end.
+    /// Set when the user interrupts the run.
     pub(crate) interrupt: Interrupt,
 }
 
-/// One figure, and how often a thread was interrupted while it was taken.
+/// One figure, and how often a thread was preempted during its measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) value: f64,
     pub(crate) interrupted: u64,
 }
 
-/// Something to be measured on both sides.
+/// A case that both sides measure.
 pub(crate) trait Case {
-    /// Its name in the result.
+    /// The name in the result.
     fn name(&self) -> String;
-    /// Cores it needs.
+    /// The number of cores that it needs.
     fn cores(&self) -> usize;
-    /// What to ask the peer for.
+    /// The question for the peer.
     fn question(&self) -> String;
-    /// Measures ours.
+    /// Measures our side.
     fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error>;
 }
 
 impl Bench {
-    /// Measures every case that the filter and the number of cores leave, all of them once per run, so that
-    /// each row's samples are spread over the whole time. A run of a case is four slices, ours, DPDK's, DPDK's, ours:
-    /// the two of a pair are neighbours and see the same state of the machine, and neither side is always the first.
+    /// Measures every case that matches the filter and the number of cores, each once per run, so that its
+    /// samples are distributed over the whole time. A run of a case is four slices, ours, DPDK's, DPDK's,
+    /// ours: the two of a pair are adjacent and see the same state of the machine, and neither side is always
+    /// the first.
     pub(crate) fn measure<C: Case>(
         &mut self,
         bench: &'static str,
@@ -89,7 +91,7 @@ impl Bench {
             .collect())
     }
 
-    /// One line on what was measured where.
+    /// Returns a line that describes the setting.
     pub(crate) fn describe(&self, absent: Option<&str>) -> String {
         let cores = self.cores.iter().map(CoreId::to_string).collect::<Vec<_>>().join(" and ");
         let peer = match (&self.peer, absent) {
@@ -108,7 +110,7 @@ impl Bench {
     }
 }
 
-/// Repeats a sample until nothing interrupted it, or keeps the least interrupted one.
+/// Repeats a sample until it was not preempted, or returns the least preempted one.
 fn calm(mut sample: impl FnMut() -> Result<Sample, Error>) -> Result<Sample, Error> {
     let start = Instant::now();
     let mut best = sample()?;
@@ -124,14 +126,14 @@ fn calm(mut sample: impl FnMut() -> Result<Sample, Error>) -> Result<Sample, Err
     Ok(best)
 }
 
-/// Cycles and interruptions of a loop on one thread.
+/// Cycles and preemptions of a loop on one thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spent {
     pub(crate) cycles: u64,
     pub(crate) interrupted: u64,
 }
 
-/// Runs `work` on a core of its own thread.
+/// Runs `work` on a core, in a new thread.
 pub(crate) fn alone(core: CoreId, work: impl FnOnce() + Send) -> Result<Spent, Error> {
     thread::scope(|s| finished(s.spawn(move || timed(core, &AtomicU32::new(1), 1, work))))
 }
@@ -155,7 +157,8 @@ fn finished(thread: thread::ScopedJoinHandle<'_, Result<Spent, Error>>) -> Resul
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Pins, waits for the others, measures. Arrives even if pinning fails, because the other thread waits.
+/// Pins the thread, waits for the others, and measures. Arrives even if pinning fails, because the other
+/// thread waits.
 fn timed(core: CoreId, arrived: &AtomicU32, threads: u32, work: impl FnOnce()) -> Result<Spent, Error> {
     let pinned = cores::pin_current(core);
     let before = interruptions();
@@ -171,30 +174,30 @@ fn timed(core: CoreId, arrived: &AtomicU32, threads: u32, work: impl FnOnce()) -
     Ok(Spent { cycles, interrupted })
 }
 
-/// How often the kernel took the core from this thread so far; 0 where it does not say.
+/// Returns how often the kernel preempted this thread so far; 0 if that is not available.
 fn interruptions() -> u64 {
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Tries of a hand-over; the quickest counts, because everything that disturbs one only makes it slower.
+/// Attempts of a hand-over; the fastest counts, because any disturbance only makes it slower.
 const HAND_OVERS: usize = 8;
 const TURNS: u32 = 1000;
 
-/// Alone on its line, and on the one that is fetched with it.
+/// Alone on its cache line and on the adjacent one, which is prefetched with it.
 #[repr(align(128))]
 #[derive(Default)]
 struct CacheLine(AtomicU32);
 
 impl CacheLine {
-    /// Without a pause instruction, which costs more than what is measured.
+    /// Without a pause instruction, which would take longer than the measured hand-over.
     fn await_turn(&self, turn: u32) {
         while self.0.load(Ordering::Acquire) != turn {}
     }
 }
 
-/// Time-stamp cycles that a cache line needs from one core to the other.
+/// Returns the time-stamp cycles that a cache line takes from one core to the other.
 pub(crate) fn hand_over(cores: [CoreId; 2]) -> Result<f64, Error> {
     let mut best = f64::INFINITY;
     for _ in 0..HAND_OVERS {
@@ -217,7 +220,7 @@ pub(crate) fn hand_over(cores: [CoreId; 2]) -> Result<f64, Error> {
     Ok(best)
 }
 
-/// `amount` per one of `count`.
+/// Returns `amount` divided by `count`.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 pub(crate) fn per(amount: u64, count: u64) -> f64 {
     amount as f64 / count as f64

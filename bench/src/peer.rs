@@ -1,4 +1,4 @@
-//! DPDK's side: a small C program of ours, built when first needed, asked one question per line.
+//! DPDK's side: a small C program, built when first needed, which answers one question per line.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
@@ -15,19 +15,19 @@ use super::Error;
 use super::pair::Sample;
 use linecard_apps_common::PrivateFolder;
 
-/// How long starting, and one answer, may take.
+/// The time limit for the start, and for each answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the peer may take to leave.
+/// The time limit for the exit.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// Free 2-MiB pages from which on DPDK gets hugepages.
+/// The number of free 2 MiB pages from which on DPDK gets hugepages.
 const ENOUGH_HUGEPAGES: u64 = 128;
 
-/// A program that answers questions.
+/// A peer program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
     name: &'static str,
     source: &'static str,
-    /// Arguments for EAL where there are hugepages.
+    /// Arguments for EAL if there are hugepages.
     paged: &'static [&'static str],
 }
 
@@ -38,7 +38,7 @@ impl Program {
     /// Hash tables and longest-prefix match.
     pub(crate) const TABLES: Self =
         Self { name: "dpdk_tables", source: include_str!("../peers/dpdk_tables.c"), paged: &["--in-memory"] };
-    /// Ports at both ends of a socket. A frontend shares its memory by few descriptors, or not at all.
+    /// Ports at both ends of a socket. A frontend can share its memory only if it has few file descriptors.
     pub(crate) const BURSTS: Self = Self {
         name: "dpdk_burst",
         source: include_str!("../peers/dpdk_burst.c"),
@@ -46,7 +46,7 @@ impl Program {
     };
 }
 
-/// Why DPDK is absent.
+/// The reason why DPDK is absent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Absent {
     #[error("pkg-config knows no libdpdk; install libdpdk-dev and pkg-config")]
@@ -61,18 +61,18 @@ pub(crate) enum Absent {
     Start(String),
 }
 
-/// The running program. Ends with this value.
+/// The running program; it ends when this is dropped.
 pub(crate) struct Peer {
     child: Child,
     input: Option<ChildStdin>,
     answers: Receiver<String>,
     description: String,
-    /// What DPDK leaves behind goes with it; dropped after the program has ended.
+    /// Removes the files that DPDK leaves behind; dropped after the program has ended.
     _folder: PrivateFolder,
 }
 
 impl Peer {
-    /// Builds the program unless it is there already, and starts it on `cores`.
+    /// Builds the program unless it is cached, and starts it on `cores`.
     pub(crate) fn start(program: Program, cores: &[CoreId]) -> Result<Self, Absent> {
         let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
         let file = build(program.name, program.source)?;
@@ -96,7 +96,8 @@ impl Peer {
         let folder = PrivateFolder::new().map_err(|e| Absent::Start(e.to_string()))?;
         let mut child = Command::new(program)
             .env("RUNTIME_DIRECTORY", folder.path())
-            // A group of its own: a Ctrl-C at the terminal reaches us only, who then end it.
+            // A separate process group: Ctrl-C at the terminal reaches only this process, which then ends the
+            // peer.
             .process_group(0)
             .args(["-l", &cores, "-m", "256", "--no-pci", "--no-telemetry", "--file-prefix", &prefix])
             .args(memory)
@@ -122,7 +123,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// DPDK logs to standard output too; its lines are passed over.
+    /// Waits for the line `ready`. DPDK logs to standard output too; its lines are skipped.
     fn await_ready(&self) -> Result<(), Absent> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -135,12 +136,12 @@ impl Peer {
         }
     }
 
-    /// Version and memory.
+    /// Returns version and kind of memory.
     pub(crate) fn describe(&self) -> &str {
         &self.description
     }
 
-    /// Has one case measured.
+    /// Makes the peer measure one case.
     pub(crate) fn ask(&mut self, question: &str) -> Result<Sample, Error> {
         let gone = || Error::Peer(format!("no answer to \"{question}\""));
         let input = self.input.as_mut().ok_or_else(gone)?;
@@ -165,26 +166,27 @@ impl Drop for Peer {
     }
 }
 
-/// `VALUE INTERRUPTED`.
+/// Parses `VALUE INTERRUPTED`.
 fn parse(answer: &str) -> Option<Sample> {
     let (value, interrupted) = answer.split_once(' ')?;
     Some(Sample { value: value.parse().ok()?, interrupted: interrupted.parse().ok()? })
 }
 
-/// The program made from `source` for this DPDK, from the cache or freshly built.
+/// Returns the program built from `source` for this DPDK; from the cache if possible.
 pub(crate) fn build(name: &str, source: &str) -> Result<PathBuf, Absent> {
     let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
     let folder = pkg_config(&["--variable=libdir"]).ok_or(Absent::NoLibrary)?.concat();
     let mut flags = pkg_config(&["--cflags"]).ok_or(Absent::NoLibrary)?;
-    // After DPDK's own -march: its inline code may use all of this processor, as ours may.
+    // After DPDK's own -march: its inline code may use all instructions of this processor, as ours does.
     flags.push("-march=native".into());
     flags.extend(pkg_config(&["--libs"]).ok_or(Absent::NoLibrary)?);
-    // The libraries that it was built for, whichever DPDK the loader knows; the old tag holds for their own needs too.
+    // Uses the libraries that it was built for, whichever DPDK the loader finds; the old tag applies to their
+    // dependencies too.
     flags.push(format!("-Wl,--disable-new-dtags,-rpath,{folder}"));
     compile(name, source, &version, &flags)
 }
 
-/// The program made from `source` with nothing but libc, from the cache or freshly built.
+/// Returns the program built from `source` with only libc; from the cache if possible.
 pub(crate) fn build_plain(name: &str, source: &str) -> Result<PathBuf, Absent> {
     compile(name, source, "", &["-march=native".into(), "-pthread".into()])
 }
@@ -200,7 +202,7 @@ fn compile(name: &str, source: &str, version: &str, flags: &[String]) -> Result<
     fs::create_dir_all(&folder).map_err(failed)?;
     let file = folder.join(format!("{name}.c"));
     fs::write(&file, source).map_err(failed)?;
-    // Built aside and renamed, so that nobody runs half a program.
+    // Built under another name and renamed, so that no process starts an incomplete program.
     let fresh = folder.join(format!("{name}.{}", std::process::id()));
     let compiled = Command::new("cc")
         .args(["-O3", "-std=gnu11", "-o"])
@@ -220,8 +222,8 @@ fn compile(name: &str, source: &str, version: &str, flags: &[String]) -> Result<
     Ok(program)
 }
 
-/// A name for what comes of this source with these flags: they say where the libraries lie, and a machine may have two
-/// DPDKs of one version.
+/// Returns the file name for this source and these flags. The flags contain the path of the libraries: a
+/// machine may have two DPDKs of the same version.
 fn key(name: &str, source: &str, version: &str, flags: &[String]) -> String {
     let mut hasher = DefaultHasher::new();
     (source, version, flags).hash(&mut hasher);
@@ -234,14 +236,14 @@ fn cache() -> Option<PathBuf> {
     given.filter(|path| path.is_absolute()).or_else(home).map(|path| path.join("linecard"))
 }
 
-/// The words that pkg-config prints for libdpdk.
+/// Returns the words that pkg-config prints for libdpdk.
 fn pkg_config(what: &[&str]) -> Option<Vec<String>> {
     let output = Command::new("pkg-config").args(what).arg("libdpdk").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Free hugepages of the default size.
+/// Returns the number of free hugepages of the default size.
 pub(crate) fn free_hugepages() -> u64 {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = memory.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));

@@ -1,4 +1,4 @@
-//! Rows, as a table or as JSON lines.
+//! The rows of the result, as a table or as JSON lines.
 
 use std::io::{self, BufWriter, Write};
 
@@ -8,7 +8,7 @@ use super::Error;
 use super::bootstrap::{self, Interval};
 use super::stats::{Samples, Summary};
 
-/// One line of the result.
+/// One row of the result.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     bench: &'static str,
@@ -17,19 +17,19 @@ pub(crate) struct Row {
     linecard: Summary,
     /// `None` if DPDK is absent.
     dpdk: Option<Summary>,
-    /// Our median over DPDK's.
+    /// Ratio of our median to DPDK's.
     ratio: Option<f64>,
-    /// The ratios within pairs of neighbouring samples.
+    /// The ratios within pairs of adjacent samples.
     paired_ratio: Option<Summary>,
-    /// Their median, with the interval that holds it with 95 % probability.
+    /// Their median, with its 95 % confidence interval.
     interval: Option<Interval>,
     runs: usize,
-    /// Samples during which the kernel took a core away, after several tries.
+    /// Samples that were preempted in every attempt.
     disturbed: u32,
 }
 
 impl Row {
-    /// The row of a case; `None` if nothing was measured.
+    /// Creates the row of a case; `None` if nothing was measured.
     pub(crate) fn new(
         bench: &'static str,
         case: String,
@@ -53,7 +53,7 @@ impl Row {
     }
 }
 
-/// Prints the rows; `setting` goes above the table.
+/// Prints the rows; `setting` is printed above the table.
 pub(crate) fn print(rows: &[Row], setting: &str, json: bool) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
     if json {

@@ -1,12 +1,13 @@
 //! Rings: the loops of DPDK's `ring_perf_autotest`.
 //!
-//! Two cores: one enqueues, the other dequeues, and the figure is the *sum* of both sides' cycles per element. One core:
-//! enqueue, then dequeue, and the figure is the cycles of both per element.
+//! Two cores: one enqueues, the other dequeues; the figure is the *sum* of both sides' cycles per element.
+//! One core: enqueues, then dequeues; the figure is the cycles of both per element.
 //!
-//! Contended: two cores, each with handles of its own for both sides, enqueue and dequeue at the same time; the figure is
-//! the sum of both cores' cycles per element that went in and out.
+//! Contended: two cores, each with its own handles for both sides, enqueue and dequeue at the same time; the
+//! figure is the sum of both cores' cycles per element that was enqueued and dequeued.
 //!
-//! `mp/mc` is what `mpmc::ring` gives and `mp/mc Multi` the mode by that name, both beside rte_ring's MP/MC.
+//! `mp/mc` is the default mode of `mpmc::ring`, `mp/mc Multi` the mode of that name; both are compared with
+//! rte_ring's MP/MC.
 
 use std::hint::{black_box, spin_loop};
 
@@ -17,13 +18,13 @@ use super::Error;
 use super::pair::{Bench, Case, Sample, Spent, alone, per, together};
 use super::report::Row;
 
-/// Elements of the ring; as in DPDK's test.
+/// Elements of the ring, as in DPDK's test.
 const CAPACITY: usize = 4096;
-/// Elements per sample: a few milliseconds to some ten, long beside the start of a thread and short beside the seconds for
-/// which a machine stays as it is.
+/// Elements per sample: some milliseconds to some tens of them, long compared with the start of a thread and
+/// short compared with the seconds for which a machine keeps its state.
 const ELEMENTS_ONE: u64 = 1 << 21;
 const ELEMENTS_TWO: u64 = 1 << 22;
-/// The same where both cores are on both sides: a line changes cores for every burst, whatever its size.
+/// Bursts per sample of the contended cases: a cache line changes cores for every burst, whatever its size.
 const BURSTS_CONTENDED: u64 = 1 << 17;
 
 /// Measures the rows of `linecard bench ring`.
@@ -43,12 +44,12 @@ enum SyncMode {
 #[derive(Debug, Clone, Copy)]
 struct RingCase {
     sync: SyncMode,
-    /// Elements per burst; 0 for one by one.
+    /// Elements per burst; 0 for single elements.
     bulk: usize,
     cores: usize,
     /// Bytes: 8 or 16.
     element: usize,
-    /// Both cores are on both sides.
+    /// Whether both cores use both sides.
     contended: bool,
 }
 
@@ -130,7 +131,7 @@ impl RingCase {
         if self.contended { BURSTS_CONTENDED } else { elements / self.bulk.max(1) as u64 }
     }
 
-    /// Two cores, each with handles of its own.
+    /// Measures two cores, each with its own handles.
     fn contend<M: MultiThread>(&self, cores: [CoreId; 2]) -> Result<Sample, Error> {
         let ends = Config::power_of_two(CAPACITY).heap::<u64, M, M>()?;
         touch(&ends);
@@ -141,7 +142,7 @@ impl RingCase {
             move || both_sides(&ends, bulk, rounds),
             move || both_sides(&others, bulk, rounds),
         )?;
-        // Each core moves as many elements; the cycles are both cores'.
+        // Each core moves the same number of elements; the cycles are those of both cores.
         let elements = 2 * rounds * bulk as u64;
         Ok(Sample {
             value: per(spent.iter().map(|s| s.cycles).sum(), elements),
@@ -180,18 +181,18 @@ impl RingCase {
 
 type Ends<T, M> = (Producer<T, M>, Consumer<T, M>);
 
-/// Goes once around, so that no page of the ring is touched for the first time while measuring.
+/// Fills and empties the ring once, so that no page is touched for the first time during the measurement.
 fn touch<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>) {
     let mut items = vec![T::default(); CAPACITY];
     let _ = producer.enqueue_bulk(&items);
     let _ = consumer.dequeue_bulk(&mut items);
 }
 
-// Here and in the peer: the compiler knows neither the sizes nor what the elements are, nor that nobody looks at them
-// (programs do not know them either), and what goes in does not depend on what came out. None of this costs a store on
-// either side: bursts of few elements take as long as their stores.
+// Here and in the peer, the compiler must not know the sizes or the values of the elements, nor that they are
+// unused (it does not know these in programs either), and enqueued elements do not depend on dequeued ones.
+// None of this costs a store on either side, because the time of short bursts is that of their stores.
 
-/// As many elements as any case moves at once, on lines of their own as in the peer.
+/// The most elements that any case moves at once, on separate cache lines as in the peer.
 #[repr(align(64))]
 struct Lines<T>([T; CAPACITY / 8]);
 
@@ -201,12 +202,12 @@ impl<T: Copy + Default> Lines<T> {
     }
 }
 
-/// What becomes of `items` at each [`look`] is not for the compiler to know.
+/// Makes the compiler assume that each [`look`] may access `items`.
 fn show<T>(items: &mut [T]) {
     black_box(items.as_mut_ptr());
 }
 
-/// Somebody may have read and written what was shown.
+/// Makes the compiler assume that the elements passed to [`show`] were read and written.
 #[inline(always)]
 fn look() {
     black_box(());
@@ -249,7 +250,7 @@ fn in_turn<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>,
     }
 }
 
-/// As [`in_turn`], where another core may have been quicker.
+/// The same as [`in_turn`], but another core may have changed the ring in between.
 #[inline(never)]
 fn both_sides<T: Copy + Send + Default, M: Mode>(
     (producer, consumer): &Ends<T, M>,

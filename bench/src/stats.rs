@@ -1,20 +1,20 @@
-//! Medians and spread.
+//! Medians and ranges of samples.
 
 use serde::Serialize;
 
-/// The middle and the ends of some samples.
+/// Median, minimum and maximum of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    /// The middle sample; of an even number, the mean of the middle two.
+    /// The median; of an even number, the mean of the middle two.
     pub(crate) median: f64,
-    /// The smallest.
+    /// The smallest sample.
     pub(crate) min: f64,
-    /// The largest.
+    /// The largest sample.
     pub(crate) max: f64,
 }
 
 impl Summary {
-    /// The summary of `samples`; `None` if there are none.
+    /// Returns the summary of `samples`; `None` if there are none.
     pub(crate) fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -37,12 +37,12 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    /// Our median over DPDK's.
+    /// Returns the ratio of our median to DPDK's.
     pub(crate) fn ratio(&self) -> Option<f64> {
         Some(Summary::of(&self.linecard)?.median / Summary::of(&self.dpdk)?.median)
     }
 
-    /// The ratios within pairs: what changes on the machine between pairs falls out.
+    /// Returns the ratios within pairs: changes of the machine between pairs cancel out.
     pub(crate) fn pairs(&self) -> Vec<f64> {
         self.linecard.iter().zip(&self.dpdk).map(|(ours, theirs)| ours / theirs).collect()
     }

@@ -1,10 +1,12 @@
-//! Tables: lookups in hash tables and longest-prefix-match tables of well-kept crates, beside `rte_hash` and `rte_lpm`.
+//! Tables: lookups in hash tables and longest-prefix-match tables of established crates, compared with
+//! `rte_hash` and `rte_lpm`.
 //!
-//! Both sides make the same keys, routes and questions from the same numbers, and the peer refuses to answer unless the sum of
-//! what it finds is ours. Every lookup finds something; questions come in no order that memory knows. `bulk-32` asks DPDK for 32
-//! at once, for which its functions fetch memory ahead; the crates have no such function and are asked one by one in either row.
+//! Both sides generate the same keys, routes and questions from the same numbers, and the peer refuses to
+//! answer unless the sum of its results equals ours. Every lookup succeeds; the order of questions is random,
+//! so memory cannot be prefetched. `bulk-32` looks up 32 keys at once in DPDK, whose functions prefetch
+//! memory; the crates have no such function and look up single keys in both rows.
 //!
-//! There is no table of ours: these figures are why none is needed.
+//! Linecard has no table of its own: these figures show that none is needed.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -20,15 +22,16 @@ use super::Error;
 use super::pair::{Bench, Case, Sample, alone, per};
 use super::report::Row;
 
-/// Lookups of a pass; as in the peer.
+/// Lookups per pass, as in the peer.
 const ASKED: u64 = 1 << 16;
-/// Passes of a sample.
+/// Passes per sample.
 const PASSES: u64 = 4;
-/// Flows of a table that stays in the first levels of a cache, and of one that does not.
+/// Numbers of flows: a table that fits into the first cache levels, and one that does not.
 const FLOWS: [u64; 2] = [1 << 12, 1 << 20];
-/// Routes of a large router at the edge of a site. `rte_lpm` takes minutes to add as many as the Internet has.
+/// Number of routes of a large router at the edge of a site. `rte_lpm` takes minutes to add those of the
+/// whole Internet.
 const ROUTES: u64 = 1 << 16;
-/// Where the numbers of questions begin, beyond those of keys.
+/// The first number of questions, beyond those of keys.
 const QUESTIONS: u64 = 1 << 40;
 
 /// Measures the rows of `linecard bench tables`.
@@ -36,12 +39,12 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     bench.measure("tables", "cycles/lookup", cases())
 }
 
-/// A number that follows from `n` (splitmix64); the peer has the same.
+/// Returns the `n`th pseudo-random number (splitmix64), as the peer does.
 fn mix(n: u64) -> u64 {
     SplitMix64::nth(0, n)
 }
 
-/// Addresses and ports, as programs have them for a key.
+/// Addresses and ports, a typical key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Flow {
     source: u32,
@@ -57,32 +60,32 @@ impl Flow {
     }
 }
 
-/// Which of `count` things the question of that number is about.
+/// Returns which of `count` entries a question is about.
 fn asked(question: u64, count: u64) -> u64 {
     mix(QUESTIONS + question) % count
 }
 
-/// A route: its address, and the bits of its prefix. Most are /24, as in the Internet.
+/// Returns a route: its address, and the length of its prefix. Most are /24, as in the Internet.
 fn route(n: u64) -> (u32, u8) {
     const LENGTHS: [u8; 16] = [24, 24, 24, 24, 24, 24, 24, 24, 24, 23, 22, 22, 20, 19, 16, 28];
     let random = mix(n);
     let length = LENGTHS[(random >> 60) as usize];
-    // Below 224.0.0.0.
+    // Below 224.0.0.0, where multicast begins.
     let address = (random as u32) % 0xe000_0000;
     (address & (u32::MAX << (32 - length)), length)
 }
 
-/// An address behind a route.
+/// Returns an address that matches a route.
 fn behind(question: u64) -> u32 {
     let n = asked(question, ROUTES);
     let (address, length) = route(n);
     address | (mix(QUESTIONS * 2 + question) as u32 & !(u32::MAX << (32 - length)))
 }
 
-/// A table and what it is asked; one pass gives the sum of what was found.
+/// A table with its questions; a call makes one pass and returns the sum of the results.
 type Pass = Box<dyn Fn() -> u64 + Send + Sync>;
 
-/// How a table is made, and what it is called.
+/// The name of a table, and the function that creates it.
 type Maker = (&'static str, fn(u64) -> Pass);
 
 fn exact<S: BuildHasher + Default + Send + Sync + 'static>(count: u64) -> Pass {
@@ -93,7 +96,7 @@ fn exact<S: BuildHasher + Default + Send + Sync + 'static>(count: u64) -> Pass {
     })
 }
 
-/// The standard library's, which resists keys that an attacker chose.
+/// The hash map of the standard library, which resists keys chosen by an attacker.
 fn std_map(count: u64) -> Pass {
     let table: HashMap<Flow, u32> = (0..count).map(|n| (Flow::new(n), n as u32)).collect();
     let questions: Vec<Flow> = (0..ASKED).map(|question| Flow::new(asked(question, count))).collect();
@@ -102,7 +105,7 @@ fn std_map(count: u64) -> Pass {
     })
 }
 
-/// `ahash` with numbers of its own; programs leave it to draw them.
+/// `ahash` with fixed seeds; programs usually have random ones.
 #[derive(Clone)]
 struct Ahash(ahash::RandomState);
 
@@ -169,7 +172,7 @@ const HASHES: [Maker; 4] = [
 const PREFIXES: [Maker; 3] =
     [("treebitmap", tree_bitmap), ("prefix-trie", prefix_trie), ("iptrie, LC-trie", lc_trie)];
 
-/// A table that is made when it is first asked, because a filter may leave it out.
+/// A table that is created at the first use, because the filter may exclude it.
 struct Table {
     make: fn(u64) -> Pass,
     count: u64,
@@ -177,7 +180,7 @@ struct Table {
 }
 
 impl Table {
-    /// How to ask it, and the sum of what one pass finds.
+    /// Returns the table, and the sum of one pass.
     fn get(&self) -> &(Pass, u64) {
         self.made.get_or_init(|| {
             let pass = (self.make)(self.count);
@@ -189,7 +192,7 @@ impl Table {
 
 struct TableCase {
     name: String,
-    /// What the peer is asked, but for passes and sum.
+    /// The question for the peer, without passes and sum.
     question: String,
     table: Rc<Table>,
 }

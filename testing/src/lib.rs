@@ -1,5 +1,5 @@
-//! What the tests of every room share: skips that are seen and counted, waiting for conditions, repeatable random
-//! numbers, a user namespace of a test's own, and Linux guests ([`guest`]).
+//! Test support for all crates: skips that are reported and counted, waiting for conditions, reproducible
+//! random numbers, a user namespace for a test, and Linux guests ([`guest`]).
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -23,31 +23,33 @@ pub use rerun::{IN_USER_NAMESPACE, Rerun, in_user_namespace, user_namespace};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-/// Set to anything but `0` or nothing: every test that would be skipped fails.
+/// If set to anything but `0` or the empty string, every test that would be skipped fails.
 pub const REQUIRE_ALL: &str = "LINECARD_REQUIRE_ALL";
-/// The folder of the examples, where they were built together with all tests; else a test builds those it needs.
+/// The folder of the examples, if they were built together with all tests; otherwise a test builds those it
+/// needs.
 pub const EXAMPLES: &str = "LINECARD_EXAMPLES";
 /// The file to which skips are appended.
 pub const SKIPS: &str = "LINECARD_SKIPS";
 
-/// Whether nothing may be skipped here.
+/// Whether skipping is an error.
 #[must_use]
 pub fn required() -> bool {
     std::env::var_os(REQUIRE_ALL).is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// Says that `test` did not run, or not all of it, and why: on standard error, past the test harness's capture, and in
-/// the file that `LINECARD_SKIPS` names.
+/// Reports that `test` did not run, or only in part, and why: on standard error, bypassing the test harness's
+/// capture, and in the file that `LINECARD_SKIPS` names.
 ///
 /// ```no_run
 /// linecard_testing::skip("ping_over_tap", "no program 'ping' on this machine; install iputils-ping");
 /// ```
 ///
 /// # Panics
-/// Nothing may be skipped here ([`required`]), or the file cannot be written.
+/// Skipping is an error ([`required`]), or the file cannot be written.
 pub fn skip(test: &str, why: &str) {
     assert!(!required(), "{test} must not be skipped here ({REQUIRE_ALL} is set): {why}");
-    // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
+    // Written to the stream directly: the output of `eprintln!` would be captured and the skip would remain
+    // unseen.
     let _ = io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
     if let Some(file) = std::env::var_os(SKIPS) {
         let file = PathBuf::from(file);
@@ -56,7 +58,7 @@ pub fn skip(test: &str, why: &str) {
     }
 }
 
-/// Where `program` is on PATH.
+/// Returns the path of `program` on PATH.
 ///
 /// ```
 /// assert!(linecard_testing::on_path("sh").is_some());
@@ -68,15 +70,15 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// The test that runs on this thread, as its harness names it (`rooms::tests::name`); `None` outside a test, as in an
-/// example of the documentation.
+/// Returns the test on this thread, with the name that its harness uses (`rooms::tests::name`); `None`
+/// outside a test, such as in a documentation example.
 #[must_use]
 pub fn this_test(given: &str) -> Option<String> {
     if let Ok(name) = std::env::var("NEXTEST_TEST_NAME") {
         return Some(name);
     }
     match std::thread::current().name() {
-        // With one test thread the harness runs tests on its own.
+        // With one test thread, the harness runs tests on its own thread.
         Some("main") | None => rerun::listed(given),
         Some(name) => Some(name.to_owned()),
     }

@@ -1,17 +1,18 @@
-//! Waiting for what another thread, process or the kernel does, with an end to it.
+//! Waiting for another thread, another process or the kernel, with a time limit.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::Backoff;
 
-/// How long a test waits for anything: longer than anything takes on a busy machine, for only a failure waits so long.
+/// The time limit of every wait in tests: longer than anything takes on a busy machine, because only failures
+/// wait that long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between attempts, when the first ones were in vain: short enough for bursts of packets to go on, long enough to leave
-/// the core to whoever is waited for.
+/// The pause between attempts after the first ones: short enough for a steady flow of packets, long enough to
+/// leave the core to the awaited thread or process.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Calls `step` until it gives something.
+/// Calls `step` until it returns a value.
 ///
 /// ```
 /// use linecard_testing::wait_for;
@@ -21,7 +22,7 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// ```
 ///
 /// # Panics
-/// [`PATIENCE`] was in vain; with `what`.
+/// There was no value within [`PATIENCE`]; the message contains `what`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
     let (start, backoff) = (Instant::now(), Backoff::new());
@@ -38,7 +39,7 @@ pub fn wait_for<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Calls `done` until it is true.
+/// Calls `done` until it returns true.
 ///
 /// ```
 /// use linecard_testing::wait_until;
@@ -47,7 +48,7 @@ pub fn wait_for<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
 /// ```
 ///
 /// # Panics
-/// As [`wait_for`].
+/// See [`wait_for`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     wait_for(what, || done().then_some(()));

@@ -1,6 +1,6 @@
-//! Chance that can be repeated.
+//! Reproducible random numbers.
 
-/// Random numbers that follow from a seed (xorshift64*), for tests that must be able to do the same again.
+/// Random numbers from a seed (xorshift64*), for reproducible tests.
 ///
 /// ```
 /// use linecard_testing::Prng;
@@ -12,14 +12,14 @@
 pub struct Prng(u64);
 
 impl Prng {
-    /// The numbers of `seed`.
+    /// Creates the sequence of `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        // Neighbouring seeds begin far apart, and none of them at 0, where it would stay.
+        // Makes the sequences of neighbouring seeds differ, and avoids the state 0, which never changes.
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub const fn roll(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -27,29 +27,29 @@ impl Prng {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// A number less than `end`, which is not 0.
+    /// Returns a number less than `end`, which must not be 0.
     pub const fn below(&mut self, end: usize) -> usize {
         (self.roll() >> 32) as usize % end
     }
 
-    /// True so many times of a hundred.
+    /// Returns true in `of_hundred` percent of calls.
     pub const fn percent(&mut self, of_hundred: usize) -> bool {
         self.below(100) < of_hundred
     }
 
-    /// One of `choices`, which are not empty.
+    /// Returns one of `choices`, which must not be empty.
     pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
 
-    /// So many random bytes.
+    /// Returns `len` random bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes);
         bytes
     }
 
-    /// Fills `bytes` with random ones.
+    /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for piece in bytes.chunks_mut(8) {
             piece.copy_from_slice(&self.roll().to_le_bytes()[..piece.len()]);

@@ -1,28 +1,28 @@
-//! A skip as a line of a file that many processes append to.
+//! A skip as a line of a file to which several processes append.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A test that was skipped, in whole or in part.
+/// A test that was skipped, completely or in part.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skip {
-    /// The run it belongs to: process and thread. A test that skips two of its parts is one test.
+    /// The run: process and thread. A test that skips two of its parts counts as one.
     pub run: String,
-    /// The test.
+    /// The name of the test.
     pub test: String,
     /// What was missing.
     pub why: String,
 }
 
 impl Skip {
-    /// One of the test on this thread.
+    /// Creates a skip of the test on this thread.
     pub(crate) fn here(test: &str, why: &str) -> Self {
         let run = format!("{} {:?}", std::process::id(), std::thread::current().id());
         Self { run, test: test.into(), why: why.into() }
     }
 
-    /// The line; fields are separated by tabs.
+    /// Returns the line; its fields are separated by tabs.
     ///
     /// ```
     /// use linecard_testing::Skip;
@@ -38,20 +38,20 @@ impl Skip {
         fields.join("\t") + "\n"
     }
 
-    /// What [`line`](Self::line) wrote.
+    /// Parses the output of [`line`](Self::line).
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.trim_end_matches('\n').splitn(3, '\t').map(str::to_owned);
         Some(Self { run: fields.next()?, test: fields.next()?, why: fields.next()? })
     }
 
-    /// In one write, so that lines of several processes do not mix.
+    /// Appends the line in one write, so that lines of several processes do not mix.
     pub(crate) fn append(&self, file: &Path) -> io::Result<()> {
         OpenOptions::new().create(true).append(true).open(file)?.write_all(self.line().as_bytes())
     }
 }
 
-/// Whether `test` has the two cores that it needs; skipped where not.
+/// Whether `test` has the two cores that it needs; if not, reports that it is skipped.
 #[must_use]
 pub fn two_cores(test: &str) -> bool {
     let two = std::thread::available_parallelism().map_or(1, usize::from) >= 2;

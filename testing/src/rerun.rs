@@ -1,7 +1,7 @@
-//! A test that runs again in a user namespace, where an ordinary user may make interfaces.
+//! Runs a test again in a user namespace, where an ordinary user may create interfaces.
 //!
-//! Only a process with a single thread may enter one, and a test harness has several: the test is started anew, alone, by
-//! `unshare`, and its outcome is the first one's.
+//! Only a process with a single thread can enter a user namespace, and a test harness has several. Therefore
+//! `unshare` starts the test again, alone, and its result is the result of the first run.
 
 use std::io::{self, Write};
 use std::process::{Command, Output};
@@ -9,19 +9,19 @@ use std::process::{Command, Output};
 /// Set in a process that [`in_user_namespace`] started.
 pub const IN_USER_NAMESPACE: &str = "LINECARD_IN_USER_NAMESPACE";
 
-/// What came of it.
+/// The result of the second run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Rerun {
-    /// The test ran there and passed, or said itself that it was skipped: there is nothing left to do here.
+    /// The test ran there and passed, or reported that it was skipped: there is nothing left to do.
     Done,
-    /// There is no such namespace to be had: why.
+    /// A user namespace is not available, with the reason.
     Refused(String),
 }
 
-/// Whether an ordinary user may have a user namespace here; where not, why.
+/// Checks whether an ordinary user may create a user namespace here.
 ///
 /// # Errors
-/// `unshare` is missing, the kernel refuses, or this is one already.
+/// `unshare` is missing, the kernel refuses, or the process is already in one.
 pub fn user_namespace() -> Result<(), String> {
     if std::env::var_os(IN_USER_NAMESPACE).is_some() {
         return Err("it runs in a user namespace already".into());
@@ -33,11 +33,11 @@ pub fn user_namespace() -> Result<(), String> {
     }
 }
 
-/// Runs the test of this thread once more, alone, as root of a user namespace of its own. `test` is its name without
+/// Runs the test of this thread again, alone, as root of a new user namespace. `test` is its name without
 /// modules, for harnesses that run tests on their main thread.
 ///
 /// # Panics
-/// It failed there; with what it said.
+/// The test failed there; the message contains its output.
 #[must_use = "after `Done` the test is over"]
 pub fn in_user_namespace(test: &str) -> Rerun {
     if let Err(why) = user_namespace() {
@@ -57,7 +57,7 @@ pub fn in_user_namespace(test: &str) -> Rerun {
 
 fn report(name: &str, output: &Output) {
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
-    // A name that the harness does not know would pass as well.
+    // An unknown test name would succeed without running anything.
     let ran = output.status.success() && out.contains("1 passed");
     assert!(ran, "{name} failed in a user namespace of its own ({}):\n{out}\n{err}", output.status);
     for line in err.lines().filter(|line| line.starts_with("SKIPPED ")) {
@@ -65,11 +65,11 @@ fn report(name: &str, output: &Output) {
     }
 }
 
-/// Set for a program that is asked for its tests. One that has no harness, as an example of the documentation, runs all it has
-/// instead, and must not ask itself again: each would start the next one, without end.
+/// Set for a program that is asked to list its tests. A program without a harness, such as a documentation
+/// example, runs all its tests instead and must not ask itself again: that would start processes without end.
 const LISTING: &str = "LINECARD_LISTING";
 
-/// The one test of this program with that name, modules left out.
+/// Returns the full name of the only test of this program with that name, modules ignored.
 pub(crate) fn listed(test: &str) -> Option<String> {
     if std::env::var_os(LISTING).is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! A testpmd, DPDK's or ours, driven through its console.
+//! A testpmd, DPDK's or ours, controlled through its console.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::{on_path, skip};
 
-/// Which testpmd.
+/// The program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Dpdk,
     Linecard,
 }
 
-/// Whether that testpmd is here; says so when `test` must be skipped.
+/// Whether the program is available; if not, reports that `test` is skipped.
 pub(crate) fn present(kind: Kind, test: &str) -> bool {
     let there = kind == Kind::Linecard || on_path("dpdk-testpmd").is_some();
     if !there {
@@ -23,7 +23,7 @@ pub(crate) fn present(kind: Kind, test: &str) -> bool {
     there
 }
 
-/// A running testpmd; ended when dropped.
+/// A running testpmd; killed when dropped.
 pub(crate) struct Testpmd {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -35,15 +35,15 @@ impl Testpmd {
     /// Starts it; `eal` and `app` are the arguments before and after `--`.
     pub(crate) fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
         let words: &[&str] = match kind {
-            // By itself it buffers what it prints into a pipe, and nobody would see it start.
+            // Without stdbuf its output to a pipe is buffered, and the test would not see it start.
             Kind::Dpdk => &["stdbuf", "-oL", "dpdk-testpmd"],
             Kind::Linecard => &[env!("CARGO_BIN_EXE_linecard"), "testpmd"],
         };
-        // Each of these programs becomes the next, so the child is the testpmd.
+        // Each program executes the next, so the child is the testpmd.
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(eal).arg("--").args(app);
         if kind == Kind::Dpdk && std::env::var_os(linecard_testing::IN_USER_NAMESPACE).is_some() {
-            // To its user root it would keep its files where only the machine's root may write.
+            // As root it would keep its files where only the machine's root may write.
             command.env("RUNTIME_DIRECTORY", std::env::temp_dir());
         }
         Self::spawn(command)
@@ -72,12 +72,12 @@ impl Testpmd {
         writeln!(stdin, "{line}").expect("the console takes a line");
     }
 
-    /// Waits for a line that contains `part`; panics with everything printed when it does not come.
+    /// Waits for a line that contains `part`; panics with the whole output if it does not arrive in time.
     pub(crate) fn expect(&mut self, part: &str, within: Duration) -> String {
         self.expect_any(&[part], within)
     }
 
-    /// The same for a line that contains one of `parts`.
+    /// Waits for a line that contains one of `parts`.
     pub(crate) fn expect_any(&mut self, parts: &[&str], within: Duration) -> String {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -94,7 +94,7 @@ impl Testpmd {
         panic!("{parts:?} did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
     }
 
-    /// Lines printed within `time` from now.
+    /// Returns the lines printed within `time` from now.
     pub(crate) fn drain(&mut self, time: Duration) -> Vec<String> {
         let until = Instant::now() + time;
         let mut lines = Vec::new();
@@ -106,7 +106,7 @@ impl Testpmd {
         lines
     }
 
-    /// `quit`, and how it ended.
+    /// Types `quit`; returns the exit status.
     pub(crate) fn quit(mut self) -> ExitStatus {
         if let Some(mut stdin) = self.stdin.take() {
             let _ = writeln!(stdin, "quit");
@@ -114,7 +114,7 @@ impl Testpmd {
         self.wait(Duration::from_secs(10))
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits by itself.
     pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         let until = Instant::now() + within;
         loop {
@@ -126,19 +126,19 @@ impl Testpmd {
         }
     }
 
-    /// SIGKILL, as a crash would.
+    /// Kills it with SIGKILL, to simulate a crash.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Everything printed so far.
+    /// Returns the whole output so far.
     pub(crate) fn transcript(&self) -> String {
         self.seen.join("\n")
     }
 }
 
-/// Until the program closes the stream, or nobody listens any more.
+/// Forwards lines until the program closes the stream, or the receiver is gone.
 fn forward_lines(from: impl BufRead, to: &Sender<String>) {
     for line in from.lines().map_while(Result::ok) {
         if to.send(line).is_err() {

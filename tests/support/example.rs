@@ -1,16 +1,16 @@
-//! The examples as programs, built as the tests are.
+//! The examples as programs, built like the tests.
 
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// An example, built as the tests are: by whoever built all tests, or else now.
+/// Returns the path of an example: built together with all tests, or built now.
 pub(crate) fn example(name: &str) -> PathBuf {
     example_of("linecard", name)
 }
 
-/// The same of another package than the library's.
+/// The same for an example of another package.
 pub(crate) fn example_of(package: &str, name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os(linecard_testing::EXAMPLES) {
         return PathBuf::from(folder).join(name);
@@ -25,7 +25,7 @@ pub(crate) fn example_of(package: &str, name: &str) -> PathBuf {
     messages.filter_map(made).next_back().expect("an executable")
 }
 
-/// A program that is ended when a test fails.
+/// A program that is killed when a test fails.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
@@ -36,7 +36,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// How it ended, and what it printed.
+    /// Waits for its end; returns whether it succeeded, and its output.
     pub(crate) fn end(&mut self) -> (bool, String) {
         let until = Instant::now() + Duration::from_secs(90);
         while self.0.try_wait().expect("a child").is_none() {

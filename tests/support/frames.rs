@@ -1,4 +1,5 @@
-//! TCP and UDP frames, and their checksums computed the plainest way: a judge that shares no code with what it judges.
+//! TCP and UDP frames, with checksums computed in the simplest way: a reference that shares no code with the
+//! code under test.
 #![allow(dead_code, reason = "each test target uses its own part")]
 
 use linecard::mempool::Offload;
@@ -38,7 +39,7 @@ impl Kind {
         if self.tcp { 6 } else { 17 }
     }
 
-    /// A frame without any checksum.
+    /// Returns a frame without checksums.
     pub(crate) fn frame(self, payload: usize) -> Vec<u8> {
         let transport = (self.l4() + payload) as u16;
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
@@ -72,7 +73,7 @@ impl Kind {
     }
 }
 
-/// The ones' complement sum of 16-bit words, the plainest way.
+/// Returns the ones' complement sum of 16-bit words, computed in the simplest way.
 pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     let mut total = 0_u32;
     for part in parts {
@@ -84,7 +85,7 @@ pub(crate) fn sum(parts: &[&[u8]]) -> u16 {
     total as u16
 }
 
-/// The pseudo-header's sum of a frame.
+/// Returns the sum of a frame's pseudo-header.
 pub(crate) fn pseudo(kind: Kind, frame: &[u8]) -> u16 {
     let (l3, l4) = (&frame[14..14 + kind.l3()], &frame[14 + kind.l3()..]);
     let addresses = if kind.v6 { &l3[8..40] } else { &l3[12..20] };
@@ -92,7 +93,7 @@ pub(crate) fn pseudo(kind: Kind, frame: &[u8]) -> u16 {
     sum(&[addresses, &[0, kind.protocol()], &len])
 }
 
-/// Fails unless all lengths and checksums of a finished frame are right.
+/// Panics unless all lengths and checksums of a completed frame are right.
 pub(crate) fn assert_finished(kind: Kind, frame: &[u8]) {
     let (l3, l4) = (&frame[14..14 + kind.l3()], &frame[14 + kind.l3()..]);
     if kind.v6 {

@@ -1,4 +1,4 @@
-//! A guest that runs `linecard testpmd` or `linecard switch`, and its own stack beside it.
+//! A guest that runs `linecard testpmd` or `linecard switch` together with its own network stack.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use super::{Scratch, on_path, skip};
 /// Bytes of each stream.
 pub(crate) const STREAM_KIB: usize = 2000;
 
-/// Ports over `/dev/vhost-net` in [`TESTPMD`]'s one testpmd, and traffic of the guest's stack.
+/// Shell functions: ports over `/dev/vhost-net` in the only testpmd of [`TESTPMD`], and traffic of the
+/// guest's stack.
 const FUNCTIONS: &str = r#"
 single() { # arguments of the one port
   vdev=net_virtio_user0,path=/dev/vhost-net,$1; shift
@@ -54,7 +55,7 @@ stream() {
 }
 "#;
 
-/// Boots it with two processors, this program, the tests, and `programs` of these packages.
+/// Boots a guest with two processors, this program, the tests, and `programs`, given with their packages.
 pub(crate) fn with_parts(
     test: &str,
     scratch: &Scratch,
@@ -63,13 +64,13 @@ pub(crate) fn with_parts(
 ) -> Option<Guest> {
     let mut parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
     for &(program, package) in programs {
-        // Not on the path of ordinary users.
+        // Not in the PATH of ordinary users.
         let usual = Path::new("/usr/sbin").join(program);
         let Some(path) = on_path(program).or_else(|| usual.is_file().then_some(usual)) else {
             skip(test, &format!("{program} is not installed (apt-get install {package})"));
             return None;
         };
-        // busybox has an `ip` of its own; this one takes more than two letters of its name for a command.
+        // busybox has an `ip` too; this name avoids it.
         let name = if program == "ip" { "i2" } else { program };
         parts = parts.with_program_as(name, &path, scratch.path());
     }

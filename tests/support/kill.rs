@@ -1,4 +1,5 @@
-//! A switch that is killed while stations exchange numbered frames through it: what was lost and what came twice is counted.
+//! A switch that is killed while stations exchange numbered frames through it; counts lost and duplicated
+//! frames.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,17 +11,20 @@ use super::ours::{Ours, frontend_vdev};
 use super::switch::{SIZES, exchange, frame};
 use super::upgrade::{A, B, BETWEEN, WINDOW};
 
-/// Frames that may be on their way beyond the window once nothing has come for a while: those before them may be lost.
+/// The additional frames in flight when no frame has arrived for a while, because those before them may be
+/// lost.
 const BEYOND: u32 = 90;
-/// That while. Whatever it is, nothing counts as lost before a later frame has come.
+/// The length of that while. Frames count as lost only when a later frame arrives, so the value does not
+/// affect the result.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How many times a switch is killed; more for the long run.
+/// Returns how many times a switch is killed; more in the long run.
 pub(crate) fn kills() -> usize {
     std::env::var("LINECARD_KILLS").ok().map_or(5, |text| text.parse().expect("LINECARD_KILLS is a number"))
 }
 
-/// Numbered frames from one station to another: each comes as it was sent and in order; some may be lost or come twice.
+/// Numbered frames from one station to another: each arrives unchanged and in order; some may be lost or
+/// duplicated.
 pub(crate) struct Lossy {
     from: [u8; 6],
     to: [u8; 6],
@@ -29,7 +33,7 @@ pub(crate) struct Lossy {
     pub(crate) came: u64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
-    /// Came with bytes behind them that were not sent.
+    /// Frames with additional bytes after those that were sent.
     pub(crate) longer: u64,
     last: Instant,
     gap: Duration,
@@ -84,7 +88,7 @@ impl Lossy {
     }
 }
 
-/// Two stations with a flow in each direction, whose links stay up whatever happens.
+/// Two stations with a flow in each direction; their links must stay up all the time.
 pub(crate) struct LossyPair {
     pub(crate) a: Ours,
     pub(crate) b: Ours,
@@ -111,7 +115,7 @@ impl LossyPair {
         assert!(up(&self.a) && up(&self.b), "the link stays up");
     }
 
-    /// Traffic until so many frames came in each direction after `done`.
+    /// Runs traffic until `done`, and then until [`BETWEEN`] more frames have arrived in each direction.
     pub(crate) fn pump_until(&mut self, mut done: impl FnMut() -> bool) {
         let until = Instant::now() + 2 * PATIENCE;
         let passes = |pair: &Self| (pair.there.came, pair.back.came);
@@ -126,17 +130,17 @@ impl LossyPair {
         }
     }
 
-    /// The longest time without a frame since this was asked last.
+    /// Returns the longest time without a frame since the last call.
     pub(crate) fn gap(&mut self) -> Duration {
         std::mem::take(&mut self.there.gap).max(std::mem::take(&mut self.back.gap))
     }
 }
 
-/// The other ends of connections that this process has made to `path`, as the kernel numbers them: one that is made anew has
-/// another number.
+/// Returns the kernel's numbers of the other ends of this process's connections to `path`: a new connection
+/// has another number.
 pub(crate) fn connections(path: &Path) -> Vec<String> {
     const CONNECTED: &str = "03";
-    // An accepted socket is of the namespace of who connected.
+    // An accepted socket belongs to the namespace of the connecting process.
     let table = std::fs::read_to_string("/proc/thread-self/net/unix").expect("a table");
     let path = path.to_str().expect("text");
     let words = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());

@@ -1,4 +1,5 @@
-//! What interop tests share: finding peers, skipping loudly, driving a testpmd's console, checked traffic.
+//! Support for interoperability tests: finds peers, reports skips, controls a testpmd's console, sends
+//! checked traffic.
 #![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
 
 pub(crate) mod console;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use linecard_lab::skip;
 pub(crate) use linecard_testing::{guest, on_path};
 
-/// A folder of this test's own, removed with everything in it.
+/// A folder for one test, removed with its contents when dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -37,7 +38,7 @@ impl Scratch {
         self.0.join(name)
     }
 
-    /// Names of what is in the folder now.
+    /// Returns the names of the folder's entries.
     pub(crate) fn entries(&self) -> Vec<String> {
         let listed = std::fs::read_dir(&self.0).expect("the scratch folder is there");
         listed.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()

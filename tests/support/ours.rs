@@ -1,4 +1,4 @@
-//! Our end of a socket: a port in the test's own process, driven directly.
+//! Our end of a socket: a port in the test's process, driven directly.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -34,23 +34,23 @@ impl Ours {
         Self::configured(eal, vdev, PortConfig::default().offloads(offloads))
     }
 
-    /// With so many queues in both directions.
+    /// Starts a port with this number of queues in both directions.
     pub(crate) fn with_queues(vdev: &str, queues: u16) -> Self {
         let config = PortConfig::default().rx_queues(queues).tx_queues(queues);
         Self::configured(&["-m", "64"], vdev, config)
     }
 
-    /// With any configuration.
+    /// Starts a port with any configuration.
     pub(crate) fn with_config(vdev: &str, config: PortConfig) -> Self {
         Self::configured(&["-m", "64"], vdev, config)
     }
 
-    /// Why there is no such port.
+    /// Returns the error message for a port that must be refused.
     pub(crate) fn refusal(vdev: &str, port: PortConfig) -> String {
         Self::try_configured(&["-m", "64"], vdev, port).err().expect("it is refused")
     }
 
-    /// With any configuration, and buffers of this many bytes.
+    /// Starts a port with any configuration, and buffers of `data_room` bytes.
     pub(crate) fn with_buffers(vdev: &str, config: PortConfig, data_room: u16) -> Self {
         let pool = PoolConfig::default().packets(2048).data_room(data_room);
         Self::try_with_pool(&["-m", "64"], vdev, config, pool).expect("a port")
@@ -76,7 +76,7 @@ impl Ours {
         Ok(Self { pool, port, _eal: eal })
     }
 
-    /// Waits for the link, polling as an application would.
+    /// Waits for the link, and polls meanwhile as an application does.
     pub(crate) fn wait_for_link(&mut self, up: bool) {
         wait_until(if up { "link up" } else { "link down" }, || {
             let mut burst = Burst::new();
@@ -86,7 +86,7 @@ impl Ours {
         });
     }
 
-    /// Stops the port, and starts it again when it is not `paused` any more.
+    /// Stops the port, and starts it again when `paused` returns false.
     pub(crate) fn paused_while(self, paused: impl Fn() -> bool) -> Self {
         let Self { pool, port, _eal } = self;
         let device = port.stop();
@@ -96,7 +96,7 @@ impl Ours {
         Self { pool, port, _eal }
     }
 
-    /// Until every packet is back in the pool: the link goes down a moment before the rings are emptied.
+    /// Waits until every packet is in the pool: the link goes down shortly before the rings are emptied.
     pub(crate) fn wait_until_home(&self, what: &str) {
         wait_until(&format!("{what}: every packet back in the pool"), || self.pool.stats().in_use == 0);
     }
@@ -105,7 +105,7 @@ impl Ours {
         self.prove_on(0, count, sizes)
     }
 
-    /// The same on queue `queue`: what is sent there comes back there.
+    /// The same on queue `queue`: the peer returns the packets there.
     pub(crate) fn prove_on(&mut self, queue: usize, count: u64, sizes: &[usize]) -> Report {
         let (rx, tx) = (self.port.rx[queue].as_mut(), self.port.tx[queue].as_mut());
         let mut prover = Prover { pool: &self.pool, rx, tx, window: 128, sizes, probes: false };
@@ -116,13 +116,13 @@ impl Ours {
         report
     }
 
-    /// Waits until packets get through to whoever returns them: a link is up when its rings are there, and the other side
-    /// fills them a moment later. Probes that come back later than this are ignored.
+    /// Waits until the peer returns packets: a link is up when its rings exist, but the other side may fill
+    /// them later. Probes that return after this are ignored.
     pub(crate) fn settle(&mut self) {
         assert!(self.comes_back(PATIENCE), "no packet came back");
     }
 
-    /// Whether a packet comes back within this time, of which one after the other is sent.
+    /// Sends one packet after another; returns whether any returns within this time.
     pub(crate) fn comes_back(&mut self, within: Duration) -> bool {
         let (rx, tx, until) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut(), Instant::now() + within);
         let mut prober = Prover { pool: &self.pool, rx, tx, window: 1, sizes: &SIZES[..1], probes: true };
@@ -134,12 +134,12 @@ impl Ours {
         false
     }
 
-    /// A frame in as many buffers as it needs.
+    /// Returns a frame in as many buffers as it needs.
     pub(crate) fn packet(&self, frame: &[u8]) -> Packet {
         self.pool.packet_of(frame, usize::from(self.pool.data_room())).expect("packets")
     }
 
-    /// Sends frames, all of them.
+    /// Sends all frames.
     pub(crate) fn send(&mut self, frames: &[Vec<u8>]) {
         let until = Instant::now() + PATIENCE;
         let (mut burst, mut next) = (Burst::new(), 0);
@@ -157,13 +157,13 @@ impl Ours {
         }
     }
 
-    /// Sends frames and collects as many that come back.
+    /// Sends frames and receives the same number.
     pub(crate) fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         self.send(frames);
         self.receive(frames.len())
     }
 
-    /// The next frames, or what comes of them within the time there is.
+    /// Receives the next `count` frames, or those that arrive within the time limit.
     pub(crate) fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
         let (mut got, until) = (Vec::new(), Instant::now() + PATIENCE);
         while got.len() < count && Instant::now() < until {
@@ -175,7 +175,7 @@ impl Ours {
         got
     }
 
-    /// Stops the port; every packet must be home.
+    /// Stops the port; checks that every packet is in the pool.
     pub(crate) fn stop(self) {
         let Self { pool, port, _eal } = self;
         drop(port.stop());
@@ -185,17 +185,17 @@ impl Ours {
     }
 }
 
-/// Device argument of a frontend.
+/// Returns the device argument of a frontend.
 pub(crate) fn frontend_vdev(socket: &Path, options: &str) -> String {
     format!("net_virtio_user0,path={},queues=1,queue_size=256,{options}", socket.display())
 }
 
-/// Device argument of a backend.
+/// Returns the device argument of a backend.
 pub(crate) fn backend_vdev(socket: &Path) -> String {
     format!("net_vhost0,iface={},queues=1", socket.display())
 }
 
-/// Until somebody listens at `path`.
+/// Waits until there is a socket at `path`.
 pub(crate) fn wait_for_socket(path: &Path) {
     wait_until(&path.display().to_string(), || path.exists());
 }
@@ -204,7 +204,7 @@ pub(crate) fn assert_perfect(report: &Report, what: &str) {
     assert!(report.is_perfect(), "{what}: {report:?}");
 }
 
-/// Free hugepages of the default size.
+/// Returns the number of free hugepages of the default size.
 pub(crate) fn free_hugepages() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("HugePages_Free:"));

@@ -1,9 +1,9 @@
-//! A page of the guide whose shell commands are run as they are.
+//! A page of the guide whose shell commands are executed unchanged.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The shell commands of page `name`, in order.
+/// Returns the shell commands of page `name`, in order.
 pub(crate) fn commands(name: &str) -> String {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(name);
     let page = std::fs::read_to_string(page).expect("the page");
@@ -20,7 +20,8 @@ pub(crate) fn commands(name: &str) -> String {
     text
 }
 
-/// What runs `script` within five minutes, with the command under test on its PATH.
+/// Returns a command that runs `script` with a limit of five minutes, with the program under test on its
+/// PATH.
 pub(crate) fn shell(script: &str) -> Command {
     let folder = Path::new(env!("CARGO_BIN_EXE_linecard")).parent().expect("a folder");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());

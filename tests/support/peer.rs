@@ -1,11 +1,11 @@
-//! A testpmd at the other end, started the way both kinds understand.
+//! A testpmd at the other end, started with arguments that both programs accept.
 
 use std::time::Duration;
 
 use super::console::{Kind, Testpmd};
 use super::ours::free_hugepages;
 
-/// A testpmd that forwards everything back out of its one port; it does so when this returns.
+/// Starts a testpmd that sends everything back through its only port; it forwards when this returns.
 pub(crate) fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
     start(kind, &[vdev], tag)
 }
@@ -17,14 +17,14 @@ pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
     peer
 }
 
-/// A console that does not forward yet; `app` are more options.
+/// Starts a console that does not forward yet; `app` are further options.
 pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
     // The end of a long tag tells it from the others of this process.
     let tag = &tag[tag.len().saturating_sub(40)..];
     let prefix = format!("lc{}{tag}", std::process::id());
     let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
-    // A frontend shares at most eight regions: one file of hugepages, or the one of --no-huge.
+    // A frontend can share at most eight regions: one file of hugepages, or that of --no-huge.
     eal.extend_from_slice(if free_hugepages() >= 128 {
         &["--in-memory", "--single-file-segments"]
     } else {
@@ -35,10 +35,10 @@ pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testp
     Testpmd::start(kind, &eal, &all)
 }
 
-/// Starts forwarding in this mode; it does so when this returns.
+/// Starts forwarding in this mode; it forwards when this returns.
 pub(crate) fn forward(peer: &mut Testpmd, mode: &str) {
     peer.type_line(&format!("set fwd {mode}"));
     peer.type_line("start");
-    // Printed once `start` has thrown away what came before it.
+    // Printed after `start` has discarded earlier packets.
     peer.expect(&format!("{mode} packet forwarding packets/burst"), Duration::from_secs(60));
 }

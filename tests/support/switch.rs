@@ -14,12 +14,12 @@ use super::ours::Ours;
 
 pub(crate) const SIZES: [usize; 8] = [64, 65, 127, 128, 300, 777, 1024, 1514];
 
-/// The command with one worker on the first core, in `lab`.
+/// Starts the switch with one worker on the first core, in `lab`.
 pub(crate) fn start(lab: &Lab, scratch: &Scratch, arguments: &[&str]) -> (Running, Client) {
     start_with(lab, scratch, arguments, &[])
 }
 
-/// As [`start`], with these variables set.
+/// The same as [`start`], with these environment variables.
 pub(crate) fn start_with(
     lab: &Lab,
     scratch: &Scratch,
@@ -29,7 +29,7 @@ pub(crate) fn start_with(
     start_on(lab, scratch, "0@0", arguments, variables)
 }
 
-/// As [`start_with`], with workers as `--lcores` has them.
+/// The same as [`start_with`], with workers according to `--lcores`.
 pub(crate) fn start_on(
     lab: &Lab,
     scratch: &Scratch,
@@ -50,25 +50,25 @@ pub(crate) fn start_on(
     let running = Running(lab.run(spawn).expect("it starts"));
     let mut client = wait_for("the control socket", || Client::connect(&socket).ok());
     client.set_patience(Duration::from_secs(60)).expect("a socket");
-    // The socket is there before the ports are; this is answered when all of them are.
+    // The socket exists before the ports; this request is answered when all of them exist.
     client.version().expect("it begins");
     (running, client)
 }
 
-/// Asks it to end as a user would, and waits until it did.
+/// Terminates it with SIGTERM, and waits for its end.
 pub(crate) fn end(mut running: Running) {
     let pid = rustix::process::Pid::from_child(&running.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
     wait_until("the end", || running.0.try_wait().is_ok_and(|status| status.is_some()));
 }
 
-/// A frame whose bytes follow from its number and its length.
+/// Returns a frame whose bytes depend only on its number and its length.
 pub(crate) fn frame(from: [u8; 6], to: [u8; 6], number: u32, len: usize) -> Vec<u8> {
     let head = [&to[..], &from, &[0x88, 0xb5], &number.to_be_bytes()].concat();
     (0..len).map(|i| head.get(i).copied().unwrap_or((number as usize * 31 + i * 7) as u8)).collect()
 }
 
-/// Who can send and receive frames.
+/// A sender and receiver of frames.
 pub(crate) trait Station {
     fn send(&mut self, frame: &[u8]);
     fn receive(&mut self) -> Vec<Vec<u8>>;
@@ -102,7 +102,7 @@ impl Station for Wire {
     }
 }
 
-/// Sends frames one after another and waits for each to arrive as it was sent, at `to` or back at `from` (`None`).
+/// Sends one frame after another and waits until each arrives unchanged, at `to` or back at `from` (`None`).
 pub(crate) fn exchange(
     from: &mut dyn Station,
     to: Option<&mut dyn Station>,
@@ -112,7 +112,7 @@ pub(crate) fn exchange(
     exchange_up_to(1514, from, to, source, destination);
 }
 
-/// As [`exchange`], with frames of at most `longest` bytes.
+/// The same as [`exchange`], with frames of at most `longest` bytes.
 pub(crate) fn exchange_up_to(
     longest: usize,
     from: &mut dyn Station,
@@ -123,11 +123,11 @@ pub(crate) fn exchange_up_to(
     for number in 0..200_u32 {
         let len = SIZES[number as usize % SIZES.len()].min(longest);
         let sent = frame(source, destination, number, len);
-        // Who answers has swapped the addresses.
+        // A station that returns frames swaps the addresses.
         let want = if to.is_some() { sent.clone() } else { frame(destination, source, number, len) };
         from.send(&sent);
         let until = Instant::now() + Duration::from_secs(60);
-        // Others send as well: the kernel, neighbour discovery.
+        // Other senders exist too, such as the kernel (neighbour discovery).
         let mut others = Vec::new();
         loop {
             let got = match &mut to {

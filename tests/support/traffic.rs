@@ -1,4 +1,4 @@
-//! Packets that carry their own proof: a sequence number, their length, and a checksum over everything.
+//! Self-checking packets: a sequence number, the length, and a checksum over everything.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use linecard_testing::Prng;
 /// Ethernet header, sequence number, length, checksum.
 pub(crate) const SMALLEST: usize = 14 + 8 + 4 + 8;
 
-/// What became of the packets of a run.
+/// The results of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) sent: u64,
@@ -21,35 +21,35 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Every packet came back once, whole.
+    /// Whether every packet returned once and unchanged.
     pub(crate) fn is_perfect(&self) -> bool {
         self.received == self.sent && self.corrupted + self.duplicated + self.foreign == 0 && self.sent > 0
     }
 }
 
-/// Sends `count` packets and collects those that a forwarding peer returns; never more than `window` are on the way.
+/// Sends `count` packets and receives those that a forwarding peer returns; at most `window` are in flight.
 pub(crate) struct Prover<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) rx: &'a mut dyn RxQueue,
     pub(crate) tx: &'a mut dyn TxQueue,
     pub(crate) window: u64,
     pub(crate) sizes: &'a [usize],
-    /// These only find out whether packets get through: not all of them need to, and later runs ignore them.
+    /// Probes only test whether packets pass: not all of them need to return, and later runs ignore them.
     pub(crate) probes: bool,
 }
 
-/// A bit of the sequence number, in probes.
+/// The bit of the sequence number that marks probes.
 const PROBE: u64 = 1 << 63;
 
 impl Prover<'_> {
-    /// Runs until all are back, or nothing has come for `patience`.
+    /// Runs until all packets have returned, or none has returned for `patience`.
     pub(crate) fn run(&mut self, count: u64, patience: Duration) -> Report {
         let mut report = Report::default();
         let mut seen = HashSet::new();
         let mut outgoing = Burst::new();
         let mut last = Instant::now();
         while report.received < count && last.elapsed() < patience {
-            // Probes of an earlier run may come back in this one.
+            // Probes of an earlier run may return in this one.
             let on_the_way = report.sent.saturating_sub(report.received);
             let room = self.window.saturating_sub(on_the_way).min(32);
             for _ in 0..room.min(count - report.sent).min((32 - outgoing.len()) as u64) {
@@ -95,7 +95,7 @@ impl Prover<'_> {
     }
 }
 
-/// Whether this is a probe, on its way back.
+/// Whether this is a returning probe.
 pub(crate) fn is_probe(bytes: &[u8]) -> bool {
     matches!(check(bytes), Verdict::Whole(sequence) if sequence & PROBE != 0)
 }
@@ -106,7 +106,7 @@ enum Verdict {
     Foreign,
 }
 
-/// Writes a packet whose every byte follows from `sequence`.
+/// Writes a packet whose bytes depend only on `sequence` and its length.
 fn fill(bytes: &mut [u8], sequence: u64) {
     let size = bytes.len();
     bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
@@ -117,7 +117,7 @@ fn fill(bytes: &mut [u8], sequence: u64) {
     bytes[26..34].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// FNV-1a over everything but the addresses, which `mac` forwarding rewrites, and the checksum itself.
+/// FNV-1a over everything except the addresses, which `mac` forwarding rewrites, and the checksum itself.
 fn checksum(bytes: &[u8]) -> u64 {
     let covered = bytes[12..26].iter().chain(&bytes[34..]);
     covered.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))

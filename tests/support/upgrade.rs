@@ -1,4 +1,5 @@
-//! A switch that is replaced while stations exchange numbered frames through it: who counts what comes, and how long nothing does.
+//! A switch that is replaced while stations exchange numbered frames through it; counts the received frames,
+//! and measures the longest time without one.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -17,14 +18,14 @@ use super::switch::{SIZES, Station, exchange, frame};
 
 pub(crate) const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
-/// Somebody who was told by hand.
+/// The address of a static table entry.
 pub(crate) const FIXED: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
-/// Frames on their way in each direction, fewer than any ring holds: nothing is lost for want of room.
+/// Frames in flight in each direction, fewer than any ring holds: none is lost for lack of room.
 pub(crate) const WINDOW: usize = 100;
-/// Frames that pass between two upgrades, at least, in each direction.
+/// The least number of frames between two upgrades, in each direction.
 pub(crate) const BETWEEN: u32 = 2000;
 
-/// How many upgrades in a row; more for the long run.
+/// Returns the number of successive upgrades; more in the long run.
 pub(crate) fn upgrades() -> usize {
     std::env::var("LINECARD_UPGRADES")
         .ok()
@@ -35,12 +36,12 @@ pub(crate) fn is_long_run() -> bool {
     std::env::var_os("LINECARD_UPGRADES").is_some()
 }
 
-/// A switch that is nobody's child here, and ends with the test.
+/// A switch that is not a child of this process; it is killed when dropped.
 pub(crate) struct Orphan(pub(crate) u32);
 
 impl Orphan {
     pub(crate) fn runs(&self) -> bool {
-        // A zombie of whoever adopted it has ended, too.
+        // A zombie, which its new parent has not reaped, has ended too.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|rest| rest.len() > 1 && !rest.starts_with(" Z"))
     }
@@ -50,7 +51,7 @@ impl Orphan {
         let _ = rustix::process::kill_process(pid, signal);
     }
 
-    /// Asks it to end as a user would, and waits until it did.
+    /// Terminates it with SIGTERM, and waits for its end.
     pub(crate) fn end(self) {
         self.signal(rustix::process::Signal::TERM);
         wait_until("the end", || !self.runs());
@@ -65,7 +66,7 @@ impl Drop for Orphan {
     }
 }
 
-/// `linecard switch ctl upgrade` with these arguments, in `lab`.
+/// Starts `linecard switch ctl upgrade` with these arguments, in `lab`.
 pub(crate) fn upgrade(lab: &Lab, socket: &Path, arguments: &[&str]) -> Running {
     let spawn = || {
         Command::new(env!("CARGO_BIN_EXE_linecard"))
@@ -85,13 +86,13 @@ pub(crate) fn client(socket: &Path) -> Client {
     client
 }
 
-/// Numbered frames from one station to another: each comes once, in order, as it was sent.
+/// Numbered frames from one station to another: each arrives once, in order, unchanged.
 pub(crate) struct Flow {
     pub(crate) from: [u8; 6],
     pub(crate) to: [u8; 6],
     pub(crate) sent: u32,
     pub(crate) came: u32,
-    /// When a frame last came, and the longest time without one.
+    /// The time of the last received frame, and the longest time without one.
     pub(crate) last: Instant,
     pub(crate) gap: Duration,
     pub(crate) waiting: VecDeque<Vec<u8>>,
@@ -110,7 +111,7 @@ impl Flow {
         }
     }
 
-    /// Sends as many as may be on their way, and looks at what came.
+    /// Sends as many frames as may be in flight, and checks received ones.
     pub(crate) fn pump(&mut self, sender: &mut Ours, receiver: &mut Ours, sends: bool) {
         let mut burst = Burst::new();
         while sends && self.waiting.len() < WINDOW && burst.room() > 0 {
@@ -170,7 +171,8 @@ impl Pair {
         assert!(up(&self.a) && up(&self.b), "the link stays up");
     }
 
-    /// Traffic until `done`, looked at now and then, and so many frames after that.
+    /// Runs traffic until `done`, which is checked periodically, and then until [`BETWEEN`] more frames have
+    /// arrived in each direction.
     pub(crate) fn pump_until(&mut self, mut done: impl FnMut() -> bool) {
         let until = Instant::now() + 2 * PATIENCE;
         while !done() {
@@ -194,12 +196,12 @@ impl Pair {
         }
     }
 
-    /// The longest time without a frame since this was asked last.
+    /// Returns the longest time without a frame since the last call.
     pub(crate) fn gap(&mut self) -> Duration {
         std::mem::take(&mut self.there.gap).max(std::mem::take(&mut self.back.gap))
     }
 
-    /// All frames have come, and no more.
+    /// Waits until all frames have arrived; checks that no others do.
     pub(crate) fn settle(&mut self) {
         let until = Instant::now() + PATIENCE;
         while !self.there.waiting.is_empty() || !self.back.waiting.is_empty() {
@@ -214,7 +216,7 @@ impl Pair {
         (0..100).for_each(|_| self.pump(false));
     }
 
-    /// The connection of either station.
+    /// Returns the connection of each station.
     pub(crate) fn connections(&self) -> [Vec<String>; 2] {
         let both = [0, 1].map(|n| connections(&self.paths[n]));
         assert!(both.iter().all(|ends| ends.len() == 1), "one connection each: {both:?}");
@@ -222,7 +224,7 @@ impl Pair {
     }
 }
 
-/// Received and sent frames of a port, and its losses.
+/// Returns received and sent frames of a port, and its drops.
 pub(crate) fn counted(client: &mut Client, key: &str) -> (u64, u64, u64) {
     let PortInfo { counters, .. } = client.port_show(key).expect("it is there");
     (counters.rx_packets, counters.tx_packets, counters.drops.total())
@@ -233,7 +235,8 @@ pub(crate) fn median(mut gaps: Vec<Duration>) -> (Duration, Duration) {
     (gaps.get(gaps.len() / 2).copied().unwrap_or_default(), gaps.last().copied().unwrap_or_default())
 }
 
-/// An upgrade under the traffic of `pair`: the new process, and how long it says that no frame passed.
+/// Upgrades the switch under the traffic of `pair`; returns the new process, and the time without traffic
+/// that it reports.
 pub(crate) fn replaced(lab: &Lab, socket: &Path, pair: &mut Pair) -> (Orphan, Duration) {
     let mut upgrading = upgrade(lab, socket, &[]);
     pair.pump_until(|| upgrading.0.try_wait().expect("a child").is_some());
@@ -244,7 +247,7 @@ pub(crate) fn replaced(lab: &Lab, socket: &Path, pair: &mut Pair) -> (Orphan, Du
     (Orphan(client(socket).version().expect("it answers").pid), pause)
 }
 
-/// The times of each upgrade.
+/// Prints the times of the upgrades.
 pub(crate) fn tell_times(times: [Vec<Duration>; 3]) {
     let what = [
         "longest gap at a station, with an upgrade",

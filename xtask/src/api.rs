@@ -1,5 +1,5 @@
-//! `cargo xtask api`: the public items of every published crate, one a line, compared with those that were accepted
-//! (`docs/api/CRATE.txt`), so that nobody breaks the API without noticing.
+//! `cargo xtask api`: lists the public items of every published crate, one per line, and compares them with
+//! the accepted ones (`docs/api/CRATE.txt`), so that breaking changes are noticed.
 
 mod listing;
 mod render;
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     accept: bool,
 }
 
-/// Lists what is public, and compares it with what was accepted.
+/// Lists the public items, and compares them with the accepted ones.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let metadata = crate::shape::metadata()?;
     let root = PathBuf::from(metadata["workspace_root"].as_str().ok_or("cargo metadata names no folder")?);
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     ))
 }
 
-/// A crate that others may depend on.
+/// A crate that other projects may depend on.
 struct Published {
     package: String,
     /// The name of its library in Rust code.
@@ -92,11 +92,13 @@ fn published(metadata: &Value) -> Result<Vec<Published>, String> {
     Ok(crates)
 }
 
-/// Names the rustdoc of this toolchain to this program when cargo starts it in rustdoc's place.
+/// The path of this toolchain's rustdoc, for the process of this program that cargo starts instead of
+/// rustdoc.
 pub(crate) const RUSTDOC: &str = "LINECARD_XTASK_RUSTDOC";
 
-/// Has rustdoc describe the crates; the folder of what it wrote. The format is not stable, so rustdoc alone is told to behave as
-/// nightly's does: crates that look at this setting would be built anew if the compiler were, too.
+/// Runs rustdoc for the crates; returns its output folder. The format is unstable, so nightly features are
+/// enabled for rustdoc only: if they were enabled for the compiler too, crates that check for that would be
+/// rebuilt.
 fn document(root: &Path, crates: &[Published]) -> Result<PathBuf, String> {
     let cargo = Path::new(env!("CARGO"));
     let this = std::env::current_exe().map_err(|e| format!("this program's path is not known: {e}"))?;
@@ -109,7 +111,7 @@ fn document(root: &Path, crates: &[Published]) -> Result<PathBuf, String> {
     if status.success() { Ok(root.join("target/doc")) } else { Err(format!("cargo doc failed ({status})")) }
 }
 
-/// Becomes rustdoc, which cargo wanted to start.
+/// Replaces this process with rustdoc, which cargo wanted to start.
 pub(crate) fn run_rustdoc(rustdoc: &OsStr) -> ExitCode {
     let failure = Command::new(rustdoc).args(std::env::args_os().skip(1)).env("RUSTC_BOOTSTRAP", "1").exec();
     eprintln!("error: {}: {failure}", rustdoc.display());
@@ -123,7 +125,7 @@ fn accept(file: &Path, lines: &BTreeSet<String>) -> Result<(), String> {
     std::fs::write(file, text).map_err(failed)
 }
 
-/// Files of the folder that are none of `known`.
+/// Returns the files of the folder that are not `known`.
 fn remaining(folder: &Path, known: &BTreeSet<String>) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -132,7 +134,7 @@ fn remaining(folder: &Path, known: &BTreeSet<String>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What is no longer there, and what is new.
+/// Removed and new items.
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
     gone: Vec<String>,

@@ -1,4 +1,5 @@
-//! Instructions per packet of the fast paths, counted by callgrind, against the committed table.
+//! Counts instructions per packet of the fast paths with callgrind, and compares them with the committed
+//! table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,12 +13,13 @@ use serde_json::Value;
 const TABLE: &str = "benches/budget.txt";
 /// Packets of one trace (`benches/budget.rs`).
 const PACKETS: f64 = 16384.0;
-/// How far a count may rise before it is an error, and fall before the table should say so.
+/// The tolerated rise of a count, as a share; also the fall from which on an update of the table is
+/// suggested.
 const SLACK: f64 = 0.02;
-/// The functions of the trace that are counted, in a packet's order; and what takes the place of the backend's two where frames are
-/// copied once.
+/// The counted functions of the trace, in a packet's order; the last replaces the backend's two when frames
+/// are copied only once.
 const STEPS: [&str; 5] = ["frontend_tx", "backend_rx", "backend_tx", "frontend_rx", "backend_direct"];
-/// Names of paths as in `linecard bench loopback`, and the device arguments that choose them.
+/// Names of paths as in `linecard bench loopback`, and the device arguments that select them.
 const PATHS: [(&str, &str); 8] = [
     ("split-mergeable", "packed_vq=0,mrg_rxbuf=1,in_order=0"),
     ("split", "packed_vq=0,mrg_rxbuf=0,in_order=0"),
@@ -39,7 +41,7 @@ pub(crate) struct Options {
 
 type Counts = BTreeMap<String, [f64; STEPS.len()]>;
 
-/// Counts every path and compares, or writes the table.
+/// Counts every path, and compares the counts with the table or writes it.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let trace = build("budget", &[])?;
     let mut counts = Counts::new();
@@ -59,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     compare(&parse(&text)?, &counts)
 }
 
-/// Builds the trace `name` as benchmarks are built, of the package that `more` names; returns where it is.
+/// Builds the trace `name` like a benchmark, with the package in `more`; returns its path.
 pub(crate) fn build(name: &str, more: &[&str]) -> Result<PathBuf, String> {
     let output = Command::new("cargo")
         .args(["bench", "--no-run", "--bench", name, "--message-format", "json-render-diagnostics"])
@@ -77,7 +79,7 @@ pub(crate) fn build(name: &str, more: &[&str]) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("cargo named no executable for the benchmark {name}"))
 }
 
-/// The instructions of one step over the whole trace.
+/// Returns the instructions of one step over the whole trace.
 fn instructions(trace: &Path, arguments: &str, step: &str) -> Result<f64, String> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
@@ -124,7 +126,7 @@ fn parse(text: &str) -> Result<Counts, String> {
     .collect()
 }
 
-/// Fails with one sentence for each count that rose; says which fell.
+/// Fails with one sentence for each count that rose; prints those that fell.
 fn compare(allowed: &Counts, now: &Counts) -> Result<(), String> {
     let mut broken = Vec::new();
     for (name, row) in now {

@@ -1,4 +1,4 @@
-//! What CI checks, as commands that a person can run one by one.
+//! The checks of CI, as commands that can be run individually.
 
 use std::ops::Range;
 use std::process::Command;
@@ -33,8 +33,8 @@ const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
     Step { name, command, environment: &[] }
 }
 
-/// Fuzz targets are type-checked without their fuzzer, which needs a C++ compiler. What they do is fed random bytes by the tests of
-/// `linecard-fuzz`.
+/// Fuzz targets are only type-checked, because their fuzzer needs a C++ compiler. The tests of
+/// `linecard-fuzz` run their code with random bytes.
 const FUZZ_TARGETS: [&str; 7] = [
     "cargo",
     "check",
@@ -45,8 +45,8 @@ const FUZZ_TARGETS: [&str; 7] = [
     "--bins",
 ];
 
-/// The command that the tests were run with; the one for users is built for release and without the benchmarks, which takes longer
-/// than the rest of this step. Code for release is built by `cargo xtask budget` and by loom.
+/// Packages the command that the tests used. The released command is a release build without benchmarks,
+/// which takes longer than the rest of this step; `cargo xtask budget` and loom build optimized code.
 const PACKAGE: [&str; 10] = [
     "cargo",
     "run",
@@ -60,7 +60,7 @@ const PACKAGE: [&str; 10] = [
     "--binary=target/debug/linecard",
 ];
 
-/// Every crate that is published, as crates.io would get it.
+/// Packages every published crate as for crates.io.
 macro_rules! packed_crates {
     ($($more:literal),*) => {
         &[
@@ -70,7 +70,7 @@ macro_rules! packed_crates {
     };
 }
 
-/// The facade with one driver and no other.
+/// Checks the facade crate with only one driver.
 macro_rules! one_driver {
     ($driver:literal) => {
         step(
@@ -109,11 +109,12 @@ const STEPS: &[Step] = &[
     step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),
     step("features: virtio without", &["cargo", "check", "-p", "linecard-virtio"]),
     step("features: virtio model", &["cargo", "check", "-p", "linecard-virtio", "--features", "model"]),
-    // What is in them was built already; `cargo xtask torture --only crates` builds them from their packages.
+    // Their contents are built by other steps; `cargo xtask torture --only crates` builds them from the
+    // packages.
     step("crates", packed_crates!("--no-verify")),
     step("build", &["cargo", "test", "--workspace", "--no-run"]),
-    // From here on programs are needed that a machine may not have.
-    // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
+    // The steps from here on need programs that a machine may not have.
+    // The advisories come from the network and can change at any time: `cargo deny check advisories`.
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
@@ -121,13 +122,14 @@ const STEPS: &[Step] = &[
     step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
 ];
 
-/// What takes long and finds the more the longer it runs.
+/// Steps that take long and find more the longer they run.
 const TORTURE: &[Step] = &[
-    // Whether each package has all that it needs: a build of everything, as the workspace's artefacts are of other files.
+    // Checks that each package is complete. This builds everything, because the workspace's artefacts come
+    // from other files.
     Step {
         name: "crates",
         command: packed_crates!(),
-        // Only compiled, never run.
+        // The code is only compiled, never run.
         environment: &[("CARGO_PROFILE_DEV_OPT_LEVEL", "0"), ("CARGO_PROFILE_DEV_DEBUG", "0")],
     },
     Step {
@@ -183,7 +185,7 @@ const TORTURE: &[Step] = &[
     },
     // A second release build, for another target: `rustup target add x86_64-unknown-linux-musl`.
     step("static", &["cargo", "run", "-q", "-p", "xtask", "--", "package", "--static", "--check"]),
-    // Ten million in all: four kinds of rings, with and without an event index, each end asleep.
+    // Ten million in total: four kinds of rings, with and without an event index, each end asleep.
     Step {
         name: "sleeps",
         command: &[
@@ -212,7 +214,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     run_steps(STEPS, options)
 }
 
-/// The same with the long runs.
+/// Runs the long checks, likewise.
 pub(crate) fn torture(options: &Options) -> Result<(), String> {
     run_steps(TORTURE, options)
 }
@@ -257,11 +259,11 @@ fn between(steps: &[Step], options: &Options) -> Result<Range<usize>, String> {
     if from < until { Ok(from..until) } else { Err("no step is left: --until comes before --from".into()) }
 }
 
-/// What the processes that ended below this one have used of all processors, in seconds: `cutime` and `cstime` of proc(5), in ticks
-/// of a hundredth of a second. 0 where there is no `/proc`.
+/// Returns the processor time of all child processes that have ended, in seconds: `cutime` and `cstime` of
+/// proc(5), in ticks of a hundredth of a second. 0 without `/proc`.
 fn processor_seconds() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The program's name, in brackets, may hold anything.
+    // The program's name, in brackets, may contain any character.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(13).take(2);
     fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() / 100
 }

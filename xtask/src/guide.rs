@@ -1,9 +1,9 @@
-//! `cargo xtask guide`: the parts of the guide that the program knows, and the book.
+//! `cargo xtask guide`: generates parts of the guide from the program, and builds the book.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Has the test that compares testpmd's reference write it, then has mdBook make `target/book`.
+/// Runs the test that writes testpmd's reference, then builds `target/book` with mdBook.
 pub(crate) fn run() -> Result<(), String> {
     let mut write = Command::new(env!("CARGO"));
     write.args(["test", "-q", "-p", "linecard-apps", "--test", "guide", "the_reference_of_testpmd"]);

@@ -1,4 +1,5 @@
-//! Chores that a person and CI both run: `cargo xtask test`, `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
+//! Tasks for developers and CI: `cargo xtask test`, `cargo xtask ci`, `cargo xtask shape`, `cargo xtask
+//! budget`.
 #![forbid(unsafe_code)]
 
 mod api;

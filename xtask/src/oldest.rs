@@ -1,10 +1,11 @@
-//! The oldest Rust that the project says it needs must build it.
+//! Checks that the stated minimum Rust version builds the project.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Satisfied where the compiler in use is that one; otherwise the toolchain of that version checks everything.
+/// Succeeds immediately if the compiler in use has that version; otherwise checks everything with the
+/// toolchain of that version.
 pub(crate) fn run() -> Result<(), String> {
     let metadata = crate::shape::metadata()?;
     let stated = stated(&metadata)?;
@@ -20,7 +21,7 @@ pub(crate) fn run() -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("Rust {stated} does not build it: {remedy}")) }
 }
 
-/// The one `rust-version` of all packages.
+/// Returns the common `rust-version` of all packages.
 fn stated(metadata: &Value) -> Result<String, String> {
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
     let mut versions: Vec<_> =
@@ -33,7 +34,7 @@ fn stated(metadata: &Value) -> Result<String, String> {
     }
 }
 
-/// Whether `rustc --version` is of that minor version.
+/// Whether `rustc --version` shows that minor version.
 fn same(stated: &str, used: &str) -> bool {
     let minor = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
     used.split_whitespace().nth(1).is_some_and(|version| minor(version) == minor(stated))

@@ -1,4 +1,5 @@
-//! `cargo xtask package`: packages of the command, and whether they can be installed, run and removed.
+//! `cargo xtask package`: builds packages of the command, and checks that they can be installed, run and
+//! removed.
 
 mod archive;
 mod check;
@@ -31,7 +32,7 @@ pub(crate) struct Options {
     check: bool,
 }
 
-/// Makes the package, and says where it is.
+/// Builds the package and prints its path.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let (metadata, target) = metadata()?;
     let stage = target.join("package");
@@ -61,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the static binary and the image, and says where they are.
+/// Builds the static binary and the image, and prints their paths.
 fn make_image(
     options: &Options,
     metadata: &Metadata,
@@ -77,7 +78,7 @@ fn make_image(
     if options.check { image::check(&made, stage) } else { Ok(()) }
 }
 
-/// What `apps/Cargo.toml` says of the package.
+/// The packaging metadata in `apps/Cargo.toml`.
 struct Metadata {
     version: String,
     description: String,
@@ -87,7 +88,7 @@ struct Metadata {
 }
 
 impl Metadata {
-    /// A text among those for the package.
+    /// Returns a string of the Debian metadata.
     fn text(&self, name: &str) -> &str {
         self.deb[name].as_str().unwrap_or_default()
     }
@@ -119,7 +120,8 @@ fn build(target: &Path) -> Result<PathBuf, String> {
     Ok(target.join("release/linecard"))
 }
 
-/// When the commit was made that is packaged, in seconds since 1970: the same sources make the same package.
+/// Returns the time of the packaged commit, in seconds since 1970, so that the same sources give the same
+/// package.
 fn commit_time() -> Result<u64, String> {
     if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
         return text.parse().map_err(|_| format!("SOURCE_DATE_EPOCH={text} is no number of seconds"));
@@ -128,14 +130,14 @@ fn commit_time() -> Result<u64, String> {
     text.trim().parse().map_err(|_| "git does not say when the last commit was made".to_owned())
 }
 
-/// Runs a command to a good end.
+/// Runs a command that must succeed.
 fn succeed(command: &mut Command) -> Result<(), String> {
     let shown = format!("{command:?}");
     let status = command.status().map_err(|e| format!("{shown} could not be started: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{shown} failed ({status})")) }
 }
 
-/// What a command prints.
+/// Returns the output of a command.
 fn output(command: &mut Command) -> Result<String, String> {
     let shown = format!("{command:?}");
     let output = command.output().map_err(|e| format!("{shown} could not be started: {e}"))?;

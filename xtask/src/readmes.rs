@@ -1,11 +1,11 @@
-//! Each crate that is published has a README of its own, whose program is compiled with its documentation.
+//! Checks that each published crate has its own README, whose program is compiled with its documentation.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-/// What is wrong with the README of one package, if anything.
+/// Returns what is wrong with the README of one package, if anything.
 fn fault(package: &Value) -> Option<String> {
     let name = package["name"].as_str()?;
     let manifest = Path::new(package["manifest_path"].as_str()?);
@@ -16,7 +16,7 @@ fn fault(package: &Value) -> Option<String> {
     let Ok(text) = fs::read_to_string(folder.join("README.md")) else {
         return Some(format!("{name}: there is no README.md in {}", folder.display()));
     };
-    // The repository's own begins with the project's name.
+    // The README of the repository begins with the project's name.
     let title = if name == "linecard" { "# Linecard".to_owned() } else { format!("# {name}") };
     if text.lines().next() != Some(&title) {
         return Some(format!("{name}: the first line of its README is not '{title}'"));

@@ -1,5 +1,6 @@
-//! Each package built and tested alone, with and without its features: a workspace build switches on, for all, what one asks for,
-//! and so hides a dependency or a feature that a package forgot to name.
+//! Builds and tests each package alone, with and without its features. A workspace build enables every
+//! feature that any package requests, for all of them, and so hides a dependency or a feature that a package
+//! does not declare.
 
 use std::process::Command;
 use std::time::Instant;
@@ -23,10 +24,11 @@ pub(crate) struct Options {
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Packages that are no part of the product: these chores, and what only the fuzzer links.
+/// Packages that are not part of the product: these tasks, and code that only the fuzzer links.
 const LEFT_OUT: [&str; 2] = ["xtask", "linecard-fuzz"];
 
-/// Runs every package and set of features in turn, goes on after a failure, and names those that failed.
+/// Tests every package with each set of features in turn, continues after failures, and reports them at the
+/// end.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let metadata = crate::shape::metadata()?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
@@ -42,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let began = Instant::now();
         let mut command = Command::new("cargo");
         command.arg("test").args(&line).current_dir(ROOT).env("CARGO_TARGET_DIR", "target/rooms");
-        // Tests that poll with two threads need both cores for themselves.
+        // Tests that poll with two threads need both cores.
         command.args(if options.no_run { &["--no-run"][..] } else { &["--", "--test-threads=1"] });
         let status = command.status().map_err(|e| format!("cargo could not be started: {e}"))?;
         println!(
@@ -61,8 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
 }
 
-/// The arguments of `cargo test` for one package: everything it has with all its features, its unit tests with each feature alone
-/// and with none.
+/// Returns the arguments of `cargo test` for one package: all tests with all features, and its unit tests
+/// with each feature alone and with none.
 fn arguments(package: &Value) -> Vec<Vec<String>> {
     let name = package["name"].as_str().unwrap_or_default();
     if LEFT_OUT.contains(&name) {

@@ -1,5 +1,5 @@
-//! Instructions and cache lines per packet of the switch's own work, by the number of ports and stations, counted by callgrind.
-//! `docs/guide/scale.md` has the table.
+//! Counts instructions and cache misses per packet of the switch's own work, by the number of ports and
+//! stations, with callgrind. `docs/guide/scale.md` has the table.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,20 +20,20 @@ pub(crate) struct Options {
     stations: Vec<u32>,
 }
 
-/// Packets of a trace (`switch/benches/scale.rs`), bursts that flood, and rounds of looking at empty queues.
+/// Packets of a trace (`switch/benches/scale.rs`), flooded bursts, and polls of empty queues.
 const PACKETS: f64 = 16_384.0;
 const FLOODED: f64 = 256.0;
 const ROUNDS: f64 = 512.0;
-/// The caches that are simulated: 48 KiB in 12 ways, and 2 MiB in 16 ways, as a server's core has for itself.
+/// The simulated caches: 48 KiB in 12 ways, and 2 MiB in 16 ways, the private caches of a server's core.
 const CACHES: [&str; 3] = ["--I1=32768,8,64", "--D1=49152,12,64", "--LL=2097152,16,64"];
 
-/// What was counted in one function.
+/// The counts of one function.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Counts {
     instructions: f64,
-    /// Lines that were not in the first cache of data.
+    /// Misses of the first-level data cache.
     first: f64,
-    /// Those that were in neither.
+    /// Misses of both caches.
     second: f64,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-/// Instructions; lines from beyond the first cache; lines from beyond both.
+/// Formats instructions, misses of the first cache, and misses of both.
 fn cell(counts: Counts) -> String {
     format!("{:.0}; {:.2}; {:.2}", counts.instructions, counts.first, counts.second)
 }
@@ -100,13 +100,13 @@ fn count(trace: &Path, arguments: [&str; 3], step: &str) -> Result<Counts, Strin
     counts.ok_or_else(|| format!("callgrind counted nothing for {step} on {arguments:?}:\n{log}"))
 }
 
-/// What callgrind says at its end: the names of the events, and a number for each.
+/// Parses callgrind's summary: the names of the events, and a number for each.
 fn parse(log: &str) -> Option<Counts> {
     let line = |title: &str| log.lines().find_map(|line| line.split_once(title)).map(|(_, rest)| rest);
     let names: Vec<&str> = line("Events    : ")?.split_whitespace().collect();
     let numbers: Vec<f64> =
         line("Collected : ")?.split_whitespace().map_while(|word| word.parse().ok()).collect();
-    // Zeros at the end are left out.
+    // Trailing zeros are omitted.
     let of = |name: &str| {
         let at = names.iter().position(|known| *known == name)?;
         Some(numbers.get(at).copied().unwrap_or(0.0))

@@ -1,4 +1,5 @@
-//! The shape of the tree: which room may use which, and how large a file or function may grow.
+//! The structure of the workspace: the allowed dependencies between crates, and the size limits of files and
+//! functions.
 
 mod arrows;
 mod picture;
@@ -18,7 +19,7 @@ pub(crate) struct Options {
     draw: bool,
 }
 
-/// Fails with one sentence per broken rule.
+/// Fails with one sentence per violated rule.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     if options.draw {
         picture::write()?;

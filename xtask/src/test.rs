@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, on any machine, with what was skipped and why at its end.
+//! `cargo xtask test`: runs every test, on any machine, and reports at the end what was skipped and why.
 
 mod outcome;
 mod room;
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
-/// Runs them; fails when one did.
+/// Runs the tests; fails if one of them fails.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let runner = Runner::choose(options.cargo_test);
     let target = room::target_folder()?;
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let examples = target.join("debug/examples");
     let mut environment = vec![(SKIPS, skips.as_os_str())];
     if options.package.is_empty() {
-        // All of them are built before the first test.
+        // All examples are built before the first test.
         environment.push((EXAMPLES, examples.as_os_str()));
     }
     let outcome = runner.run(options, &environment);
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     conclude(&outcome?, &skipped?)
 }
 
-/// Prints what failed and what was skipped, and the closing line.
+/// Prints failures, skips, and the final line.
 fn conclude(outcome: &Outcome, skipped: &[linecard_testing::Skip]) -> Result<(), String> {
     println!("{}", outcome.closing(skipped));
     match outcome.failed {
@@ -62,7 +62,7 @@ fn conclude(outcome: &Outcome, skipped: &[linecard_testing::Skip]) -> Result<(),
     }
 }
 
-/// Where the workspace is: chores are started by cargo, in any folder of it.
+/// The root of the workspace: cargo may start tasks in any folder of it.
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -1,4 +1,5 @@
-//! A Linux guest in QEMU by hand, as the tests start it: without hardware virtualisation, root or an image.
+//! Runs a Linux guest in QEMU interactively, as the tests start it: without hardware virtualisation, root or
+//! an image.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub(crate) struct Options {
     commands: Vec<String>,
 }
 
-/// Boots it, runs the commands, and fails at the first that fails.
+/// Boots the guest, runs the commands, and stops at the first that fails.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let devices = devices(options)?;
     let programs = options.program.iter().map(|path| program(path)).collect::<Result<Vec<_>, _>>()?;
@@ -50,7 +51,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     for line in input.lines() {
         let line = line.map_err(|e| format!("standard input: {e}"))?;
         match say(&mut guest, &line) {
-            // At a terminal a failed command is no reason to lose the guest.
+            // At a terminal a failed command must not end the guest.
             Err(why) if typed => eprintln!("{why}"),
             other => other?,
         }
@@ -70,7 +71,7 @@ fn say(guest: &mut Guest, line: &str) -> Result<(), String> {
     }
 }
 
-/// QEMU's arguments for the cards, and the further ones.
+/// Returns QEMU's arguments for the network cards, and the additional ones.
 fn devices(options: &Options) -> Result<Vec<String>, String> {
     let mut devices = Vec::new();
     for (n, socket) in options.nic.iter().enumerate() {
@@ -98,7 +99,7 @@ fn program(path: &Path) -> Result<PathBuf, String> {
     if path.is_file() { Ok(path) } else { Err(format!("--program {} is no file", path.display())) }
 }
 
-/// A folder for the guest's files, gone with it.
+/// A folder for the guest's files, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

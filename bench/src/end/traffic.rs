@@ -78,8 +78,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 const LOST: Duration = Duration::from_millis(100);
 /// The interval between attempts to send a first frame.
 const PROBE: Duration = Duration::from_micros(20);
-/// The divisor of a ring's size that limits the frames to catch up after an interruption; more would be an
-/// unrequested load.
+/// The divisor of a ring's size that limits the frames to catch up after an interruption.
 const CATCH_UP: u64 = 4;
 /// A longer round of the tester counts as interrupted.
 const INTERRUPTED: Duration = Duration::from_micros(20);
@@ -266,8 +265,7 @@ impl Traffic {
         }
     }
 
-    /// Sends one frame at a time, `count` times or until `most` has passed, with a pause of `gap` after each
-    /// returns.
+    /// Sends one frame at a time, `count` times or until `most` has passed, with pauses of `gap`.
     pub(crate) fn ping(
         &mut self,
         queues: &mut Queues<'_>,

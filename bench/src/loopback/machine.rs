@@ -19,11 +19,11 @@ use crate::pair::{alone, hand_over, per};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
-    /// Below 310 cycles: they share a physical core or its second-level cache.
+    /// Below 310 cycles: the cores share a physical core or its second-level cache.
     Near,
-    /// Below 600: they share a third-level cache.
+    /// Below 600 cycles: the cores share a third-level cache.
     Common,
-    /// Above: they share memory.
+    /// Otherwise: the cores share only memory.
     Far,
     /// There is only one core.
     Alone,
@@ -49,7 +49,7 @@ impl State {
 /// The result of one probe of the idle cores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Probe {
-    /// Time-stamp cycles that a cache line needs from one core to the other.
+    /// Time-stamp cycles that a cache line takes from one core to the other.
     pub(crate) hand_over: f64,
     /// Core cycles per time-stamp cycle, on the slower core.
     pub(crate) clock: f64,

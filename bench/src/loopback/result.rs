@@ -1,4 +1,4 @@
-//! From samples to rows.
+//! Calculates the rows of the result from the samples.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::schedule::{Outcome, Record, Rejected, Sample};
 use crate::bootstrap::{Interval, paired, ratio};
 use crate::stats::Summary;
 
-/// One row of the result, and one JSON line.
+/// One row of the result, which is also one line of JSON.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
     pub(crate) bench: &'static str,
@@ -25,41 +25,41 @@ pub(crate) struct Row {
     pub(crate) size: String,
     pub(crate) ring: u16,
     pub(crate) burst: u16,
-    /// Million packets per second and direction; `None` when there is no sample, or nothing of the sort.
+    /// Million packets per second and direction; `None` without samples, or if this kind has no such figure.
     pub(crate) mpps: Option<Summary>,
-    /// The main figure over that of DPDK in the same place, on the same path.
+    /// Ratio of the main figure to that of DPDK in the same position, on the same path.
     pub(crate) ratio: Option<Interval>,
-    /// Over DPDK on its best path with the same kind of ring.
+    /// Ratio to DPDK on its best path with the same kind of ring.
     pub(crate) ratio_best: Option<Interval>,
     /// That path.
     pub(crate) best_path: Option<&'static str>,
-    /// Over DPDK's net_memif, in the better of its two modes.
+    /// Ratio to DPDK's net_memif, in the better of its two modes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio_memif: Option<Interval>,
     /// Share of the ceiling loop's rate.
     pub(crate) ceiling: Option<f64>,
-    /// Packets of all samples together: sent, lost, duplicated, reordered, corrupted.
+    /// Sums over all samples: packets sent, lost, duplicated, reordered, corrupted.
     #[serde(flatten)]
     pub(crate) counts: BTreeMap<Metric, u64>,
-    /// Round trips: the medians over samples; of the longest, the longest.
+    /// Round trips: the medians over the samples, but for the maximum the maximum.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) latency_us: BTreeMap<Metric, f64>,
-    /// Every figure but those.
+    /// All other figures.
     pub(crate) figures: BTreeMap<Metric, Summary>,
-    /// Other figures over DPDK's.
+    /// Ratios of further figures to DPDK's.
     pub(crate) ratios: BTreeMap<Metric, Interval>,
-    /// Samples that count.
+    /// Accepted samples.
     pub(crate) runs: usize,
-    /// Samples that do not.
+    /// Rejected samples.
     pub(crate) rejected: u32,
     pub(crate) rejected_for: Rejected,
-    /// The state all samples were taken in.
+    /// The state of the machine in all samples.
     pub(crate) state: Option<State>,
-    /// Median of the time a cache line takes to the other core, in time-stamp cycles.
+    /// Median of the time that a cache line takes to the other core, in time-stamp cycles.
     pub(crate) hand_over: Option<f64>,
     /// Median of core cycles per time-stamp cycle.
     pub(crate) clock: Option<f64>,
-    /// Why there are no samples.
+    /// The reason why there are no samples.
     pub(crate) note: Option<String>,
     #[serde(skip)]
     pub(crate) cell: Cell,
@@ -70,13 +70,13 @@ fn as_text<S: Serializer>(kind: &Kind, to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Row {
-    /// The summary of a figure; `None` when it has none.
+    /// Returns the summary of a figure; `None` if it has no samples.
     pub(crate) fn figure(&self, metric: Metric) -> Option<Summary> {
         self.figures.get(&metric).copied()
     }
 }
 
-/// The rows of everything that was tried, in order.
+/// Returns the rows of all records, in order.
 pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
     let all = Compared { records: &outcome.records, state: outcome.state };
     let mut rows: Vec<Row> = outcome.records.iter().map(|record| all.row(record)).collect();
@@ -84,12 +84,12 @@ pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
     rows
 }
 
-/// The row of a pair that cannot be measured.
+/// Returns the row of a cell that cannot be measured.
 pub(crate) fn absent(cell: Cell, why: &str) -> Row {
     Compared { records: &[], state: None }.row(&Record::unmeasured(cell, why))
 }
 
-/// By kind and load, then by path and position; the ceiling comes last.
+/// Sorts by kind and load, then by path and position; the ceiling comes last.
 pub(crate) fn sort(rows: &mut [Row]) {
     rows.sort_by_cached_key(|row| {
         let Cell { kind, subject, load } = row.cell;
@@ -103,7 +103,7 @@ pub(crate) fn sort(rows: &mut [Row]) {
     });
 }
 
-/// What rows are worked out from: samples of one state of the machine are compared with each other.
+/// The records to compare; only samples of one state of the machine are compared with each other.
 struct Compared<'a> {
     records: &'a [Record],
     state: Option<State>,
@@ -162,7 +162,7 @@ impl Compared<'_> {
         self.samples(record).filter_map(|sample| sample.values.get(&metric).copied()).collect()
     }
 
-    /// Within rounds where both took turns, else of all samples of the state.
+    /// Returns the ratio within rounds in which both took turns, else that of all samples of the state.
     fn over(&self, record: &Record, other: &Record, metric: Metric) -> Option<Interval> {
         let value = |sample: &Sample| sample.values.get(&metric).copied();
         let same = |round: u64| self.samples(other).find(|other| other.round == round && round > 0);
@@ -199,7 +199,7 @@ impl Compared<'_> {
         metrics.filter_map(|metric| Some((metric, Summary::of(&self.figures(record, metric))?))).collect()
     }
 
-    /// DPDK in the same place with the same load; on `path`, or on the same one.
+    /// Returns DPDK's record in the same position with the same load; on `path`, or on the same path.
     fn baseline(&self, record: &Record, path: Option<Path>) -> Option<&Record> {
         let Cell { kind, load, .. } = record.cell;
         let Subject::Pair(position, own) = record.cell.subject else { return None };
@@ -207,7 +207,7 @@ impl Compared<'_> {
         self.records.iter().find(|other| other.cell == Cell { kind, subject, load })
     }
 
-    /// The quicker of memif's two modes with the load of a pair.
+    /// Returns the faster of memif's two modes, with the load of a pair.
     fn memif(&self, record: &Record) -> Option<&Record> {
         let Cell { kind: Kind::Closed, load, subject: Subject::Pair(..) } = record.cell else { return None };
         let of = |other: &Record| matches!(other.cell.subject, Subject::Memif(_)) && other.cell.load == load;
@@ -216,7 +216,7 @@ impl Compared<'_> {
         measured.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
     }
 
-    /// DPDK's best path with the same kind of ring and the same load.
+    /// Returns DPDK's best path with the same kind of ring and the same load.
     fn best(&self, record: &Record) -> Option<(&'static str, &Record)> {
         let Cell { kind, load, .. } = record.cell;
         let Subject::Pair(position, path) = record.cell.subject else { return None };
@@ -236,7 +236,7 @@ impl Compared<'_> {
     }
 }
 
-/// The positions a kind of sample is made in.
+/// Returns the positions in which a kind of sample is measured.
 pub(crate) const fn positions(kind: Kind) -> &'static [Position] {
     match kind {
         Kind::Closed | Kind::Latency => &Position::PAIRS,

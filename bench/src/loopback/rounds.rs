@@ -1,4 +1,4 @@
-//! The schedule of rows that take turns: rounds of one group after another until every row has its samples.
+//! The schedule of rows that take turns: rounds of each group, until every row has its samples.
 
 use std::time::Instant;
 
@@ -10,7 +10,8 @@ use super::together::{RowResult, groups};
 use linecard_apps_common::clock::unix_ns;
 
 impl Schedule<'_> {
-    /// Rounds until every cell has its samples; what failed or was disturbed gets as many rounds again.
+    /// Runs rounds until every cell has its samples; at most twice as many as requested, to replace failed
+    /// and disturbed samples.
     pub(crate) fn all_together(&mut self, outcome: &mut Outcome, cells: &[Cell]) -> Result<(), End> {
         let groups = groups(cells);
         let first = outcome.records.iter().map(|record| record.turns).min().unwrap_or(0);
@@ -24,13 +25,13 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    /// Whether any row of a group still lacks samples.
+    /// Whether any row of a group still needs samples.
     fn needs_samples(&self, outcome: &Outcome, group: &[Cell]) -> bool {
         let lacks = |record: &Record| !record.hopeless() && !record.full(Some(State::Turns), self.runs);
         outcome.records.iter().any(|record| group.contains(&record.cell) && lacks(record))
     }
 
-    /// One round of a group.
+    /// Runs one round of a group.
     fn one(&mut self, run: u32, outcome: &mut Outcome, group: &[Cell]) -> Result<(), End> {
         if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
             return Err(End::OutOfTime);
@@ -41,7 +42,7 @@ impl Schedule<'_> {
         let cells: Vec<Cell> = rows_in_turn.iter().map(|&at| outcome.records[at].cell).collect();
         let before = self.testbed.probe().map_err(End::Broken)?;
         let taken = self.testbed.round(&cells)?;
-        // The clock in milliseconds: what tells one round from all others, in this run of the program or another.
+        // The time in milliseconds identifies a round, across runs of the program too.
         let round = unix_ns() / 1_000_000;
         for (&at, taken) in rows_in_turn.iter().zip(taken) {
             let cell = outcome.records[at].cell;
@@ -54,7 +55,7 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    /// A sample of what a row came to, or why it does not count.
+    /// Turns the result of a row into a sample, or the reason for its rejection.
     fn judge(
         &mut self,
         cell: Cell,

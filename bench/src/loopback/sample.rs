@@ -1,4 +1,5 @@
-//! One closed-loop sample: two fresh testpmds, a ring full of packets going round, the rate from the backend's counters.
+//! One closed-loop sample: two fresh testpmds, a ring full of packets that circulates, the rate from the
+//! backend's counters.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +12,19 @@ use super::raw::Values;
 use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 
-/// How often is looked whether both ends still run.
+/// The interval between checks that both ends still run.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Two testpmds with packets going round.
+/// Two testpmds between which packets circulate.
 pub(crate) struct Pair {
     pub(crate) back: Console,
     pub(crate) front: Console,
-    /// Whether the frontend's counters can be read after its end and compared with the backend's.
+    /// Whether the frontend's counters can be read after its end, and compared with the backend's.
     agrees: bool,
 }
 
 impl Testbed {
-    /// Measures a fresh pair; also the backend's log.
+    /// Measures a fresh pair; returns the backend's log too.
     pub(crate) fn closed_loop(&self, mut pair: Pair, load: Load) -> Result<(Figure, String), Failure> {
         pair.go(self, load)?;
         pair.rest(self, self.warm_up)?;
@@ -32,7 +33,7 @@ impl Testbed {
         Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, log))
     }
 
-    /// Two fresh testpmds that see each other.
+    /// Starts two connected testpmds.
     pub(crate) fn pair(&self, position: Position, path: Path, load: Load) -> Result<Pair, Failure> {
         let socket = self.socket();
         let (back_tool, front_tool) = position.tools();
@@ -42,8 +43,8 @@ impl Testbed {
         Ok(Pair { back, front, agrees: true })
     }
 
-    /// Two of DPDK's testpmds with a memif between them. Its server is the end that counts: the client of 22.11 crashes when
-    /// it ends, and what it had printed by then is lost.
+    /// Starts two of DPDK's testpmds with a memif between them. The server is the end whose counters are
+    /// read: the client of 22.11 crashes at exit, and its buffered output is lost.
     pub(crate) fn memif(&self, memif: Memif, load: Load) -> Result<Pair, Failure> {
         let socket = self.socket();
         let back = self.start("memif server", self.memif_end(Side::Backend, memif, &socket, load)?)?;
@@ -54,7 +55,7 @@ impl Testbed {
 }
 
 impl Pair {
-    /// Lets a ring full of packets go round.
+    /// Lets a ring full of packets circulate.
     pub(crate) fn go(&mut self, testbed: &Testbed, load: Load) -> Result<(), Failure> {
         self.front.command(&format!("set fwd {}", testbed.forward))?;
         self.front.command("start")?;
@@ -85,13 +86,13 @@ impl Pair {
         }
     }
 
-    /// Ends both programs; what `rate` makes of the two looks before, and the backend's log.
+    /// Ends both programs; returns the result of `rate` for the two earlier snapshots, and the backend's log.
     pub(crate) fn end(
         mut self,
         load: Load,
         rate: impl FnOnce(Rate) -> Result<f64, String>,
     ) -> Result<(f64, String), Failure> {
-        // The backend first: what it sent then reaches the frontend.
+        // The backend first: the packets that it has sent then still reach the frontend.
         for end in [&mut self.back, &mut self.front] {
             end.command("stop")?;
             end.command("show port stats 0")?;
@@ -106,7 +107,7 @@ impl Pair {
         Ok((figure, transcript.log))
     }
 
-    /// Has the counters printed at both ends of the window.
+    /// Makes the backend print its counters at the start and at the end of the window.
     fn take_two_snapshots(&mut self, testbed: &Testbed) -> Result<(Disturbance, Duration), Failure> {
         let processes = [self.back.pid(), self.front.pid()];
         self.back.command("show port stats 0")?;
@@ -118,17 +119,17 @@ impl Pair {
     }
 }
 
-/// One look at a port: packets so far, and packets received per second since the look before.
+/// The counters of a port at one time, and the packets received per second since the previous snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortSnapshot {
     pub(crate) received: u64,
     received_bytes: u64,
     sent: u64,
-    /// Received since the look before.
+    /// Packets received per second since the previous snapshot.
     pub(crate) per_second: u64,
 }
 
-/// The looks in what a testpmd printed. Both programs print the same block.
+/// Parses the snapshots in the output of a testpmd. Both programs print the same block.
 pub(crate) fn snapshots(output: &str) -> Vec<PortSnapshot> {
     let after = |line: &str, label: &str| -> Option<u64> {
         line.trim_start().strip_prefix(label)?.split_whitespace().next()?.parse().ok()
@@ -139,7 +140,7 @@ pub(crate) fn snapshots(output: &str) -> Vec<PortSnapshot> {
         if line.contains("NIC statistics for port 0 ") {
             counts = Some((0, 0, 0));
         }
-        // Summaries, which have the same labels, come outside of blocks.
+        // The summaries have the same labels, but outside of blocks.
         let Some((received, received_bytes, sent)) = &mut counts else { continue };
         if let Some(packets) = after(line, "RX-packets:") {
             (*received, *received_bytes) =
@@ -155,7 +156,7 @@ pub(crate) fn snapshots(output: &str) -> Vec<PortSnapshot> {
     snapshots
 }
 
-/// Whether the frontend received what the backend sent, but for packets that are still in a ring.
+/// Checks that the frontend received what the backend sent, except packets that are still in a ring.
 fn agree(back: &str, front: &str, load: Load) -> Result<(), String> {
     let last = |output: &str| snapshots(output).last().copied();
     let (Some(back), Some(front)) = (last(back), last(front)) else {
@@ -170,7 +171,7 @@ fn agree(back: &str, front: &str, load: Load) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether packets went round that have the length asked for; of a mix, each has its own.
+/// Checks that the circulating packets have the requested length; not for a mix of lengths.
 fn long_enough(output: &str, load: Load) -> Result<(), String> {
     let (Size::Bytes(bytes), Some(look)) = (load.size, snapshots(output).pop()) else { return Ok(()) };
     let each = look.received_bytes / look.received.max(1);
@@ -182,7 +183,7 @@ fn long_enough(output: &str, load: Load) -> Result<(), String> {
     Ok(())
 }
 
-/// What the backend counted between the two looks that are followed by one at the end.
+/// The backend's counts between the last two snapshots but one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
     pub(crate) moved: u64,
@@ -202,8 +203,8 @@ fn between(output: &str) -> Result<Rate, String> {
     Ok(rate)
 }
 
-/// Millions of packets per second by the program's own clock, which is free of the pipe's delays; `window` by ours tells
-/// whether rate and counters agree.
+/// Returns million packets per second by the program's own clock, which the delays of the pipe do not affect.
+/// `window`, by our clock, serves to check that rate and counters agree.
 fn steady(rate: Rate, window: Duration) -> Result<f64, String> {
     let Rate { moved, per_second } = rate;
     let seconds = per(moved, per_second);

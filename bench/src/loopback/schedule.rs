@@ -1,5 +1,5 @@
-//! When what is measured: every cell once per run, there and back in turn (A B, B A), probes around each sample, and a
-//! second chance for what the machine spoiled.
+//! The schedule of samples: every cell once per run, in alternating order (A B, B A), with a probe of the
+//! machine before and after each sample, and further attempts for rejected ones.
 
 use std::time::Instant;
 
@@ -11,37 +11,37 @@ use super::raw::{SampleFile, SavedSamples, Values};
 use super::testbed::{Figure, Testbed};
 use crate::Error;
 
-/// A sample that counts.
+/// An accepted sample.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) values: Values,
     pub(crate) state: State,
     pub(crate) probe: Probe,
-    /// The round in which it took turns with others, by the clock in milliseconds; 0 if it ran by itself.
+    /// The round in which the row took turns with others, as a time in milliseconds; 0 if it ran by itself.
     pub(crate) round: u64,
 }
 
-/// A sample, or why it does not count and what to say of that.
+/// A sample, or the reason for its rejection and an explanation.
 pub(crate) type Attempt = Result<Sample, (Reason, String)>;
 
-/// Why a sample does not count.
+/// The reason why a sample is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reason {
-    /// The machine's state changed meanwhile.
+    /// The machine's state changed during the sample.
     State,
-    /// Something else took the cores.
+    /// Other work used the cores.
     Disturbed,
     /// A program failed.
     Failed,
 }
 
-/// Samples that do not count, by reason.
+/// Numbers of rejected samples, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Rejected {
-    /// The machine's state changed meanwhile, or is not the one that is compared.
+    /// The machine's state changed during the sample, or differs from the compared one.
     pub(crate) state: u32,
-    /// Something else took the cores.
+    /// Other work used the cores.
     pub(crate) disturbed: u32,
     /// A program failed.
     pub(crate) failed: u32,
@@ -58,9 +58,9 @@ pub(crate) struct Record {
     pub(crate) cell: Cell,
     pub(crate) samples: Vec<Sample>,
     pub(crate) rejected: Rejected,
-    /// Why the last failed sample failed.
+    /// The explanation of the last failure.
     pub(crate) trouble: Option<String>,
-    /// Rounds it had its turn in.
+    /// Rounds in which the cell was measured.
     pub(crate) turns: u32,
 }
 
@@ -69,12 +69,12 @@ impl Record {
         Self { cell, samples: Vec::new(), rejected: Rejected::default(), trouble: None, turns: 0 }
     }
 
-    /// The record of what cannot be measured.
+    /// Creates the record of a cell that cannot be measured.
     pub(crate) fn unmeasured(cell: Cell, why: &str) -> Self {
         Self { trouble: Some(why.to_owned()), ..Self::new(cell) }
     }
 
-    /// Counts a sample that does not count.
+    /// Counts a rejected sample.
     pub(crate) fn reject(&mut self, reason: Reason, why: &str) {
         match reason {
             Reason::State => self.rejected.state += 1,
@@ -86,7 +86,7 @@ impl Record {
         }
     }
 
-    /// Whether there are `runs` samples in the state that is compared.
+    /// Whether there are `runs` samples in the compared state.
     pub(crate) fn full(&self, state: Option<State>, runs: u32) -> bool {
         let count = state.map_or(0, |state| self.in_state(state).count());
         count >= usize::try_from(runs).unwrap_or(usize::MAX)
@@ -96,51 +96,51 @@ impl Record {
         self.samples.iter().filter(move |sample| sample.state == state)
     }
 
-    /// A pair that never worked is not tried for ever.
+    /// Whether the pair never worked, so that further attempts are useless.
     pub(crate) fn hopeless(&self) -> bool {
         self.samples.is_empty() && self.rejected.failed >= HOPELESS
     }
 }
 
-/// Failures without a single success after which a cell is left alone.
+/// Failures without a success after which a cell is not measured any more.
 const HOPELESS: u32 = 3;
-/// Tries of one sample in one run.
+/// Attempts of one sample in one run.
 const TRIES: u32 = 3;
 
-/// How samples are taken.
+/// The parameters of the schedule.
 pub(crate) struct Schedule<'a> {
     pub(crate) testbed: &'a Testbed,
     pub(crate) runs: u32,
     pub(crate) limits: Limits,
-    /// Whether rows live at once and take turns.
+    /// Whether all rows are alive at the same time and take turns.
     pub(crate) together: bool,
-    /// No sample starts after this.
+    /// No sample starts after this time.
     pub(crate) deadline: Option<Instant>,
-    /// Where samples are kept, if anywhere.
+    /// The file for samples, if any.
     pub(crate) book: Option<SampleFile>,
-    /// Told about each sample.
+    /// Called for each sample.
     pub(crate) progress: &'a mut dyn FnMut(&Progress<'_>),
 }
 
-/// A word on a sample for whoever waits.
+/// The progress report of a sample.
 pub(crate) struct Progress<'a> {
     pub(crate) cell: &'a Cell,
     pub(crate) run: u32,
     pub(crate) said: String,
 }
 
-/// What a run left behind.
+/// The result of a run.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) records: Vec<Record>,
-    /// The state most samples were taken in.
+    /// The state of most samples.
     pub(crate) state: Option<State>,
-    /// Whether the run ended before its time, and why.
+    /// The reason, if the run ended early.
     pub(crate) cut_short: Option<&'static str>,
     pub(crate) dpdk_version: Option<String>,
 }
 
-/// Why no more samples are taken.
+/// The reason why sampling ends.
 pub(crate) enum End {
     Interrupted,
     OutOfTime,
@@ -157,7 +157,7 @@ impl Schedule<'_> {
     /// Measures `cells`.
     ///
     /// # Errors
-    /// A core that cannot be used, or a file that cannot be written. A pair that does not work is reported in its record.
+    /// A core that cannot be used, or a file that cannot be written. Failing pairs are noted in records.
     pub(crate) fn run(mut self, cells: Vec<Cell>, before: SavedSamples) -> Result<Outcome, Error> {
         let mut outcome = Outcome::of(before);
         for &cell in &cells {
@@ -180,8 +180,8 @@ impl Schedule<'_> {
         Ok(outcome)
     }
 
-    /// Rounds until every wanted cell has its samples in the state that is compared. What the machine spoiled gets as
-    /// many rounds again.
+    /// Runs rounds until every requested cell has its samples in the compared state; at most twice as many as
+    /// requested, to replace rejected samples.
     fn all(&mut self, outcome: &mut Outcome, cells: &[Cell]) -> Result<(), End> {
         let runs = self.runs;
         let wanted = |outcome: &Outcome, record: &Record| {
@@ -196,7 +196,7 @@ impl Schedule<'_> {
         for run in start..(start + runs).max(2 * runs) {
             let count = outcome.records.len();
             for step in 0..count {
-                // Odd rounds go backwards.
+                // Odd rounds run in reverse order.
                 let at = if run.is_multiple_of(2) { step } else { count - 1 - step };
                 if outcome.records[at].turns <= run && wanted(outcome, &outcome.records[at]) {
                     self.sample(run, &mut outcome.records[at], &mut outcome.dpdk_version)?;
@@ -209,7 +209,7 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    /// One sample of a cell, tried again while the machine spoils it.
+    /// Takes one sample of a cell, with further attempts if it is rejected.
     fn sample(&mut self, run: u32, record: &mut Record, version: &mut Option<String>) -> Result<(), End> {
         for _ in 0..TRIES {
             if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
@@ -225,7 +225,7 @@ impl Schedule<'_> {
         Ok(())
     }
 
-    /// What to say of a sample, and whether it counts.
+    /// Makes one attempt; returns its description, and whether it was accepted.
     fn attempt(
         &mut self,
         run: u32,
@@ -236,7 +236,7 @@ impl Schedule<'_> {
         self.file(run, record, attempt)
     }
 
-    /// Puts an attempt where it belongs: what to say of it, and whether it counts.
+    /// Stores an attempt; returns its description, and whether it was accepted.
     pub(crate) fn file(
         &mut self,
         run: u32,
@@ -261,7 +261,7 @@ impl Schedule<'_> {
         }
     }
 
-    /// A sample between two looks at the machine, or why it does not count.
+    /// Takes a sample between two probes of the machine, or returns the reason for its rejection.
     fn take(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Attempt, End> {
         let before = self.testbed.probe().map_err(End::Broken)?;
         let figure = match apart(self.figure(cell, version))? {
@@ -284,7 +284,7 @@ impl Schedule<'_> {
         Ok(Ok(Sample { values: figure.values, state, probe: after, round: 0 }))
     }
 
-    /// Why a figure does not count, if others had too much of the cores.
+    /// Returns an explanation if other work used too much of the cores.
     pub(crate) fn disturbed(&self, cell: &Cell, figure: &Figure) -> Option<String> {
         let Disturbance { waited, stolen, switches } = figure.disturbance;
         (!figure.disturbance.within(&self.limits)).then(|| {
@@ -321,7 +321,7 @@ impl Schedule<'_> {
         }
     }
 
-    /// Reads DPDK's version in a log, once.
+    /// Reads DPDK's version from a log, once.
     pub(crate) fn learn(
         &mut self,
         position: Position,
@@ -340,18 +340,18 @@ impl Schedule<'_> {
 }
 
 impl Outcome {
-    /// What was measured before.
+    /// Starts with the saved samples.
     pub(crate) fn of(pages: SavedSamples) -> Self {
         let SavedSamples { records, dpdk_version, .. } = pages;
         Self { records, state: None, cut_short: None, dpdk_version }
     }
 
-    /// The state whose samples are compared as things stand.
+    /// The state whose samples are compared at present.
     pub(crate) fn compared(&self) -> Option<State> {
         most_common(&self.records)
     }
 
-    /// Chooses the state that is compared, and counts samples of others as rejected.
+    /// Selects the compared state, and counts samples of others as rejected.
     pub(crate) fn settle(&mut self) {
         self.state = self.compared();
         let Some(state) = self.state else { return };
@@ -362,20 +362,20 @@ impl Outcome {
     }
 }
 
-/// The main figure in words.
+/// Formats the main figure.
 fn told(cell: &Cell, values: &Values) -> String {
     let main = cell.kind.main();
     let value = values.get(&main).copied().unwrap_or(f64::NAN);
     format!("{value:.2} {}", main.unit())
 }
 
-/// DPDK prints `EAL: RTE Version: 'DPDK 22.11.7'` when asked with `-v`.
+/// Parses `EAL: RTE Version: 'DPDK 22.11.7'`, which DPDK prints with `-v`.
 fn dpdk_version(log: &str) -> Option<String> {
     let line = log.lines().find_map(|line| line.split_once("RTE Version: "))?;
     Some(line.1.trim().trim_matches('\'').to_owned())
 }
 
-/// The state in which the fewest cells are without samples; of several, the one with most samples.
+/// Returns the state in which most cells have samples; among equals, the one with most samples.
 fn most_common(records: &[Record]) -> Option<State> {
     let weight = |state: State| {
         let counts = records.iter().map(|record| record.in_state(state).count());

@@ -1,35 +1,37 @@
-//! The highest rate that loses no more than allowed: halving, as RFC 2544 (26.1) has it, and a longer trial at the end.
+//! Searches the highest rate with acceptable loss: by bisection, as in RFC 2544 (26.1), with longer trials at
+//! the end.
 
-/// How a rate is looked for.
+/// The parameters of a search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search {
-    /// The highest rate to try: what the tester can offer.
+    /// The highest rate to try, which is the tester's limit.
     pub(crate) most: f64,
-    /// Share of packets that may be lost.
+    /// Acceptable share of lost packets.
     pub(crate) allowed: f64,
-    /// The search ends when it is as sure as this, as a share of the rate.
+    /// The precision at which the search ends, as a share of the rate.
     pub(crate) precision: f64,
 }
 
-/// One trial that is asked for.
+/// The parameters of one trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Trial {
     /// Million packets per second.
     pub(crate) rate: f64,
-    /// The last word on a rate: takes longer.
+    /// A final, longer trial.
     pub(crate) last: bool,
 }
 
-/// Rates below this share of the most are called none.
+/// The share of the highest rate below which the search ends.
 const FLOOR: f64 = 1.0 / 1024.0;
-/// Longer trials until one passes; each goes lower by a few steps of the precision.
+/// The most final trials until one passes; each rate is a growing number of precision steps lower.
 const LAST_TRIALS: i32 = 6;
 
 impl Search {
-    /// The rate found; 0 when even the lowest loses too much. `lost` runs a trial and tells the share of packets lost.
+    /// Returns the rate; 0 when even the lowest loses too much. `lost` runs a trial and returns the share of
+    /// lost packets.
     ///
     /// # Errors
-    /// What `lost` returns, at once.
+    /// The first error of `lost`.
     pub(crate) fn run<E>(&self, mut lost: impl FnMut(Trial) -> Result<f64, E>) -> Result<f64, E> {
         let (mut low, mut high) = (0.0, self.most);
         if lost(Trial { rate: high, last: false })? <= self.allowed {

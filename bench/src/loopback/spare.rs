@@ -1,6 +1,8 @@
-//! What our end of a mixed pair has to spare: idle cycles are put into each of its packets until the pair gets slower.
+//! The spare capacity of our end in a mixed pair: idle cycles are added to each of its packets until the pair
+//! becomes slower.
 //!
-//! The slower end decides the rate of a mixed pair and hides what the other could do; this shows it.
+//! The slower end determines the rate of a mixed pair and hides the capacity of the other; this measurement
+//! shows it.
 
 use std::time::Duration;
 
@@ -15,17 +17,17 @@ use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 use crate::stats::Summary;
 
-/// A rate that fell by this share is slower.
+/// The share of the rate whose loss counts as slower.
 const SLOWER: f64 = 0.01;
-/// Looks at a rate with and without work in turn.
+/// Measurements with and without work, alternating.
 const TURNS: u32 = 5;
-/// Cycles per packet up to which is searched.
+/// Upper bound of the search, in cycles per packet.
 const MOST: u32 = 4096;
-/// Cycles that are not told apart.
+/// Precision of the search, in cycles.
 const STEP: u32 = 4;
 
 impl Testbed {
-    /// Searches how many cycles per packet our end can waste.
+    /// Searches how many cycles per packet our end can spend without loss of rate.
     pub(crate) fn spare(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let (back_tool, _) = position.tools();
         let mut pair = self.pair(position, path, load)?;
@@ -58,7 +60,7 @@ impl Testbed {
         Ok(Figure { values, disturbance: Disturbance { waited: 0.0, ..disturbance } })
     }
 
-    /// Counts busy cycles for a while without work; how long that was.
+    /// Lets both ends count busy cycles for a while without work; returns the time.
     fn busy(&self, back: &mut Console, front: &mut Console) -> Result<Duration, Failure> {
         back.command("clear fwd stats all")?;
         front.command("clear fwd stats all")?;
@@ -71,7 +73,7 @@ impl Testbed {
     }
 }
 
-/// Our end's rate while each of its packets costs so many cycles more, in million packets per second.
+/// Returns our end's rate while each of its packets costs `work` cycles more, in million packets per second.
 fn rate_with(testbed: &Testbed, ours: &mut Console, work: u32, time: Duration) -> Result<f64, Failure> {
     ours.command(&format!("set work-cycles {work}"))?;
     ours.command("show port stats 0")?;
@@ -82,7 +84,7 @@ fn rate_with(testbed: &Testbed, ours: &mut Console, work: u32, time: Duration) -
     Ok(per(look.per_second, 1_000_000))
 }
 
-/// The most work that does not make the pair slower; `slower` tries one.
+/// Returns the most work that does not make the pair slower; `slower` tests one value.
 fn most_work<E>(mut slower: impl FnMut(u32) -> Result<bool, E>) -> Result<u32, E> {
     let (mut low, mut high) = (0, STEP);
     while high < MOST && !slower(high)? {
@@ -99,7 +101,8 @@ fn middle(rates: &[f64]) -> f64 {
     Summary::of(rates).map_or(f64::NAN, |summary| summary.median)
 }
 
-/// The share of `time` that a program says it was busy: `(total cycles=N / … ) at M MHz Clock`, at its last stop.
+/// Returns the share of `time` in which a program was busy: `(total cycles=N / … ) at M MHz Clock`, at its
+/// last stop.
 fn busy_share(output: &str, time: Duration) -> Option<f64> {
     let line = output.lines().rfind(|line| line.contains("CPU cycles/packet="))?;
     let number = |after: &str| -> Option<u64> {

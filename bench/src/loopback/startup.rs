@@ -1,6 +1,8 @@
-//! From exec to the first packet, from the connection to the first packet, and the memory of a process that has one port.
+//! Start-up: the times from exec and from the connection to the first packet, and the memory of a process
+//! with one port.
 //!
-//! The tester tries to get a packet through from before the start on; its own start is not part of the time.
+//! The tester tries to send a packet already before the program starts; the tester's own start is not part of
+//! the time.
 
 use std::fs;
 use std::time::Duration;
@@ -17,11 +19,11 @@ use crate::end::First;
 use crate::pair::per;
 use linecard_apps_common::clock::monotonic_ns;
 
-/// How long a program may take to its first packet.
+/// The time limit for the first packet.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Testbed {
-    /// Starts one testpmd and waits for the first packet that it forwards.
+    /// Starts one testpmd and measures the time until it forwards a packet.
     pub(crate) fn startup(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let Some((side, tool)) = position.tested() else {
             return Err(Failure::Program("nothing is tested here".into()));
@@ -71,7 +73,7 @@ impl ResidentMemory {
         Self::read(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
     }
 
-    /// From `/proc/PID/status` (proc(5)); hugepages are not part of the resident set there.
+    /// Parses `/proc/PID/status` (proc(5)), whose resident set does not include hugepages.
     fn read(status: &str) -> Option<Self> {
         let of = |label| {
             let line = status.lines().find_map(|line| line.strip_prefix(label))?;

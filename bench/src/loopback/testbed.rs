@@ -1,4 +1,5 @@
-//! The bed that all samples share: the programs, their cores and memory, and the arguments that make two ends equal.
+//! The testbed of all samples: the programs, their cores and memory, and the arguments that make two ends
+//! comparable.
 
 use std::fmt::Write as _;
 use std::path::{Path as File, PathBuf};
@@ -15,9 +16,10 @@ use super::path::Path;
 use super::raw::Values;
 use crate::Error;
 
-/// What all samples share.
+/// The parameters that all samples share.
 pub(crate) struct Testbed {
-    /// The backend polls on the second, the frontend on the first; the same one twice if there is only one.
+    /// The frontend polls on the first core, the backend on the second; both are the same if there is only
+    /// one.
     pub(crate) cores: [CoreId; 2],
     /// Our own program.
     pub(crate) ours: PathBuf,
@@ -27,34 +29,35 @@ pub(crate) struct Testbed {
     pub(crate) hugepages: bool,
     /// Forward mode of the frontend, and of a testpmd under test.
     pub(crate) forward: String,
-    /// From the first packets to the first look at the counters.
+    /// From the first packets to the first snapshot of the counters.
     pub(crate) warm_up: Duration,
-    /// From the first look to the second; also how long the tester offers packets.
+    /// From the first snapshot to the second; also the time in which the tester offers packets.
     pub(crate) window: Duration,
-    /// For sockets.
+    /// The folder for sockets.
     pub(crate) folder: PathBuf,
     pub(crate) interrupt: Interrupt,
-    /// Pairs started so far: each has names of its own.
+    /// The number of pairs started so far; part of their names.
     pub(crate) pairs: AtomicU32,
 }
 
-/// The figures of a sample and what disturbed it.
+/// The figures of a sample and its disturbance.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
     pub(crate) values: Values,
     pub(crate) disturbance: Disturbance,
 }
 
-/// Megabytes for each program: many live at once, and the longest packets' buffers take 150.
+/// Megabytes for each program: many are alive at the same time, and the buffers for the longest packets take
+/// 150.
 pub(crate) const MEMORY: u32 = 256;
 const PACKETS: u32 = 16_384;
-/// Bytes of a buffer unless packets are longer; DPDK's default.
+/// Default size of a buffer in bytes, as in DPDK; larger for longer packets.
 const BUFFER: u16 = 2176;
-/// How long rings take to come up after both consoles are there.
+/// The time for rings to become ready after both consoles are.
 const SETTLE: Duration = Duration::from_millis(300);
 
 impl Testbed {
-    /// Free 2 MiB pages that both programs need together.
+    /// The number of free 2 MiB pages that both programs need together.
     pub(crate) const HUGEPAGES: u64 = 2 * MEMORY as u64 / 2;
 
     /// Whether there are two cores.
@@ -62,33 +65,33 @@ impl Testbed {
         self.cores[0] != self.cores[1]
     }
 
-    /// Looks at the machine.
+    /// Probes the state of the machine.
     pub(crate) fn probe(&self) -> Result<Probe, Error> {
         if self.two_cores() { Probe::take(self.cores) } else { Probe::alone(self.cores[0]) }
     }
 
-    /// The socket of the next pair.
+    /// Returns the path of the socket of the next pair.
     pub(crate) fn socket(&self) -> PathBuf {
         let number = self.pairs.fetch_add(1, Ordering::Relaxed) + 1;
         self.folder.join(format!("loop{number}.sock"))
     }
 
-    /// What an end of the latest pair calls its files.
+    /// Returns the file prefix of an end of the latest pair.
     pub(crate) fn prefix(&self, end: &str) -> String {
         format!("linecard-loop-{}-{end}{}", std::process::id(), self.pairs.load(Ordering::Relaxed))
     }
 
-    /// Lets rings come up.
+    /// Waits until rings are ready.
     pub(crate) fn settle(&self) -> Result<(), Failure> {
         self.interrupt.sleep(SETTLE)
     }
 
-    /// Starts a program and waits for its console.
+    /// Starts a program and waits for its prompt.
     pub(crate) fn start(&self, name: &'static str, mut command: Command) -> Result<Console, Failure> {
         Console::start(name, &mut command, &self.interrupt)
     }
 
-    /// A testpmd as backend.
+    /// Returns the command for a testpmd as backend.
     pub(crate) fn backend(&self, tool: Tool, socket: &File, load: Load) -> Result<Command, Failure> {
         let mut command = self.testpmd(tool, Side::Backend)?;
         command.args(["--vdev", &backend_device(socket), "--"]).args(common(load));
@@ -96,7 +99,7 @@ impl Testbed {
         Ok(command)
     }
 
-    /// A testpmd as frontend.
+    /// Returns the command for a testpmd as frontend.
     pub(crate) fn frontend(
         &self,
         tool: Tool,
@@ -110,7 +113,7 @@ impl Testbed {
         Ok(command)
     }
 
-    /// One of DPDK's testpmds at an end of a memif.
+    /// Returns the command for one of DPDK's testpmds as an end of a memif.
     pub(crate) fn memif_end(
         &self,
         side: Side,
@@ -125,7 +128,7 @@ impl Testbed {
             (Side::Frontend, Memif::ZeroCopy) => ("client", ",zero-copy=yes"),
         };
         if memif == Memif::ZeroCopy {
-            // It shares whole files only.
+            // Zero-copy memif can share only whole files.
             command.arg("--single-file-segments");
         }
         let device = format!(
@@ -140,21 +143,23 @@ impl Testbed {
         Ok(command)
     }
 
-    /// A testpmd as one end, started by itself with nothing asked of it but its device; pages and pool are its own choice.
+    /// Returns the command for a testpmd as one end with only its device; pages and pool have the program's
+    /// defaults.
     pub(crate) fn plain(&self, tool: Tool, side: Side, device: &str) -> Result<Command, Failure> {
         let mut command = self.program(tool, side)?;
         if side == Side::Frontend {
             command.args(FRONTEND_MEMORY);
         }
         if !self.hugepages {
-            // The least that holds DPDK's default pool: without hugepages it takes all of its memory at once.
+            // The least memory that holds DPDK's default pool: without hugepages DPDK allocates all memory at
+            // start.
             command.args(["-m", "640"]);
         }
         command.args(["--vdev", device, "--", "-i", "-a", "--nb-cores=1"]);
         Ok(command)
     }
 
-    /// The tester as one end.
+    /// Returns the command for the tester as one end.
     pub(crate) fn tester(&self, side: Side, socket: &File, path: Path, load: Load) -> Command {
         let [front, back] = self.cores;
         let mut command = Command::new(&self.ours);
@@ -175,7 +180,8 @@ impl Testbed {
         command
     }
 
-    /// A program whose console runs on the other end's core, in as much memory for both.
+    /// Returns the command for a program whose console runs on the other end's core, with the same memory for
+    /// both.
     fn testpmd(&self, tool: Tool, side: Side) -> Result<Command, Failure> {
         let mut command = self.program(tool, side)?;
         command.args(["-m", &MEMORY.to_string()]);
@@ -204,16 +210,16 @@ impl Testbed {
         Ok(command)
     }
 
-    /// Tells a program where to keep its files, and which pages to take.
+    /// Sets the folder for a program's files, and its kind of pages.
     pub(crate) fn place_files(&self, command: &mut Command) {
-        // DPDK leaves a folder behind, even in memory mode; this one is removed.
+        // DPDK leaves a folder behind, even in memory mode; this one is removed at the end.
         command.env("RUNTIME_DIRECTORY", &self.folder);
-        // DPDK has no memory mode without hugepages; its files then lie in the same folder.
+        // DPDK has no memory mode without hugepages; its files are then in the same folder.
         command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
     }
 }
 
-/// DPDK's virtio-user shares few, whole files only; and takes its AVX-512 paths only when told that it may.
+/// DPDK's virtio-user can share only a few whole files, and uses its AVX-512 paths only if they are allowed.
 pub(crate) const FRONTEND_MEMORY: [&str; 2] = ["--single-file-segments", "--force-max-simd-bitwidth=512"];
 
 pub(crate) fn backend_device(socket: &File) -> String {
@@ -226,26 +232,26 @@ pub(crate) fn frontend_device(socket: &File, path: Path, ring: u16) -> String {
     device
 }
 
-/// Bytes of a buffer for packets of this load.
+/// Returns the size of a buffer for packets of this load, in bytes.
 fn buffer(load: Load) -> u16 {
-    /// What a buffer holds beside a packet: headroom and the virtio-net header, with room to spare.
+    /// Generous allowance for the headroom and the virtio-net header.
     const BESIDE: u16 = 256;
     let longest = load.size.longest();
     if longest <= 1518 || load.size.chained() { BUFFER } else { longest.next_multiple_of(64) + BESIDE }
 }
 
-/// What the end that makes the first packets needs besides.
+/// Adds the options for the end that generates the first packets.
 fn first_packets(command: &mut Command, load: Load) {
-    // The first packets of one length wait while those of the next are made.
+    // The first packets of one length wait in the ring while those of the next are generated.
     command.arg("--no-flush-rx");
     if load.size.chained() {
-        // Too long a list for DPDK's console.
+        // The list is too long for DPDK's console.
         let lengths: Vec<String> = segments(load.size.longest()).iter().map(u16::to_string).collect();
         command.arg(format!("--txpkts={}", lengths.join(",")));
     }
 }
 
-/// testpmd's own options, the same for both programs and both ends.
+/// testpmd's own options, identical for both programs and both ends.
 fn common(load: Load) -> Vec<String> {
     let mut options: Vec<String> = ["-i", "--nb-cores=1"].map(str::to_owned).into();
     options.push(format!("--total-num-mbufs={PACKETS}"));

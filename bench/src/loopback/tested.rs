@@ -1,5 +1,5 @@
-//! Samples in which the tester, always the same, has a testpmd under test at the other end: losses and round trips at a
-//! rate, the highest rate without loss.
+//! Samples with the tester at one end and a testpmd under test at the other: losses and round trips at a
+//! rate, and the highest rate without loss.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::end::Tally;
 use crate::end::frame::MIN_LEN;
 use crate::pair::per;
 
-/// The tester and what it tests.
+/// The tester and the program under test.
 pub(crate) struct Bench {
     pub(crate) tester: Console,
     pub(crate) tested: Console,
 }
 
-/// The share of packets that may be lost at the partial drop rate.
+/// Acceptable share of lost packets at the partial drop rate.
 const PARTIAL: f64 = 0.005;
-/// How sure a rate without loss is.
+/// Precision of a rate without loss.
 const PRECISION: f64 = 0.01;
-/// A trial that lost something is made again this often: what kept a core away for a moment loses packets too.
+/// Attempts of a trial that lost packets, because a moment without a core loses packets too.
 const SECOND_LOOKS: u32 = 3;
-/// The last word on a rate takes this many times as long as other trials.
+/// The duration of a final trial, as a multiple of other trials.
 const LAST: u32 = 4;
 
 impl Testbed {
@@ -49,7 +49,7 @@ impl Testbed {
         Ok(Figure { values: values(&tally), disturbance })
     }
 
-    /// Searches the highest rates with and without loss.
+    /// Searches the highest rates without loss and with partial loss.
     pub(crate) fn zero_loss(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let mut bench = self.bench(position, path, load)?;
         bench.trial(Offer::Max, self.warm_up)?;
@@ -57,7 +57,7 @@ impl Testbed {
         if tally.received == 0 {
             return Err(Failure::Program(format!("none of {} packets came back", tally.offered)));
         }
-        // What the ring takes is no more than what it is offered: ask for what the tester could do at most.
+        // The ring cannot accept more than this, so it bounds the rate that the tester can offer.
         let most = 1.05 * mpps(tally.offered, tally.nanos);
         let search = Search { most, allowed: 0.0, precision: PRECISION };
         let none = search.run(|trial| bench.lost(self, trial, 0.0))?;
@@ -68,7 +68,7 @@ impl Testbed {
         Ok(Figure { values: values.into(), disturbance: Disturbance::default() })
     }
 
-    /// A fresh tester and a fresh testpmd that see each other.
+    /// Starts a tester and a testpmd that are connected.
     pub(crate) fn bench(&self, position: Position, path: Path, load: Load) -> Result<Bench, Failure> {
         let Some((side, tool)) = position.tested() else {
             return Err(Failure::Program("nothing is tested here".into()));
@@ -96,7 +96,7 @@ impl Testbed {
 }
 
 impl Bench {
-    /// One trial, and what disturbed it.
+    /// Runs one trial; returns its disturbance too.
     fn trial(&mut self, offer: Offer, time: Duration) -> Result<(Tally, Disturbance), Failure> {
         let processes = [self.tester.pid(), self.tested.pid()];
         let watch = Watch::start(&processes);
@@ -107,7 +107,8 @@ impl Bench {
         Ok((tally, disturbance))
     }
 
-    /// The share of packets that a trial at a rate loses; the least of a few looks, when more than `allowed`.
+    /// Returns the share of packets that a trial loses; the least of several attempts while it exceeds
+    /// `allowed`.
     fn lost(&mut self, testbed: &Testbed, trial: Trial, allowed: f64) -> Result<f64, Failure> {
         let time = testbed.window / 4 * if trial.last { LAST } else { 1 };
         let mut least = f64::INFINITY;
@@ -115,7 +116,7 @@ impl Bench {
             let (tally, _) = self.trial(Offer::mpps(trial.rate), time)?;
             let slow =
                 tally.short > tally.offered / 100 || mpps(tally.offered, tally.nanos) < 0.9 * trial.rate;
-            // A tester that could not offer the rate has not tested it.
+            // If the tester could not offer the rate, the rate was not tested.
             least = least.min(if slow { 1.0 } else { per(tally.lost, tally.offered.max(1)) });
             if least <= allowed {
                 break;
@@ -155,7 +156,7 @@ fn values(tally: &Tally) -> Values {
     ])
 }
 
-/// The tool that is tested, for messages.
+/// The name of the tested program, for messages.
 pub(crate) const fn name(tool: Tool) -> &'static str {
     match tool {
         Tool::Ours => "our testpmd",

@@ -1,11 +1,11 @@
-//! A round: all rows of a group in fresh processes that live at once and take turns of some milliseconds; whoever's turn
-//! it is not is stopped.
+//! A round: all rows of a group in fresh processes that are alive at the same time and take turns of some
+//! milliseconds; the others are paused with SIGSTOP.
 //!
-//! What a machine does to its cores for seconds at a time then meets all rows of a round alike, and falls out of the ratios
-//! within the round.
+//! Changes of the machine that last for seconds then affect all rows of a round equally, and cancel out in
+//! the ratios within the round.
 //!
 //! ```text
-//! row 1  ▁█▁▁▁▁▁▁▁▁█▁█▁▁▁      there and back: 1 2 3 … 3 2 1 …
+//! row 1  ▁█▁▁▁▁▁▁▁▁█▁█▁▁▁      alternating order: 1 2 3 … 3 2 1 …
 //! row 2  ▁▁▁█▁▁▁▁█▁▁▁▁▁█▁
 //! row 3  ▁▁▁▁▁█▁█▁▁▁▁▁▁▁█
 //! ```
@@ -25,18 +25,19 @@ use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 use crate::stats::Summary;
 
-/// Long beside what a change costs (caches are full again within a tenth of a millisecond), short beside the seconds for
-/// which a machine stays as it is.
+/// Long compared with the cost of a switch (caches are warm again within a tenth of a millisecond), short
+/// compared with the seconds for which a machine keeps its state.
 pub(crate) const TURN: Duration = Duration::from_millis(40);
-/// The ceiling's threads are fresh in every turn and run so long before they count.
+/// The ceiling has new threads in every turn; they run for this time before the measurement.
 const LEAD: Duration = Duration::from_millis(4);
-/// More pairs than this make several groups.
+/// The most pairs of one group.
 const MOST_PAIRS: usize = 10;
 
-/// What a row came to: its figure and the backend's log.
+/// The result of a row: its figure and the backend's log.
 pub(crate) type RowResult = Result<(Figure, String), String>;
 
-/// Cells that take turns: those of one load and one kind of ring, with memif and the ceiling; by path when they are many.
+/// Returns groups of cells that take turns: those of one load and one kind of ring, with memif and the
+/// ceiling. Too many cells are divided by path.
 pub(crate) fn groups(cells: &[Cell]) -> Vec<Vec<Cell>> {
     let mut groups = Vec::new();
     for load in cells.chunk_by(|a, b| (a.kind, a.load) == (b.kind, b.load)) {
@@ -54,7 +55,7 @@ pub(crate) fn groups(cells: &[Cell]) -> Vec<Vec<Cell>> {
     groups
 }
 
-/// As few parts as are allowed, each of whole paths.
+/// Divides cells into as few parts as allowed; a path is never divided.
 fn parts(pairs: &[Cell]) -> Vec<Vec<Cell>> {
     let path = |cell: &Cell| match cell.subject {
         Subject::Pair(_, path) => Some(path),
@@ -71,10 +72,10 @@ fn parts(pairs: &[Cell]) -> Vec<Vec<Cell>> {
 }
 
 impl Testbed {
-    /// One round of a group; in its order.
+    /// Runs one round of a group; returns the results in its order.
     ///
     /// # Errors
-    /// The user's interrupt. A row that fails says so and leaves the others alone.
+    /// The user's interrupt. The failure of a row is returned as its result and does not affect the others.
     pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<RowResult>, Interrupted> {
         let mut rows_in_turn: Vec<ActiveRow> =
             cells.iter().map(|&cell| ActiveRow::take(cell, self)).collect::<Result<_, _>>()?;
@@ -91,27 +92,27 @@ impl Testbed {
     }
 }
 
-/// Which turn it is.
+/// The position of a turn in its round.
 #[derive(Debug, Clone, Copy)]
 struct TurnPosition {
     first: bool,
     last: bool,
 }
 
-/// Whose turn it is.
+/// The processes of a row.
 enum RowState {
-    /// Nobody: the ceiling has fresh threads in every turn.
+    /// None: the ceiling has new threads in every turn.
     Ceiling,
-    /// Two testpmds with packets going round.
+    /// Two testpmds between which packets circulate.
     Pair(Pair),
     /// One packet in flight.
     PingPair(PingPair),
-    /// Nobody any more: why.
+    /// None any more, with the reason.
     Failed(String),
 }
 
 impl RowState {
-    /// Starts the processes of a row, lets packets go round, and stops them.
+    /// Starts the processes of a row, lets packets circulate, and pauses the processes.
     fn of(Cell { kind, subject, load }: Cell, testbed: &Testbed) -> Result<Self, Failure> {
         let mut pair = match subject {
             Subject::Ceiling => return Ok(Self::Ceiling),
@@ -130,11 +131,11 @@ impl RowState {
     }
 }
 
-/// A row in its round.
+/// A row during its round.
 struct ActiveRow {
     cell: Cell,
     state: RowState,
-    /// What single turns came to, where they come to anything.
+    /// The figures of single turns, for subjects that have them.
     snapshots: Vec<Values>,
     ran: Duration,
     turns: u32,
@@ -153,10 +154,10 @@ impl ActiveRow {
         })
     }
 
-    /// Has its turn, unless it has failed.
+    /// Runs one turn, unless the row has failed.
     fn turn(&mut self, testbed: &Testbed, position: TurnPosition) -> Result<(), Interrupted> {
         if let Err(why) = apart(self.run(testbed, position))? {
-            // Its processes go now; they would only be in the way.
+            // Ends the row's processes immediately, so that they cannot disturb the others.
             self.state = RowState::Failed(why);
         }
         Ok(())
@@ -183,7 +184,7 @@ impl ActiveRow {
         Ok(())
     }
 
-    /// Ends the row's processes and works out its figures.
+    /// Ends the row's processes and calculates its figures.
     fn end(self, testbed: &Testbed) -> Result<RowResult, Interrupted> {
         testbed.interrupt.check()?;
         let (ran, load) = (self.ran, self.cell.load);
@@ -202,13 +203,13 @@ impl ActiveRow {
     }
 }
 
-/// Turns of one length: what they came to together.
+/// Returns the mean of each figure; all turns have the same length.
 fn mean(snapshots: &[Values]) -> Values {
     #[expect(clippy::cast_precision_loss, reason = "a few hundred turns")]
     each(snapshots, |_, turns| turns.iter().sum::<f64>() / turns.len().max(1) as f64)
 }
 
-/// The turn in the middle, of every figure; of the longest, the longest.
+/// Returns the median of each figure, but for the maximum the maximum.
 fn middle(snapshots: &[Values]) -> Values {
     each(snapshots, |metric, turns| {
         Summary::of(turns).map_or(f64::NAN, |s| if metric == Metric::Max { s.max } else { s.median })
@@ -224,14 +225,15 @@ fn each(snapshots: &[Values], of: impl Fn(Metric, &[f64]) -> f64) -> Values {
     metrics.map(figure).collect()
 }
 
-/// Millions per second between two looks, of the time in which the row ran.
+/// Returns million packets per second between two snapshots, for the time in which the row ran.
 fn rate(snapshots: Rate, ran: Duration) -> Result<f64, String> {
     let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX).max(1);
     Ok(per(snapshots.moved.saturating_mul(1000), nanos))
 }
 
 impl Pair {
-    /// Runs for a turn; how long that was. The counters are looked at when the first begins and when the last ends.
+    /// Runs for a turn; returns its duration. The counters are read at the start of the first turn and at the
+    /// end of the last.
     fn turn(
         &mut self,
         testbed: &Testbed,
@@ -259,7 +261,7 @@ impl Pair {
 }
 
 impl PingPair {
-    /// Round trips for about half a turn back to back, and for another half at low load.
+    /// Measures round trips for about half a turn back to back, and for the other half at low load.
     fn turn(&mut self) -> Result<(Values, Disturbance), Failure> {
         let processes = [self.tested.pid()];
         let watch = Watch::start(&processes);
@@ -272,14 +274,14 @@ impl PingPair {
     }
 }
 
-/// Lets both ends run, or stops them.
+/// Sends a signal to both ends.
 fn signal(ends: [&Console; 2], signal: Signal) -> Result<(), Failure> {
     ends.into_iter().try_for_each(|end| send(end, signal))
 }
 
 fn send(end: &Console, signal: Signal) -> Result<(), Failure> {
     let pid = i32::try_from(end.pid()).ok().and_then(Pid::from_raw);
-    // A process that has ended is missed by the look that follows, which knows its last words.
+    // If the process has ended, the check that follows reports that with its last output.
     pid.map_or(Ok(()), |pid| match kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(Failure::Program(format!("a program takes no signal: {error}"))),

@@ -94,7 +94,7 @@ probability (bootstrap).
                 receiver are threads of this program, on either core.
                 veth: the same connection through a veth pair.";
 
-/// For clap: a tenth of a second to a minute.
+/// Parses a tenth of a second to a minute, for clap.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.1 to 60 seconds".to_owned())
@@ -110,17 +110,17 @@ impl NetArgs {
         }
     }
 
-    /// Whether the sides of a row can stand at once.
+    /// Whether the sides of a row can be alive at the same time.
     fn sliced(&self) -> bool {
         matches!(self.question(), Question::Rate | Question::Latency)
     }
 
-    /// Turns of each side in a run.
+    /// Returns the turns of each side in a run.
     pub(super) fn slices(&self) -> u32 {
         if self.sliced() { self.slices.unwrap_or(10) } else { 1 }
     }
 
-    /// The time of one.
+    /// Returns the duration of a turn.
     pub(super) fn seconds(&self) -> Duration {
         self.seconds.unwrap_or(if self.sliced() {
             Duration::from_millis(200)
@@ -129,12 +129,12 @@ impl NetArgs {
         })
     }
 
-    /// The time before one in which nothing is counted: what has just been set up takes longer.
+    /// Returns the time before a turn's measurement; longer for processes that have just been started.
     pub(super) fn warm_up(&self) -> Duration {
         Duration::from_millis(if self.sliced() { 30 } else { 300 })
     }
 
-    /// The rows, for these drivers.
+    /// Returns the rows for these drivers.
     pub(super) fn cells(&self, kinds: &[Kind]) -> Vec<Cell> {
         let question = self.question();
         let sizes = match (&self.size[..], question) {

@@ -1,4 +1,4 @@
-//! What one row measures.
+//! The subject of one row.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl Kind {
         }
     }
 
-    /// The driver's name.
+    /// The name of the driver.
     pub(crate) const fn driver(self) -> &'static str {
         match self {
             Self::Tap => "net_tap",
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// Whether its port makes the interface.
+    /// Whether the port creates the interface.
     pub(crate) const fn makes_interface(self) -> bool {
         matches!(self, Self::Tap)
     }
@@ -61,14 +61,14 @@ impl Direction {
     }
 }
 
-/// Who is measured.
+/// The measured implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// Ours.
     Linecard,
     /// DPDK's.
     Dpdk,
-    /// What the kernel does without either of them.
+    /// The kernel without either of them.
     Kernel,
 }
 
@@ -84,16 +84,16 @@ impl Side {
     }
 }
 
-/// What is asked; one per run.
+/// The question of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// How many frames a port receives or sends.
+    /// The rate at which a port receives or sends frames.
     Rate,
-    /// How long one frame takes to a port and back.
+    /// The time that one frame takes to a port and back.
     Latency,
-    /// How many frames one container gets from another.
+    /// The rate of frames from one container to another.
     Containers,
-    /// How much a TCP connection carries.
+    /// The throughput of a TCP connection.
     Tcp,
 }
 
@@ -115,7 +115,7 @@ impl Question {
         }
     }
 
-    /// The kernel's side.
+    /// The name of the kernel's side.
     pub(crate) const fn kernel(self) -> &'static str {
         match self {
             Self::Rate | Self::Latency => "kernel loop",
@@ -124,7 +124,7 @@ impl Question {
         }
     }
 
-    /// The second figure of a sample: in a table, and in JSON.
+    /// The second figure of a sample: its heading in a table, and its name in JSON.
     pub(crate) const fn second(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Rate => Some(("ns/packet", "cpu_ns")),
@@ -133,7 +133,7 @@ impl Question {
         }
     }
 
-    /// Testpmds that run at once.
+    /// The number of testpmds that run at the same time.
     pub(crate) const fn programs(self) -> u32 {
         match self {
             Self::Rate | Self::Latency | Self::Tcp => 2,
@@ -146,16 +146,16 @@ impl Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub(crate) question: Question,
-    /// Where the question is about a driver.
+    /// Present if the question is about a driver.
     pub(crate) kind: Option<Kind>,
-    /// Where it is about a direction.
+    /// Present if the question is about a direction.
     pub(crate) direction: Option<Direction>,
-    /// Bytes with frame check sequence, where they are ours to choose.
+    /// Bytes with frame check sequence; present if the length can be chosen.
     pub(crate) size: Option<u16>,
 }
 
 impl Cell {
-    /// Bytes that software sees: without frame check sequence.
+    /// Bytes without frame check sequence, as software sees the frame.
     pub(crate) fn bytes(self) -> usize {
         usize::from(self.size.unwrap_or(64)) - 4
     }

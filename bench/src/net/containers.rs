@@ -6,8 +6,9 @@
 //!  bridged    testpmd txonly ── packet socket ── veth ══ Linux bridge ══ veth ── packet socket ── testpmd rxonly
 //!                 core 0                        (on the sender's core)                            core 1
 //! ```
-//! Three pollers share two cores. The containers, always ours, take turns on one: each yields it when it finds nothing
-//! to do. The switch waits for room in a ring (`io` with retry) so that a receiver whose turn it is not loses nothing.
+//! Three pollers share two cores. The containers, which are always ours, take turns on one core: each yields
+//! when it is idle. The switch waits for room in a ring (`io` with retry), so that a receiver that does not
+//! run at the moment loses nothing.
 
 use linecard::eal::CoreId;
 
@@ -17,7 +18,7 @@ use super::sample::{Figure, Snapshot, Testbed, received};
 use crate::loopback::console::{Console, Failure};
 
 impl Testbed {
-    /// What arrives at a container.
+    /// Measures the rate at which frames arrive at a container.
     pub(super) fn containers(&self, cell: Cell, side: Side) -> Result<Figure, Failure> {
         if side == Side::Kernel { self.bridged(cell) } else { self.switched(cell, side) }
     }
@@ -79,7 +80,7 @@ impl Testbed {
         Console::start(name, &mut command, &self.interrupt)
     }
 
-    /// The rate that the receiver counts.
+    /// Returns the rate according to the receiver's counter.
     fn passed(&self, cell: Cell, sender: &mut Console, receiver: &mut Console) -> Result<Figure, Failure> {
         receiver.command("set fwd rxonly")?;
         receiver.command("start")?;

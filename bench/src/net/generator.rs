@@ -1,4 +1,5 @@
-//! What a port is offered: frames from a packet socket, the same for all sides, as fast as they go or one at a time.
+//! The generator: sends frames from a packet socket to the port, identically for all sides, at full rate or
+//! one at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
 
 use crate::loopback::console::Failure;
 
-/// Packets per burst, as testpmd's.
+/// Packets per burst, as in testpmd.
 const BURST: usize = 32;
-/// A frame that is not back by now is lost.
+/// The time after which a frame counts as lost.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A port at the far end, and packets for it.
+/// A port at the far end of the cable, and its packets.
 pub(super) struct Generator {
     port: Port,
     pool: Pool,
@@ -23,7 +24,7 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Sends frames of `bytes` bytes from the interface of that name, on `core`.
+    /// Creates a generator of frames of `bytes` bytes on the interface `interface`, which runs on `core`.
     pub(super) fn new(netns: &str, interface: &str, bytes: usize, core: CoreId) -> Result<Self, Failure> {
         let make = || -> Result<Self, Box<dyn std::error::Error>> {
             let memory = Memory::new(MemoryConfig::default())?;
@@ -38,9 +39,9 @@ impl Generator {
         make().map_err(|error| Failure::Program(format!("the generator: {error}")))
     }
 
-    /// Sends until `stop`.
+    /// Sends frames until `stop`.
     pub(super) fn run(&mut self, stop: &AtomicBool) {
-        // Unpinned it only disturbs more.
+        // Pinning is optional: without it the disturbance is only larger.
         let _ = cores::pin_current(self.core);
         let mut burst = Burst::new();
         while !stop.load(Ordering::Relaxed) {
@@ -55,9 +56,9 @@ impl Generator {
         }
     }
 
-    /// Sends one frame after the other for `time` or until `stop`, each when the one before has come back with its
-    /// addresses swapped. Round trips in nanoseconds, from before the call that sends till after the one that has
-    /// received; and how many frames did not come back.
+    /// Sends one frame at a time for `time` or until `stop`; each after the previous one returned with its
+    /// addresses swapped. Returns the round trips in nanoseconds, from before the call that sends until after
+    /// the call that receives, and the number of lost frames.
     pub(super) fn ping(&mut self, time: Duration, stop: &AtomicBool) -> (Vec<u64>, u64) {
         let _ = cores::pin_current(self.core);
         let (start, mut trips, mut lost) = (Instant::now(), Vec::new(), 0);
@@ -78,7 +79,7 @@ impl Generator {
         (trips, lost)
     }
 
-    /// Waits for the frame that was sent; nothing else is on the way but what the kernel says now and then.
+    /// Waits for the sent frame. Only occasional frames of the kernel can arrive besides it.
     fn back(&mut self, sent: Instant) -> Option<u64> {
         let mut burst = Burst::new();
         loop {
@@ -101,7 +102,8 @@ impl Generator {
     }
 }
 
-/// UDP to the discard port of nobody: the kernel behind an interface drops it early.
+/// Returns a UDP frame to the discard port of an unused address: the kernel behind an interface drops it
+/// early.
 fn frame(bytes: usize) -> Vec<u8> {
     let mut frame = vec![0; bytes];
     let length = |from: usize| u16::try_from(bytes - from).unwrap_or(u16::MAX).to_be_bytes();

@@ -1,14 +1,16 @@
-//! `linecard bench net`: drivers of kernel interfaces, ours and DPDK's of the same name and the kernel's own, in turn.
+//! `linecard bench net`: compares our drivers of kernel interfaces with DPDK's of the same name and with the
+//! kernel itself, in turn.
 //!
 //! ```text
 //!  tx   testpmd txonly ──► device ══ veth ══ far interface, whose kernel counts and drops
 //!  rx   testpmd rxonly ◄── device ══ veth ══ far interface ◄── a generator in this process, the same for all sides
 //!         core 1                               core 0
 //! ```
-//! A tap has no other end: what its port sends, the kernel counts on the interface itself, and the generator sends there.
-//! Each side has its own namespace, interfaces and processes, which go when a run ends, even if this process is killed.
-//! All sides of a row stand at once and rest: a testpmd that forwards nothing sleeps. In turn each works for a fraction of
-//! a second, so that what the machine does to one it does to the others, and ratios are taken within a turn.
+//! A tap has no other end: its port's frames are counted on the interface itself, and the generator sends
+//! there. Each side has its own namespace, interfaces and processes, which are removed at the end of a run,
+//! even if this process is killed. All sides of a row are alive at the same time but idle: a testpmd that
+//! does not forward sleeps. Each works for a fraction of a second in turn, so that changes of the machine
+//! affect all of them, and ratios are calculated within a turn.
 
 mod args;
 mod cell;
@@ -35,11 +37,11 @@ use super::{Error, choose_cores};
 /// The kernel's side of rates and latencies.
 const KERNEL_LOOP: &str = include_str!("../../peers/kernel_loop.c");
 
-/// Measures and prints.
+/// Runs the measurements and prints the results.
 ///
 /// # Errors
-/// No right to make namespaces, a driver that this program does not have, cores that may not be used, output that cannot
-/// be written, or nothing measured at all.
+/// Missing rights to create namespaces, a driver that this program does not have, cores that must not be
+/// used, output that cannot be written, or no valid sample.
 pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
     let cores = match choose_cores(&args.cores)?[..] {
         [generator, port] => [generator, port],
@@ -63,7 +65,7 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
         folder: folder.path().to_owned(),
         interrupt: watch_signals()?,
     };
-    // Fails at once where namespaces may not be made.
+    // Fails immediately if namespaces must not be created.
     drop(namespace::TestNamespace::new()?);
     let mut rows: Vec<Row> = args.cells(&kinds).into_iter().map(Row::new).collect();
     let interrupted = measure(&testbed, [args.runs, args.slices()], &mut rows);
@@ -78,13 +80,14 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
     }
 }
 
-/// The C program, built if need be; `None` where it is not wanted.
+/// Returns the C program, built if necessary; `None` if it is not requested.
 fn kernel_loop(args: &NetArgs, question: Question) -> Option<Result<PathBuf, Absent>> {
     let wanted = !args.no_loop && matches!(question, Question::Rate | Question::Latency);
     wanted.then(|| peer::build_plain("kernel_loop", KERNEL_LOOP))
 }
 
-/// Every row once per run, so that its samples are spread over the whole time. True when a signal ended it.
+/// Measures every row once per run, so that its samples are distributed over the whole time. Returns true
+/// after a signal.
 fn measure(testbed: &Testbed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
     for run in 0..runs {
         for row in &mut *rows {
@@ -96,7 +99,8 @@ fn measure(testbed: &Testbed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> boo
     false
 }
 
-/// One run of one row: its sides stand all the while, and each works for a slice of time when it is its turn.
+/// Measures one row in one run: its sides are alive all the time, and each works for a slice of time in its
+/// turn.
 fn slice(testbed: &Testbed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrupted> {
     let cell = row.cell;
     let mut stands = [None, None, None];
@@ -107,7 +111,7 @@ fn slice(testbed: &Testbed, run: u32, slices: u32, row: &mut Row) -> Result<(), 
     }
     for turn in 0..slices {
         row.next_pair();
-        // A B C, C B A, A B C …: no side always comes first, and what changes steadily falls out.
+        // A B C, C B A, A B C …: no side is always the first, and steady changes cancel out.
         let mut sides = Side::ALL;
         if (run + turn) % 2 == 1 {
             sides.reverse();
@@ -132,7 +136,7 @@ fn slice(testbed: &Testbed, run: u32, slices: u32, row: &mut Row) -> Result<(), 
     Ok(())
 }
 
-/// What came out, or else noted why nothing did.
+/// Returns the value, or records the failure.
 fn heard<T>(
     row: &mut Row,
     run: u32,
@@ -149,21 +153,21 @@ fn heard<T>(
     }
 }
 
-/// A figure on a line of its own.
+/// Formats a figure.
 fn said(question: Question, figure: Figure) -> String {
     let second =
         question.second().map_or(String::new(), |(head, _)| format!(", {:.0} {head}", figure.second));
     format!("{:.3} {}{second}", figure.value, question.unit())
 }
 
-/// A line per sample on standard error, for whoever waits.
+/// Prints one line of progress per sample on standard error.
 fn tell(run: u32, cell: Cell, side: Side, what: &str) {
     let line = format!("run {}: {cell}, {}: {what}\n", run + 1, side.name(cell.question));
-    // Nobody has to watch.
+    // Standard error may be closed.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// The drivers asked for, or all that this program has.
+/// Returns the requested drivers, or all that this program has.
 fn kinds(asked: &[Kind]) -> Result<Vec<Kind>, Error> {
     let known = linecard::drivers();
     let has = |kind: Kind| known.drivers().any(|driver| driver.name() == kind.driver());
@@ -174,7 +178,7 @@ fn kinds(asked: &[Kind]) -> Result<Vec<Kind>, Error> {
     }
 }
 
-/// What was measured where.
+/// Returns a description of the setting.
 fn setting(testbed: &Testbed, args: &NetArgs, no_loop: Option<Absent>) -> String {
     let [first, second] = testbed.cores;
     let dpdk = testbed.dpdk.as_ref().map_or("absent".to_owned(), |file| file.display().to_string());

@@ -1,4 +1,4 @@
-//! A network namespace that is there as long as a process of ours waits for the end of its input.
+//! A network namespace that exists as long as a child process, which waits for the end of its input.
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -11,13 +11,13 @@ use super::cell::Kind;
 use crate::Error;
 use crate::loopback::console::Failure;
 
-/// The port's interface, and the other end of its cable.
+/// The port's interface, and the other end of its veth pair.
 pub(super) const NEAR: &str = "lcnear";
 pub(super) const FAR: &str = "lcfar";
 const PORT: &str = "bench net";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The namespace. Whoever holds it is a child whose input is our pipe: when we are gone, so is it.
+/// A network namespace. The holder is a child that reads from our pipe, so it exits when this process ends.
 pub(super) struct TestNamespace {
     holder: Child,
     namespace: Namespace,
@@ -25,7 +25,7 @@ pub(super) struct TestNamespace {
 }
 
 impl TestNamespace {
-    /// An empty namespace.
+    /// Creates an empty namespace.
     pub(super) fn new() -> Result<Self, Error> {
         let refused = |why: String| {
             Error::Place(format!(
@@ -55,7 +55,7 @@ impl TestNamespace {
         }
     }
 
-    /// One for a driver: with a pair of interfaces unless its port makes one.
+    /// Creates a namespace for a driver, with a veth pair unless the port creates its interface.
     pub(super) fn of(kind: Kind) -> Result<Self, Failure> {
         let namespace = Self::new().map_err(|error| Failure::Program(error.to_string()))?;
         if !kind.makes_interface() {
@@ -67,28 +67,28 @@ impl TestNamespace {
         Ok(namespace)
     }
 
-    /// Brings an interface up, without the kernel's own packets.
+    /// Brings an interface up, and prevents the kernel's own packets.
     pub(super) fn quiet(&self, name: &str) -> Result<(), Failure> {
         self.ip(&["link", "set", name, "addrgenmode", "none"])?;
         self.ip(&["link", "set", name, "up"])
     }
 
-    /// What `netns=` takes.
+    /// The value for the device argument `netns=`.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// Does `work` inside: programs started there run in the namespace.
+    /// Runs `work` inside the namespace; programs that it starts run there too.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
         self.namespace.run(work).map_err(|error| Failure::Program(format!("entering a namespace: {error}")))
     }
 
-    /// The process that holds it, whose number `ip link … netns` takes.
+    /// The process that holds the namespace, for `ip link … netns`.
     pub(super) fn pid(&self) -> u32 {
         self.holder.id()
     }
 
-    /// Runs `ip` inside.
+    /// Runs `ip` inside the namespace.
     pub(super) fn ip(&self, arguments: &[&str]) -> Result<(), Failure> {
         let failed = |why: &str| Failure::Program(format!("ip {}: {why}", arguments.join(" ")));
         let output = self.run(|| Command::new("ip").args(arguments).output())?;
@@ -99,7 +99,7 @@ impl TestNamespace {
         Err(failed(String::from_utf8_lossy(&output.stderr).trim()))
     }
 
-    /// An interface that is there, or will be in a moment.
+    /// Waits for an interface and returns it.
     pub(super) fn interface(&self, name: &str) -> Result<Interface, Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {

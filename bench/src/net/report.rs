@@ -1,4 +1,4 @@
-//! Rows, as a table or as JSON lines.
+//! The rows of the result, as a table or as JSON lines.
 
 use std::io::{self, BufWriter, Write};
 
@@ -10,10 +10,10 @@ use crate::Error;
 use crate::bootstrap::{self, Interval};
 use crate::stats::Summary;
 
-/// A side that failed so often is not asked again.
+/// The number of failures after which a side is not measured any more.
 const HOPELESS: u32 = 2;
 
-/// What one side failed with.
+/// The failures of one side.
 #[derive(Debug, Default)]
 struct Trouble {
     failures: u32,
@@ -24,7 +24,7 @@ struct Trouble {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) cell: Cell,
-    /// One for each turn, by side.
+    /// The figures of each turn, by side.
     pairs: Vec<[Option<Figure>; 3]>,
     troubles: [Trouble; 3],
 }
@@ -42,12 +42,12 @@ impl Row {
         self.figures(side).map(|figure| figure.value).collect()
     }
 
-    /// Whether it makes sense to measure this side again.
+    /// Whether to measure this side again.
     pub(crate) fn wants(&self, side: Side) -> bool {
         self.figures(side).next().is_some() || self.troubles[side as usize].failures < HOPELESS
     }
 
-    /// Figures from here on belong together.
+    /// Begins a new turn, whose figures are compared.
     pub(crate) fn next_pair(&mut self) {
         self.pairs.push([None; 3]);
     }
@@ -64,12 +64,12 @@ impl Row {
         trouble.why = Some(why);
     }
 
-    /// Whether nothing of ours was measured.
+    /// Whether our side has no figures.
     pub(crate) fn is_empty(&self) -> bool {
         self.figures(Side::Linecard).next().is_none()
     }
 
-    /// Why there is nothing of ours.
+    /// Returns the reason why our side has no figures.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.troubles[Side::Linecard as usize].why.clone().filter(|_| self.is_empty())
     }
@@ -89,13 +89,13 @@ impl Row {
         Summary::of(&all).map(|summary| summary.median)
     }
 
-    /// Our median over theirs.
+    /// Returns the ratio of our median to another side's.
     fn ratio(&self, other: Side) -> Option<f64> {
         let ours = Summary::of(&self.values(Side::Linecard))?;
         Some(ours.median / Summary::of(&self.values(other))?.median)
     }
 
-    /// Ours over theirs of the same turn: what changes on the machine between turns falls out.
+    /// Returns the median of the ratios within turns: changes of the machine between turns cancel out.
     fn paired_ratio(&self, other: Side) -> Option<Interval> {
         let of = |pair: &[Option<Figure>; 3], side: Side| pair[side as usize].map(|figure| figure.value);
         let pair = |pair: &[Option<Figure>; 3]| Some(of(pair, Side::Linecard)? / of(pair, other)?);
@@ -136,7 +136,7 @@ impl Row {
     }
 }
 
-/// Prints the rows; `setting` goes above the table.
+/// Prints the rows; `setting` is printed above the table.
 pub(crate) fn print(rows: &[Row], setting: &str, json: bool) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
     if json {

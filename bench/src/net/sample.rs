@@ -1,4 +1,5 @@
-//! One sample: the rate at which packets pass a port or return from it, for the time of a slice or of fresh programs.
+//! One sample: the rate at which packets pass a port or return from it, for the time of a slice or with fresh
+//! programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,9 +16,9 @@ use super::namespace::{FAR, NEAR, TestNamespace};
 use crate::loopback::console::{Console, Failure, Interrupt};
 use crate::pair::per;
 
-/// What all samples share.
+/// The parameters that all samples share.
 pub(crate) struct Testbed {
-    /// Of the generator, and of the port.
+    /// The cores of the generator and of the port.
     pub(crate) cores: [CoreId; 2],
     /// Our own program.
     pub(crate) ours: PathBuf,
@@ -25,33 +26,33 @@ pub(crate) struct Testbed {
     pub(crate) dpdk: Option<PathBuf>,
     /// The C program, if there is one.
     pub(crate) kernel_loop: Option<PathBuf>,
-    /// Whether the kernel's side is wanted.
+    /// Whether the kernel's side is requested.
     pub(crate) kernel: bool,
     /// More device arguments, ours and DPDK's.
     pub(crate) arguments: [String; 2],
     pub(crate) hugepages: bool,
     pub(crate) window: Duration,
-    /// From the first packets to the first look at the counters.
+    /// From the first packets to the first snapshot of the counters.
     pub(crate) warm_up: Duration,
-    /// For what DPDK leaves behind.
+    /// The folder for files that DPDK leaves behind.
     pub(crate) folder: PathBuf,
     pub(crate) interrupt: Interrupt,
 }
 
-/// What a sample showed.
+/// The result of a sample.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
     /// In the question's unit.
     pub(crate) value: f64,
-    /// Of a rate: nanoseconds of processor time that the port's program took per packet, user and system. Of a latency:
-    /// the 99th percentile.
+    /// For a rate: processor time of the port's program per packet, user and system, in nanoseconds. For a
+    /// latency: the 99th percentile.
     pub(crate) second: f64,
 }
 
 /// Megabytes for a testpmd.
 const MEMORY: u32 = 256;
 
-/// Counters at one moment.
+/// Counters at one time.
 pub(super) struct Snapshot {
     pub(super) count: u64,
     /// Processor time of the program, in nanoseconds.
@@ -60,43 +61,43 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What has passed so far, and what the process of that number has used.
+    /// Returns a snapshot of `count` with the processor time of a process.
     fn now(count: u64, pid: u32) -> Self {
         Self { count, busy: busy(pid), at: Instant::now() }
     }
 
-    /// A count without what it cost.
+    /// Returns a snapshot of `count` without processor time.
     pub(super) fn of(count: u64) -> Self {
         Self { count, busy: 0, at: Instant::now() }
     }
 }
 
-/// A side of a row that is set up; between its slices it rests.
+/// A side of a row that is set up; it is idle between its slices.
 pub(crate) enum PreparedSide {
-    /// A port and what is at the other end of its cable.
+    /// A port and the other end of its veth pair.
     Port(Box<PausedPort>),
-    /// Nothing: a slice sets up all it needs.
+    /// Nothing: a slice sets up everything it needs.
     Fresh,
 }
 
-/// A port that waits for its next slice.
+/// A port that is idle between slices.
 pub(crate) struct PausedPort {
     console: Console,
-    /// Of a port that receives.
+    /// Present if the port receives.
     generator: Option<Generator>,
-    /// Where the kernel counts what a port sends.
+    /// The interface at which the kernel counts the port's frames.
     far: Interface,
-    /// Ends last: what it holds is where the others live.
+    /// Dropped last: the others exist in it.
     _namespace: TestNamespace,
 }
 
 impl Testbed {
-    /// Free 2 MiB pages that the testpmds of a question need.
+    /// The number of free 2 MiB pages that the testpmds of a question need.
     pub(crate) const fn hugepages(question: Question) -> u64 {
         (MEMORY as u64 / 2 + 8) * question.programs() as u64
     }
 
-    /// Whether there is something to measure on this side.
+    /// Whether this side can be measured.
     pub(crate) fn has(&self, side: Side, question: Question) -> bool {
         match (side, question) {
             (Side::Linecard, _) => true,
@@ -127,7 +128,7 @@ impl Testbed {
         Ok(PreparedSide::Port(Box::new(PausedPort { console, generator, far, _namespace: namespace })))
     }
 
-    /// Measures one row on one side for the time of a slice.
+    /// Measures one side of a row for the time of a slice.
     pub(crate) fn slice(&self, cell: Cell, side: Side, stand: &mut PreparedSide) -> Result<Figure, Failure> {
         let PreparedSide::Port(standing) = stand else {
             return match cell.question {
@@ -153,7 +154,7 @@ impl Testbed {
         }
     }
 
-    /// Round trips to a port that sends everything back.
+    /// Measures round trips to a port that returns every frame.
     fn latency(&self, generator: &mut Generator) -> Result<Figure, Failure> {
         let (mut trips, lost) = thread::scope(|scope| {
             let pinger = scope.spawn(|| {
@@ -172,7 +173,7 @@ impl Testbed {
         Ok(Figure { value: below(50), second: below(99) })
     }
 
-    /// The program of that side with its port, and the namespace around it.
+    /// Starts the program of a side with its port, in a new namespace.
     fn port(&self, kind: Kind, side: Side) -> Result<(TestNamespace, Console), Failure> {
         let namespace = TestNamespace::of(kind)?;
         let mut command = match (&self.kernel_loop, side) {
@@ -199,12 +200,12 @@ impl Testbed {
         Ok((namespace, console))
     }
 
-    /// The interface that the kernel's side of the cable is.
+    /// The name of the interface at the kernel's end.
     fn far(kind: Kind) -> &'static str {
         if kind.makes_interface() { NEAR } else { FAR }
     }
 
-    /// The kernel behind the cable counts.
+    /// Measures the transmit rate by the kernel's counters at the other end.
     fn transmit(&self, far: &Interface, pid: u32) -> Result<Figure, Failure> {
         let look = || -> Result<Snapshot, Failure> {
             let info = far.info().map_err(|error| Failure::Program(error.to_string()))?;
@@ -214,7 +215,7 @@ impl Testbed {
         self.between(1_000_000, look)
     }
 
-    /// The port counts.
+    /// Measures the receive rate by the port's counters.
     fn receive(&self, generator: &mut Generator, console: &mut Console) -> Result<Figure, Failure> {
         let stop = AtomicBool::new(false);
         let pid = console.pid();
@@ -224,7 +225,7 @@ impl Testbed {
                 let asked = Instant::now();
                 let count = received(console)?;
                 let look = Snapshot::now(count, pid);
-                // It counted at some moment in between.
+                // The program read the counter at some time in between.
                 Ok(Snapshot { at: asked + (look.at - asked) / 2, ..look })
             });
             stop.store(true, Ordering::Relaxed);
@@ -232,7 +233,7 @@ impl Testbed {
         })
     }
 
-    /// A rate in `unit` per second.
+    /// Measures a rate, in `unit` per second.
     pub(super) fn between(
         &self,
         unit: u64,
@@ -250,14 +251,15 @@ impl Testbed {
         Ok(Figure { value, second: per(after.busy.saturating_sub(before.busy), count) })
     }
 
-    /// testpmd's own options, behind the devices.
+    /// testpmd's own options, after the devices.
     pub(super) const APP: [&str; 4] = ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192"];
 
-    /// A program whose console runs on the first core and whose packets on the second, without devices yet.
+    /// Returns the command for a program whose console runs on the first core and whose port on the second,
+    /// without devices.
     pub(super) fn testpmd(&self, side: Side, name: &str, [console, port]: [CoreId; 2]) -> Command {
         let mut command = match (side, &self.dpdk) {
             (Side::Dpdk, Some(program)) => {
-                // What it prints to a pipe comes at once only this way, and its counters are read while it runs.
+                // Without stdbuf its output to a pipe is buffered, but its counters are read while it runs.
                 let mut command = Command::new("stdbuf");
                 command.arg("-oL").arg(program);
                 command
@@ -271,21 +273,21 @@ impl Testbed {
         let prefix = format!("linecard-net-{}-{name}", std::process::id());
         command.args(["--lcores", &format!("0@{console},1@{port}"), "--no-pci", "--no-telemetry"]);
         command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
-        // Few and whole files, which a virtio-user port of DPDK's can share.
+        // A few whole files, which DPDK's virtio-user port can share.
         command.arg("--single-file-segments");
         command.env("RUNTIME_DIRECTORY", &self.folder);
         command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
         command
     }
 
-    /// The socket of that name for the next sample; what a program that was killed has left is gone.
+    /// Returns the path of a socket for the next sample; removes what a killed program left there.
     pub(super) fn socket(&self, name: &str) -> PathBuf {
         let socket = self.folder.join(name);
         let _ = std::fs::remove_file(&socket);
         socket
     }
 
-    /// The frontend's device at a socket.
+    /// Returns the frontend's device argument for a socket.
     pub(super) fn virtio_user(&self, side: Side, socket: &Path) -> String {
         let more = &self.arguments[usize::from(side == Side::Dpdk)];
         let comma = if more.is_empty() { "" } else { "," };
@@ -293,7 +295,7 @@ impl Testbed {
     }
 }
 
-/// User and system time of a process so far, in nanoseconds; 0 when it is gone.
+/// Returns the user and system time of a process so far, in nanoseconds; 0 if it is gone.
 fn busy(pid: u32) -> u64 {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of = |file: PathBuf| {
@@ -303,7 +305,7 @@ fn busy(pid: u32) -> u64 {
     threads.filter_map(|thread| of(thread.path().join("schedstat"))).sum()
 }
 
-/// What the port says it has received, now.
+/// Returns the port's receive counter.
 pub(super) fn received(console: &mut Console) -> Result<u64, Failure> {
     let text = console.ask("show port stats 0", Duration::ZERO)?;
     last_received(&text).ok_or_else(|| Failure::Program("the port printed no statistics".into()))

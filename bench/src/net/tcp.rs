@@ -5,7 +5,7 @@
 //!            namespace A         core 0                                core 1            namespace B
 //!  sender ── kernel ── veth ══════════════════════════════════════════════════ veth ── kernel ── receiver
 //! ```
-//! Sender and receiver are threads of this process that the kernel puts where it likes.
+//! Sender and receiver are threads of this process, which the kernel schedules freely.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,21 +18,21 @@ use super::namespace::{NEAR, TestNamespace};
 use super::sample::{Figure, Snapshot, Testbed};
 use crate::loopback::console::{Console, Failure};
 
-/// Addresses that nobody else has (RFC 2544).
+/// Addresses of the benchmarking range (RFC 2544).
 const FROM: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const TO: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PORT: u16 = 5201;
-/// Bytes per call, as iperf3's.
+/// Bytes per call, as in iperf3.
 const CHUNK: usize = 128 << 10;
-/// How long a connection may take to come about, and a call while it lasts.
+/// The time limit of the connection's setup, and that of a single call.
 const PATIENCE: Duration = Duration::from_secs(5);
 const CALL: Duration = Duration::from_millis(200);
-/// Checksums and segmentation left to the far end. DPDK runs with its defaults: its tap takes no large packets from the
-/// kernel whatever it is asked for (`ethtool -k`: tcp-segmentation-offload off).
+/// Leaves checksums and segmentation to the far end. DPDK runs with its defaults: its tap accepts no large
+/// packets from the kernel with any option (`ethtool -k`: tcp-segmentation-offload off).
 const OURS: [&str; 3] = ["--enable-rx-cksum", "--enable-lro", "--tx-offloads=0x2e"];
 
 impl Testbed {
-    /// Gigabits of payload per second.
+    /// Measures gigabits of payload per second.
     pub(super) fn tcp(&self, side: Side) -> Result<Figure, Failure> {
         let namespace = || TestNamespace::new().map_err(|error| Failure::Program(error.to_string()));
         let ends = [namespace()?, namespace()?];
@@ -56,7 +56,7 @@ impl Testbed {
         Ok(figure)
     }
 
-    /// Two testpmds, each with a tap in one of the namespaces, and a socket between them.
+    /// Starts two testpmds, each with a tap in one of the namespaces, and a socket between them.
     fn joined(&self, ends: &[TestNamespace; 2], side: Side) -> Result<Vec<Console>, Failure> {
         let socket = self.socket("tcp.sock");
         let [first, second] = self.cores;
@@ -80,7 +80,7 @@ impl Testbed {
             consoles.push(console);
         }
         for console in &mut consoles {
-            // Frames that find no room wait, so that TCP sees a slow path and no loss.
+            // Frames that do not fit wait, so that TCP sees a slow path instead of loss.
             for line in ["set fwd io retry", "set burst tx delay 1 retry 1000", "start"] {
                 console.command(line)?;
             }
@@ -109,7 +109,7 @@ impl Testbed {
     }
 }
 
-/// The ports behind the interface may need a moment.
+/// Connects, with retries, because the ports behind the interface may not be ready yet.
 fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -120,7 +120,7 @@ fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// A call that was interrupted or took too long is made again.
+/// Whether a call that was interrupted or timed out is to be repeated.
 fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }

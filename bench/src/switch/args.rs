@@ -59,7 +59,7 @@ median with 95 % probability (bootstrap).
 The kernel's bridge carries a thousandth of that and needs namespaces: `linecard bench net
 --containers` has it.";
 
-/// For clap: a fifth of a second to a minute.
+/// Parses a fifth of a second to a minute, for clap.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.2..=60.0).contains(seconds));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.2 to 60 seconds".to_owned())

@@ -1,4 +1,4 @@
-//! What forwards between the tester's ports.
+//! The switches under test, between the tester's ports.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,11 +16,11 @@ use crate::loopback::on_path;
 const MEMORY: u32 = 256;
 /// Hugepages of 2 MiB for a switch and the tester.
 const PAGES: u64 = 2 * (MEMORY as u64 / 2 + 8);
-/// The same where Open vSwitch is the switch.
+/// The same for Open vSwitch and the tester.
 const OVS_PAGES: u64 = 384;
-/// How long a program may take to listen.
+/// The time limit of a program's start.
 const START: Duration = Duration::from_secs(30);
-/// Where Debian keeps the Open vSwitch that has DPDK.
+/// The path of Open vSwitch with DPDK in Debian.
 const OVS: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 
 /// What is measured.
@@ -56,26 +56,26 @@ impl Kind {
     }
 }
 
-/// What all samples share.
+/// The parameters that all samples share.
 pub(super) struct Testbed {
-    /// The tester's, and the switch's.
+    /// The cores of the tester and of the switch.
     pub(super) cores: [CoreId; 2],
     /// Our own program.
     pub(super) ours: PathBuf,
     /// dpdk-testpmd, if there is one.
     pub(super) dpdk: Option<PathBuf>,
-    /// Free pages of 2 MiB.
+    /// The number of free 2 MiB pages.
     pub(super) hugepages: u64,
-    /// Of a loaded switch.
+    /// Ports and addresses of a loaded switch.
     pub(super) ports: u16,
     pub(super) addresses: u32,
     pub(super) window: Duration,
-    /// For sockets, and for what DPDK leaves behind.
+    /// The folder for sockets, and for files that DPDK leaves behind.
     pub(super) folder: PathBuf,
     pub(super) interrupt: Interrupt,
 }
 
-/// A switch that runs; it ends when this is dropped.
+/// A running switch; it ends when this is dropped.
 enum Running {
     Ours(Program),
     Testpmd(Console),
@@ -83,7 +83,7 @@ enum Running {
 }
 
 impl Testbed {
-    /// Why something cannot be measured here.
+    /// Returns the reason why a switch cannot be measured here.
     pub(super) fn absent(&self, kind: Kind) -> Option<String> {
         let lacks = |pages: u64| {
             (self.hugepages < pages).then(|| {
@@ -104,19 +104,19 @@ impl Testbed {
         }
     }
 
-    /// Whether the programs get hugepages.
+    /// Whether the programs use hugepages.
     pub(super) fn paged(&self) -> bool {
         self.hugepages >= PAGES
     }
 
-    /// One figure, with fresh processes.
+    /// Measures one figure, with fresh processes.
     pub(super) fn sample(&self, kind: Kind, size: u16) -> Result<f64, Failure> {
         let sockets = ["1.sock", "2.sock"].map(|name| self.socket(name));
         let mut running = self.start(kind, &sockets)?;
         let mut tester = self.tester(kind, &sockets, size)?;
         let rate = self.rate(&mut tester);
         running.check()?;
-        // A memif client of DPDK's 22.11 crashes at its end; what it counted is known by then.
+        // A memif client of DPDK 22.11 crashes at exit; its counters have been read by then.
         if kind != Kind::Memif {
             tester.finish()?;
         }
@@ -141,7 +141,7 @@ impl Testbed {
         Program::start("switch", &mut command, &sockets[1], &self.interrupt)
     }
 
-    /// Ports that nobody connects to, each with its share of the addresses.
+    /// Starts a switch with unconnected ports, to which the addresses are assigned evenly.
     fn loaded(&self, sockets: &[PathBuf; 2]) -> Result<Program, Failure> {
         let mut command = self.switch_command(sockets);
         let control = self.socket("control.sock");
@@ -212,7 +212,7 @@ impl Testbed {
         Ok(console)
     }
 
-    /// DPDK's testpmd, which prints to a pipe at once only this way.
+    /// Returns the command for DPDK's testpmd; without stdbuf its output to a pipe is buffered.
     pub(super) fn dpdk_testpmd(&self) -> Result<Command, Failure> {
         let Some(program) = &self.dpdk else { return Err(Failure::Program("dpdk-testpmd is absent".into())) };
         let mut command = Command::new("stdbuf");
@@ -220,7 +220,7 @@ impl Testbed {
         Ok(command)
     }
 
-    /// Tells a program where to keep its files, and which memory to take.
+    /// Sets the folder for a program's files, and its memory.
     pub(super) fn place_files(&self, command: &mut Command, name: &str) {
         let prefix = format!("linecard-switch-{}-{name}", std::process::id());
         command.args(["-m", &MEMORY.to_string(), "--single-file-segments", "--file-prefix", &prefix]);
@@ -228,7 +228,7 @@ impl Testbed {
         command.arg(if self.paged() { "--in-memory" } else { "--no-huge" });
     }
 
-    /// A socket's path where nothing is; what a program that was killed has left is gone.
+    /// Returns the path of a socket; removes what a killed program left there.
     fn socket(&self, name: &str) -> PathBuf {
         let socket = self.folder.join(name);
         let _ = std::fs::remove_file(&socket);
@@ -245,7 +245,7 @@ impl Running {
         }
     }
 
-    /// Ends it in order where that takes a word.
+    /// Ends the switch in order, if that needs a command.
     fn finish(self) -> Result<(), Failure> {
         match self {
             Self::Testpmd(mut console) => {
@@ -257,14 +257,14 @@ impl Running {
     }
 }
 
-/// A program without a console; ended by SIGTERM when dropped.
+/// A program without a console; terminated by SIGTERM when dropped.
 pub(super) struct Program {
     name: &'static str,
     child: Child,
 }
 
 impl Program {
-    /// Starts it and waits until `file` is there.
+    /// Starts the program and waits until `file` exists.
     pub(super) fn start(
         name: &'static str,
         command: &mut Command,
@@ -272,7 +272,8 @@ impl Program {
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
         use std::os::unix::process::CommandExt as _;
-        // A group of its own: a Ctrl-C at the terminal reaches the harness only, which then ends its programs.
+        // A separate process group: Ctrl-C at the terminal reaches only the harness, which then ends its
+        // programs.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command
             .spawn()
@@ -305,7 +306,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let pid = rustix::process::Pid::from_child(&self.child);
-            // Not reaped yet, so the number is still its own.
+            // The process is not reaped yet, so its id is still valid.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let until = Instant::now() + Duration::from_secs(10);

@@ -1,11 +1,13 @@
-//! `linecard bench switch`: what one core forwards between two ports, ours and others' in turn.
+//! `linecard bench switch`: the rate that one core forwards between two ports, for our switch and others in
+//! turn.
 //!
 //! ```text
 //!   testpmd io ── virtio-user ══ vhost ── what is measured ── vhost ══ virtio-user ── the same testpmd
 //!     core 0                                   core 1                                      core 0
 //! ```
-//! The tester's ring is filled once (`start tx_first 16`) and goes round from then on: each of its ports sends what the other
-//! receives, so that frames pass both ways all the time and none is lost where the switch loses none.
+//! The tester's ring is filled once (`start tx_first 16`) and its frames then circulate: each port sends what
+//! the other receives, so that frames flow in both directions all the time, and none is lost unless the
+//! switch loses it.
 
 mod args;
 mod middle;
@@ -23,10 +25,10 @@ use super::loopback::console::{Failure, Interrupted, apart};
 use super::loopback::{on_path, watch_signals};
 use super::{Error, choose_cores, peer};
 
-/// Measures and prints.
+/// Runs the measurements and prints the results.
 ///
 /// # Errors
-/// Cores that may not be used, output that cannot be written, or nothing measured at all.
+/// Cores that must not be used, output that cannot be written, or no valid sample.
 pub(crate) fn run(args: &SwitchArgs) -> Result<(), Error> {
     let cores = match choose_cores(&args.cores)?[..] {
         [tester, switch] => [tester, switch],
@@ -57,14 +59,14 @@ pub(crate) fn run(args: &SwitchArgs) -> Result<(), Error> {
     }
 }
 
-/// One row per length and switch; those that cannot be measured here say why.
+/// Returns one row per length and switch; those that cannot be measured here have a reason.
 fn rows(args: &SwitchArgs, testbed: &Testbed) -> Vec<Row> {
     let kinds = if args.kinds.is_empty() { &Kind::ALL[..] } else { &args.kinds };
     let of_size = |&size: &u16| kinds.iter().map(move |&kind| Row::new(kind, size, testbed.absent(kind)));
     args.size.iter().flat_map(of_size).collect()
 }
 
-/// Every row once per turn, forwards and backwards, so that no switch always comes first.
+/// Measures every row once per turn, in alternating order, so that no switch is always the first.
 fn measure(testbed: &Testbed, runs: u32, rows: &mut [Row]) -> Result<(), Interrupted> {
     for run in 0..runs {
         let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -81,18 +83,18 @@ fn measure(testbed: &Testbed, runs: u32, rows: &mut [Row]) -> Result<(), Interru
     Ok(())
 }
 
-/// A line per sample on standard error, for whoever waits.
+/// Prints one line of progress per sample on standard error.
 fn tell(run: u32, row: &Row, outcome: &Result<f64, String>) {
     let said = match outcome {
         Ok(rate) => format!("{rate:.2} Mpps each way"),
         Err(why) => why.clone(),
     };
     let line = format!("run {}: {} {} B: {said}\n", run + 1, row.kind.name(), row.size);
-    // Nobody has to watch.
+    // Standard error may be closed.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// What was measured where.
+/// Returns a description of the setting.
 fn setting(testbed: &Testbed, args: &SwitchArgs) -> String {
     let [tester, switch] = testbed.cores;
     let pages = if testbed.paged() { "2 MiB hugepages" } else { "ordinary pages" };

@@ -1,4 +1,4 @@
-//! Open vSwitch on DPDK, with a database of its own.
+//! Open vSwitch on DPDK, with its own database.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,26 +8,26 @@ use linecard::eal::CoreId;
 use super::middle::Program;
 use crate::loopback::console::{Failure, Interrupt};
 
-/// The schema of its database, as Debian installs it.
+/// The schema of its database, at its path in Debian.
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
-/// Megabytes of hugepages for it.
+/// Megabytes of hugepages.
 const MEMORY: &str = "512";
 
 /// A running switch; it ends when this is dropped.
 pub(super) struct Ovs {
     switch: Program,
-    /// Ends after the switch.
+    /// Dropped after the switch.
     _database: Program,
 }
 
-/// Where a switch keeps its files, and what is run there.
+/// The folder of a switch's files, and the socket of its database.
 struct OvsFiles<'a> {
     folder: &'a Path,
     socket: PathBuf,
 }
 
 impl Ovs {
-    /// A bridge of two ports that connect to `sockets`, each of which sends to the other.
+    /// Starts a bridge with two ports that connect to `sockets`, and a flow from each to the other.
     pub(super) fn start(
         program: &Path,
         folder: &Path,
@@ -87,7 +87,7 @@ impl OvsFiles<'_> {
         Ok(())
     }
 
-    /// Changes the database, whether or not the switch runs.
+    /// Changes the database, whether the switch runs or not.
     fn configure(&self, arguments: &[&str]) -> Result<(), Failure> {
         self.set(&[&["--no-wait"], arguments].concat())
     }
@@ -106,7 +106,7 @@ impl OvsFiles<'_> {
         Err(Failure::Program(format!("{program} failed: {}", said.trim())))
     }
 
-    /// A program that finds its files in the folder.
+    /// Returns a command whose files are in the folder.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for variable in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR"] {

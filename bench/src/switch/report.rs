@@ -1,4 +1,4 @@
-//! Rows, as a table or as JSON lines.
+//! The rows of the result, as a table or as JSON lines.
 
 use std::io::{self, BufWriter, Write};
 
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::bootstrap::{self, Interval};
 use crate::stats::Summary;
 
-/// A switch that failed so often is not asked again.
+/// The number of failures after which a switch is not measured any more.
 const HOPELESS: u32 = 2;
 
 /// The rates of one switch at one length.
@@ -24,7 +24,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// `absent` is why it cannot be measured at all.
+    /// Creates a row; `absent` is the reason if it cannot be measured at all.
     pub(super) fn new(kind: Kind, size: u16, absent: Option<String>) -> Self {
         let failures = if absent.is_some() { HOPELESS } else { 0 };
         Self { kind, size, rates: Vec::new(), failures, why: absent }
@@ -38,7 +38,7 @@ impl Row {
         self.rates.is_empty()
     }
 
-    /// Why nothing, or less than was asked for, was measured.
+    /// Returns the reason for missing samples.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.why.as_deref()
     }
@@ -58,7 +58,7 @@ impl Row {
         Summary::of(&rates)
     }
 
-    /// Ratios of `ours` to this row, in the turns that both have.
+    /// Returns the ratio of `ours` to this row, in the turns that both have.
     fn behind(&self, ours: &Self) -> Option<Interval> {
         let in_turn = |run: u32| self.rates.iter().find(|(other, _)| *other == run).map(|(_, rate)| *rate);
         let ratios: Vec<f64> =
@@ -80,13 +80,13 @@ impl Row {
     }
 }
 
-/// The row of our switch at the length of `row`, unless that is `row` itself.
+/// Returns the row of our switch at the length of `row`, unless that is `row` itself.
 fn ours<'a>(rows: &'a [Row], row: &Row) -> Option<&'a Row> {
     let found = rows.iter().find(|other| other.kind == Kind::Linecard && other.size == row.size);
     found.filter(|_| row.kind != Kind::Linecard)
 }
 
-/// Prints the rows; `setting` goes above the table.
+/// Prints the rows; `setting` is printed above the table.
 pub(super) fn print(rows: &[Row], setting: &str, json: bool) -> Result<(), Error> {
     let mut out = BufWriter::new(io::stdout().lock());
     if json {

@@ -1,4 +1,4 @@
-//! The two ports that traffic goes round through, and how fast it does.
+//! The tester: two ports between which frames circulate, and the measurement of their rate.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,14 @@ use crate::pair::per;
 
 /// Addresses of the tester's ports.
 const MACS: [&str; 2] = ["52:54:00:00:00:01", "52:54:00:00:00:02"];
-/// How long a port's other end may take to be there.
+/// The time limit for the links to come up.
 const LINK: Duration = Duration::from_secs(20);
-/// From the first frames to the first look at the counters.
+/// From the first frames to the first snapshot of the counters.
 const WARM_UP: Duration = Duration::from_millis(700);
 const APP: [&str; 6] = ["--", "-i", "--nb-cores=1", "--total-num-mbufs=16384", "--txd=1024", "--rxd=1024"];
 
 impl Testbed {
-    /// A testpmd with both ports, whose links are up.
+    /// Starts a testpmd with both ports and waits for their links.
     pub(super) fn tester(
         &self,
         kind: Kind,
@@ -59,8 +59,8 @@ impl Testbed {
         Ok(())
     }
 
-    /// Sends the frames that go round from then on; anew until some come back, because a switch may drop what comes before it
-    /// has looked at all of its ports.
+    /// Sends the frames that then circulate; repeats that until some return, because a switch may drop frames
+    /// before it polls all of its ports.
     fn fill(&self, console: &mut Console) -> Result<(), Failure> {
         let until = Instant::now() + LINK;
         let (before, _) = received(console)?;
@@ -78,7 +78,7 @@ impl Testbed {
         }
     }
 
-    /// Sends frames round and counts them: million per second each way.
+    /// Lets frames circulate and returns their rate: million per second in each direction.
     pub(super) fn rate(&self, console: &mut Console) -> Result<f64, Failure> {
         self.fill(console)?;
         self.interrupt.sleep(WARM_UP)?;
@@ -90,7 +90,7 @@ impl Testbed {
         if frames == 0 {
             return Err(Failure::Program("frames do not go on passing".into()));
         }
-        // Both ways together.
+        // The counter is the sum of both directions.
         Ok(per(frames, 2_000_000) / (ended - began).as_secs_f64())
     }
 }
@@ -109,7 +109,7 @@ fn device(kind: Kind, port: usize, socket: &Path) -> String {
     )
 }
 
-/// Frames that both ports have received, and about when that was so.
+/// Returns the frames that both ports have received, and approximately when.
 fn received(console: &mut Console) -> Result<(u64, Instant), Failure> {
     let asked = Instant::now();
     let text = console.ask("show port stats all", Duration::ZERO)?;

@@ -1,4 +1,4 @@
-//! Any device argument and any EAL argument: taken or refused with one sentence, never a panic.
+//! Any device argument and any EAL argument: accepted, or refused with one sentence; never a panic.
 
 use std::ffi::OsString;
 
@@ -9,10 +9,10 @@ fn one_line(error: &impl std::fmt::Display) {
     assert!(!error.to_string().is_empty());
 }
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = &'a str;
 
-/// One run.
+/// Executes one run.
 pub fn run(text: Input<'_>) {
     match DevArgs::parse(text) {
         Ok(args) => {

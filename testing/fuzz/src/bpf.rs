@@ -1,5 +1,5 @@
-//! Any filter text and any program: refused, or a program that ends, never a panic; what was compiled is a program that is
-//! accepted again, and text made of a program is that program.
+//! Any filter text and any program: refused, or a program that ends; never a panic. A compiled program is
+//! accepted again, and so is a program from its text form.
 
 use std::fmt::Write;
 
@@ -15,10 +15,10 @@ fn again(program: &Program) {
     assert_eq!(Program::from_ddd(&text).as_ref(), Ok(program));
 }
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = (&'a str, Vec<(u8, u8, u8, u32)>, &'a [u8], u32);
 
-/// One run.
+/// Executes one run.
 pub fn run(input: Input<'_>) {
     let (text, code, frame, len) = input;
     if text.len() <= 4096

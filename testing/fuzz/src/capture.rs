@@ -1,4 +1,5 @@
-//! Both ends of the control socket of captures: any datagram to the server, any answer to a client with any memory.
+//! Both ends of the capture control socket: any datagram to the server, and any answer with any memory to a
+//! client.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,7 +19,7 @@ fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("lc-fuzz-capture-{name}-{}", std::process::id()))
 }
 
-/// A program with one port, and the socket of one that says what it is told to.
+/// A program with one port, and the socket of a fake server that sends given answers.
 struct World {
     server: Server,
     liar: OwnedFd,
@@ -49,14 +50,14 @@ fn socket() -> OwnedFd {
     rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).expect("a socket")
 }
 
-/// The server answers each datagram, and is alive afterwards.
+/// Sends datagrams to the server; it must answer each of them and keep running.
 fn ask(world: &World, datagrams: &[&str]) {
     let socket = socket();
     let to = SocketAddrUnix::new(world.server.path()).expect("a path");
     rustix::net::connect(&socket, &to).expect("it listens");
     let mut answer = [0; 4096];
     for datagram in datagrams.iter().take(4).filter(|datagram| !datagram.is_empty()) {
-        // Rings as large as these would only be slow here.
+        // Larger rings would only make runs slow.
         let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_digit).count();
         if datagram.split("ring=").skip(1).any(|rest| digits(rest) > 6) {
             return;
@@ -85,7 +86,7 @@ fn memory(bytes: &[u8]) -> OwnedFd {
     fd
 }
 
-/// A client is told `answer`, and given memory of these bytes.
+/// Sends `answer` to a client, with memory of these bytes.
 fn tell(world: &World, answer: &str, bytes: &[u8]) {
     let client = Client::connect(&path("liar")).expect("it listens");
     let peer = rustix::net::accept_with(&world.liar, SocketFlags::CLOEXEC).expect("a client");
@@ -108,10 +109,10 @@ fn tell(world: &World, answer: &str, bytes: &[u8]) {
     drop(peer);
 }
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = (Vec<&'a str>, &'a str, &'a [u8]);
 
-/// One run.
+/// Executes one run.
 pub fn run(input: Input<'_>) {
     static WORLD: OnceLock<World> = OnceLock::new();
     let world = WORLD.get_or_init(world);

@@ -1,15 +1,15 @@
-//! Any environment and any standard input of the container plugin: taken or told, never a panic. Nothing is attached: what
-//! is named as the container's namespace is none.
+//! Any environment and any standard input of the CNI plugin: accepted, or answered with an error; never a
+//! panic. Nothing is attached, because the namespace of the container is not a namespace.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use linecard_cni::{Config, Environment, Network, invoke};
 
-/// What one run is made of: lines of the environment, then the configuration.
+/// The input of one run: the environment variables, then the configuration.
 pub type Input<'a> = (u8, [&'a [u8]; 3], &'a [u8]);
 
-/// One run.
+/// Executes one run.
 pub fn run((command, [container, ifname, arguments], config): Input<'_>) {
     let os = |bytes: &[u8]| OsString::from(std::ffi::OsStr::from_bytes(bytes));
     let commands = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", "X"];
@@ -30,7 +30,7 @@ pub fn run((command, [container, ifname, arguments], config): Input<'_>) {
         }
     }
     let _ = Network::parse(config);
-    // The others work in the folders that the configuration names.
+    // The other commands work in the folders that the configuration names.
     if ["ADD", "VERSION", "X"].contains(&command) {
         let output = invoke(lookup, config);
         let told = serde_json::from_str::<serde_json::Value>(&output.stdout);

@@ -1,9 +1,9 @@
-//! Any frame: parsed within its bounds, never a panic.
+//! Any frame: parsed within its bounds; never a panic.
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = &'a [u8];
 
-/// One run.
+/// Executes one run.
 pub fn run(frame: Input<'_>) {
     let layers = linecard_net::parse(frame);
     assert!(layers.payload_start() <= frame.len());

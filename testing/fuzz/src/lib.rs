@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their input. A fuzzer that watches coverage feeds them (`cargo +nightly fuzz run NAME`);
-//! the tests here feed them random bytes with any toolchain; `LINECARD_FUZZ_INPUTS` says how many inputs each gets.
+//! The bodies of the fuzz targets. A coverage-guided fuzzer calls them (`cargo +nightly fuzz run NAME`); the
+//! tests here call them with random bytes on any toolchain, as many times as `LINECARD_FUZZ_INPUTS` says.
 
 #![allow(missing_docs, reason = "inputs of fuzz targets, for no other program")]
 

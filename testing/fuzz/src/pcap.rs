@@ -1,18 +1,18 @@
-//! Any file: read to its end or refused, never a panic, every frame within the file.
+//! Any file: read to its end or refused, with every frame within the file; never a panic.
 //!
-//! Through a small buffer: clearing the megabyte that files are read with took most of the time of each run.
+//! Uses a small buffer: clearing the usual one of a megabyte took most of the time of each run.
 
 use std::io::Cursor;
 
 use linecard_capture::pcap::read::Reader;
 
-/// Room for a record of the longest input, and little enough that long inputs are read in several steps.
+/// Holds a record of the longest input, but is so small that long inputs are read in several steps.
 const BUFFER: usize = 4096;
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = &'a [u8];
 
-/// One run.
+/// Executes one run.
 pub fn run(bytes: Input<'_>) {
     let Ok(mut reader) = Reader::of(Cursor::new(bytes.to_vec()), BUFFER) else { return };
     let mut frames = 0;

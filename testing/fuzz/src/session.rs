@@ -1,5 +1,6 @@
-//! A hostile frontend: any requests in any order with any descriptors, anything in the memory it shares, while both queues
-//! are polled. The backend answers afterwards, to this frontend or the next, and every packet comes home.
+//! A hostile frontend: any requests in any order with any descriptors, and any contents of its shared memory,
+//! while both queues are polled. Afterwards the backend answers this frontend or the next, and every packet
+//! has returned to the pool.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -24,12 +25,12 @@ use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
 use rustix::event::EventfdFlags;
 use rustix::fs::MemfdFlags;
 
-/// Where the shared memory lies, in the frontend's addresses; one number for both of them.
+/// The start of the shared memory, the same in guest and user addresses.
 const BASE: u64 = 1 << 28;
 const LEN: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One thing a frontend does.
+/// One step of a frontend.
 #[derive(Arbitrary, Debug)]
 pub enum Step {
     Raw {
@@ -67,12 +68,12 @@ pub enum Step {
         avail: u16,
         log: Option<u16>,
     },
-    /// A dirty log somewhere in the shared memory.
+    /// Sets a dirty log anywhere in the shared memory.
     Log {
         offset: u16,
         size: u16,
     },
-    /// An inflight region somewhere in the shared memory.
+    /// Sets an inflight region anywhere in the shared memory.
     Inflight {
         offset: u16,
         size: u16,
@@ -86,14 +87,14 @@ pub enum Step {
     },
     Stop(u8),
     Status(u8),
-    /// A pair of rings as a decent frontend starts it, then whatever comes.
+    /// Starts a pair of rings as a correct frontend does.
     Start {
         packed: bool,
         power: u8,
         recorded: bool,
         translated: bool,
     },
-    /// A translation that is told, or taken back.
+    /// Adds or invalidates an IOTLB translation.
     Translate {
         at: u16,
         pages: u8,
@@ -105,7 +106,7 @@ pub enum Step {
         at: u16,
         value: u64,
     },
-    /// A descriptor table that makes some sense.
+    /// Writes a descriptor with plausible values.
     Descriptor {
         table: u16,
         index: u8,
@@ -201,7 +202,7 @@ impl Frontend {
         let (iova, user_addr) = (BASE + u64::from(at), BASE + u64::from(to));
         let kind = if back { IotlbMessage::INVALIDATE } else { IotlbMessage::UPDATE };
         let told = IotlbMessage { iova, size: u64::from(pages) << 12, user_addr, access, kind };
-        // With an answer wanted: a refusal ends the connection otherwise.
+        // With NEED_REPLY, because a refusal ends the connection otherwise.
         self.send(Req::IOTLB_MSG as u32, 8, &told.to_bytes(), 0, false);
     }
 
@@ -232,7 +233,7 @@ impl Frontend {
         }
     }
 
-    /// Everything sent before was dealt with, or the backend hung up.
+    /// Waits until the backend has processed all earlier messages or has closed the connection.
     fn settle(&mut self) {
         let until = Instant::now() + PATIENCE;
         self.tell(Req::GET_FEATURES, &[]);
@@ -320,10 +321,10 @@ fn act(peer: &mut Frontend, step: Step) {
     }
 }
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input = Vec<Step>;
 
-/// One run.
+/// Executes one run.
 pub fn run(steps: Input) {
     static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
     let world = WORLD.get_or_init(|| Mutex::new(world())).lock().expect("one at a time");

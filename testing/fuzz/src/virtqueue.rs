@@ -1,17 +1,18 @@
-//! A virtqueue of either layout: arbitrary operations against the oracle, and arbitrary bytes in every ring word.
+//! A virtqueue of either layout: arbitrary operations compared with a model, and arbitrary bytes in every
+//! ring word.
 
 use linecard_virtio::Layout;
 use linecard_virtio::model::{self, Step, Variant};
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input = ([u8; 5], Vec<[u8; 2]>, Vec<Step>);
 
-/// One run over a split ring.
+/// Executes one run on a split ring.
 pub fn split(input: Input) {
     run(Layout::Split, input);
 }
 
-/// One run over a packed ring.
+/// Executes one run on a packed ring.
 pub fn packed(input: Input) {
     run(Layout::Packed, input);
 }

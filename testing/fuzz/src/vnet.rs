@@ -1,14 +1,14 @@
-//! Any virtio header before any frame: what it asks for is within the frame, what is cut has the length of the whole, and
-//! checksums are finished in place; never a panic.
+//! Any virtio header before any frame: its requests are within the frame, segments have the length of the
+//! whole in total, and checksums are completed in place; never a panic.
 
 use linecard_net::gso::Segmenter;
 use linecard_net::offload;
 use linecard_net::vnet::NetHeader;
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input<'a> = ([u8; 12], u16, &'a [u8]);
 
-/// One run.
+/// Executes one run.
 pub fn run(input: Input<'_>) {
     let (header, size, frame) = input;
     let header = NetHeader::from_bytes(header);

@@ -1,4 +1,5 @@
-//! Anything on a vhost-user socket, cut anywhere, and anything as a payload: refused or decoded, never a panic.
+//! Any bytes on a vhost-user socket, split at any position, and any bytes as a payload: refused or decoded;
+//! never a panic.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -17,10 +18,10 @@ fn decode(bytes: &[u8]) {
     let _ = Inflight::from_bytes(bytes);
 }
 
-/// What one run is made of.
+/// The input of one run.
 pub type Input = (Vec<u8>, u16);
 
-/// One run.
+/// Executes one run.
 pub fn run(input: Input) {
     let (bytes, cut) = input;
     decode(&bytes);

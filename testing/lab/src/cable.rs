@@ -1,4 +1,4 @@
-//! Two namespaces joined by a veth pair, and ports at its ends.
+//! Two namespaces connected by a veth pair, and ports at its ends.
 
 use linecard_mempool::Pool;
 
@@ -9,8 +9,8 @@ use linecard_pmd::config::PortConfig;
 use linecard_pmd::control::PortStats;
 use linecard_pmd::port::Device;
 
-/// Two namespaces joined by a veth pair: the interface `near` in the first, `far` in the second, both up and without
-/// chatter of the kernel's.
+/// Two namespaces connected by a veth pair: the interface `near` in the first, `far` in the second, both up
+/// and without packets of the kernel's own.
 ///
 /// ```
 /// use linecard_lab::Cable;
@@ -22,35 +22,36 @@ use linecard_pmd::port::Device;
 /// ```
 #[derive(Debug)]
 pub struct Cable {
-    /// Where `near` is.
+    /// The namespace of `near`.
     pub near: Lab,
-    /// Where `far` is.
+    /// The namespace of `far`.
     pub far: Lab,
 }
 
 impl Cable {
-    /// A cable for the test of that name, with one queue; `None`, loudly, where there can be none.
+    /// Creates a cable with one queue for the test of that name; `None`, with a message, if that is not
+    /// possible.
     ///
     /// # Panics
-    /// As [`Lab::new`], or it does not come up.
+    /// See [`Lab::new`]; also if the cable does not come up.
     #[must_use]
     pub fn new(test: &str) -> Option<Self> {
         Self::with_queues(test, 1)
     }
 
-    /// As [`new`](Self::new), where ports can have XDP sockets and programs.
+    /// The same as [`new`](Self::new), but `None` too if XDP sockets and programs are not available.
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     #[must_use]
     pub fn with_xdp(test: &str) -> Option<Self> {
         Self::new(test).filter(|cable| cable.near.has_xdp(test))
     }
 
-    /// A cable whose interfaces have so many queues.
+    /// Creates a cable whose interfaces have `queues` queues.
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     #[must_use]
     pub fn with_queues(test: &str, queues: u16) -> Option<Self> {
         let cable = Self { near: Lab::new(test)?, far: Lab::new(test)? };
@@ -58,10 +59,10 @@ impl Cable {
         Some(cable)
     }
 
-    /// Makes the pair; anew, when it was removed.
+    /// Creates the pair; also again, after it was removed.
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     pub fn plug(&self, queues: u16) {
         let queues = format!("numrxqueues {queues} numtxqueues {queues}");
         self.near.ip(&format!("link add near {queues} type veth peer name far {queues}"));
@@ -70,26 +71,26 @@ impl Cable {
             lab.ip(&format!("link set {name} addrgenmode none"));
             lab.ip(&format!("link set {name} up"));
         }
-        // The kernel tells of the carrier a little later.
+        // The kernel reports the carrier a little later.
         wait_until("the carrier of a cable", || {
             self.near.interface("near").link().up && self.far.interface("far").link().up
         });
     }
 
-    /// The argument for a device on `near`; `options` begin with a comma.
+    /// Returns the argument for a device on `near`; `options` must begin with a comma.
     #[must_use]
     pub fn at_near(&self, device: &str, options: &str) -> String {
         format!("{device},iface=near,netns={}{options}", self.near.path())
     }
 
-    /// The argument for a device on `far`.
+    /// Returns the argument for a device on `far`.
     #[must_use]
     pub fn at_far(&self, device: &str, options: &str) -> String {
         format!("{device},iface=far,netns={}{options}", self.far.path())
     }
 
-    /// A device on `far`, as what a contract's device on `near` is joined to: with the link between them, and what the
-    /// kernel counted at `near`; of each packet it leaves `uncounted` bytes out.
+    /// Returns a device on `far` as the peer of a contract's device on `near`. The peer can change the link,
+    /// and reads the kernel's counters at `near`, which leave out `uncounted` bytes of each packet.
     #[must_use]
     pub fn peer(&self, far: Box<dyn Device>, uncounted: u64) -> Box<dyn Peer> {
         Box::new(End { port: PortPeer::new(far), near: self.near.interface("near"), uncounted })

@@ -1,9 +1,10 @@
-//! For tests: what every driver must do ([`contract`]), and network namespaces in which to try it ([`Lab`], [`Cable`]).
+//! For tests: the requirements on every driver ([`contract`]), and network namespaces for tests ([`Lab`],
+//! [`Cable`]).
 //!
-//! A [`Lab`] is a network namespace for one test, with what the test puts there, gone with the test.
+//! A [`Lab`] is a network namespace for one test; it and everything in it is removed when the test ends.
 //!
-//! The namespace has no name: it lives as long as somebody holds it, so that not even a killed test leaves it behind.
-//! Its path ([`Lab::path`]) is what a driver's `netns=` takes.
+//! The namespace has no name and exists only while it is referenced, so even a killed test leaves nothing
+//! behind. Its path ([`Lab::path`]) is the value for a driver's argument `netns=`.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,7 +25,7 @@ pub use linecard_testing::{PATIENCE, Prng, skip, two_cores, wait_for, wait_until
 pub use watchers::{Watchers, processor_time};
 pub use wire::Wire;
 
-/// A namespace of a test's own; `lo` is up in it.
+/// A network namespace of a test; its interface `lo` is up.
 ///
 /// ```
 /// use linecard_lab::Lab;
@@ -41,16 +42,18 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A fresh namespace for the test of that name; `None` where there is nothing left to do: a program is missing, which
-    /// is said loudly ([`skip`]), or the user may not have a namespace and the whole test ran in a process of its own as
-    /// root of a user namespace ([`in_user_namespace`]) and passed there.
+    /// Creates a namespace for the test of that name. Returns `None` if the test has nothing left to do:
+    /// either a program is missing, which is reported ([`skip`]), or the user may not create namespaces, and
+    /// the whole test has already passed in a separate process as root of a user namespace
+    /// ([`in_user_namespace`]).
     ///
     /// # Panics
-    /// It failed there, it must not be skipped (`LINECARD_REQUIRE_ALL`), or the kernel does something unheard of.
+    /// The test failed in that process, it must not be skipped (`LINECARD_REQUIRE_ALL`), or the kernel
+    /// behaves unexpectedly.
     #[must_use]
     pub fn new(test: &str) -> Option<Self> {
         let made = std::thread::spawn(|| -> io::Result<OwnedFd> {
-            // SAFETY: leaving the network namespace concerns this thread alone, and it owns no socket.
+            // SAFETY: leaving the network namespace affects only this thread, and it owns no socket.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
             Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
         });
@@ -73,26 +76,27 @@ impl Lab {
             return None;
         }
         lab.ip("link set lo up");
-        // Interfaces made from here on have no IPv6 address by themselves, and so send nothing by themselves. A kernel
-        // without IPv6 has no such file.
+        // Interfaces created from now on get no IPv6 address automatically, and so send nothing on their own.
+        // A kernel without IPv6 does not have this file.
         let _ = lab.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"));
         Some(lab)
     }
 
-    /// As [`new`](Self::new), where XDP sockets and programs can be had as well ([`has_xdp`](Self::has_xdp)).
+    /// The same as [`new`](Self::new), but `None` too if XDP sockets and programs are not available
+    /// ([`has_xdp`](Self::has_xdp)).
     ///
     /// # Panics
-    /// As [`new`](Self::new).
+    /// See [`new`](Self::new).
     #[must_use]
     pub fn with_xdp(test: &str) -> Option<Self> {
         Self::new(test).filter(|lab| lab.has_xdp(test))
     }
 
-    /// Whether XDP sockets and programs can be had inside, which takes rights that root of a user namespace has not
-    /// (CAP_BPF); `test`, or this part of it, is skipped where not.
+    /// Whether XDP sockets and programs are available inside; they need a capability that root of a user
+    /// namespace does not have (CAP_BPF). If not, reports that `test`, or this part of it, is skipped.
     ///
     /// # Panics
-    /// It must not be skipped.
+    /// The test must not be skipped.
     #[must_use]
     pub fn has_xdp(&self, test: &str) -> bool {
         let works = self.run(linecard_net_af_xdp::available);
@@ -105,19 +109,19 @@ impl Lab {
         works.is_ok()
     }
 
-    /// What `netns=` takes, for programs that run while this one does.
+    /// Returns the value for `netns=`, for programs that run no longer than this one.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Does `work` inside: sockets made there belong to the namespace, programs started there run in it.
+    /// Runs `work` inside: its sockets belong to the namespace, and the programs that it starts run there.
     ///
     /// # Panics
     /// `work` panicked.
@@ -125,22 +129,23 @@ impl Lab {
         self.namespace.run(work).expect("a namespace that we made can be entered")
     }
 
-    /// Runs a program inside to its end.
+    /// Runs a program inside and waits for its end.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The program cannot be started.
     pub fn output(&self, program: &str, arguments: &[&str]) -> io::Result<Output> {
         self.run(|| Command::new(program).args(arguments).output())
     }
 
-    /// Has `address` pinged with so many requests of `bytes`, until as many replies have come; says what `ping` printed when one was
-    /// left out. `ping` by itself waits for the last one no longer than twice the longest before.
+    /// Pings `address` with `count` requests of `bytes` bytes, and waits for as many replies; panics with the
+    /// output of `ping` if one is missing. By default `ping` waits for the last reply only twice as long as
+    /// for the slowest one before.
     ///
     /// # Errors
     /// `ping` cannot be started.
     ///
     /// # Panics
-    /// A request was not answered.
+    /// A request was not answered, or `ping` failed.
     pub fn ping(&self, address: &str, count: u32, bytes: u32) -> io::Result<()> {
         let (limit, size) = (count.to_string(), bytes.to_string());
         let output = self.output("ping", &["-c", &limit, "-w", "60", "-i", "0.02", "-s", &size, address])?;
@@ -152,10 +157,10 @@ impl Lab {
         Ok(())
     }
 
-    /// `ip` with these arguments, separated by blanks; returns what it printed.
+    /// Runs `ip` with these arguments, separated by spaces; returns its output.
     ///
     /// # Panics
-    /// It fails.
+    /// `ip` fails.
     pub fn ip(&self, arguments: &str) -> String {
         let output = self.output("ip", &arguments.split_whitespace().collect::<Vec<_>>()).expect("ip runs");
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -163,37 +168,37 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A pair of interfaces that are each other's other end, both up. The kernel's own chatter (router solicitations,
-    /// duplicate address detection) is off on both.
+    /// Creates a veth pair with both interfaces up. Both send no packets of the kernel's own (router
+    /// solicitations, duplicate address detection).
     ///
     /// # Panics
-    /// They cannot be made, or do not come up.
+    /// The pair cannot be created, or does not come up.
     pub fn veth(&self, one: &str, other: &str) {
         self.ip(&format!("link add name {one} type veth peer name {other}"));
         for name in [one, other] {
             self.ip(&format!("link set dev {name} addrgenmode none"));
             self.ip(&format!("link set dev {name} up"));
         }
-        // The kernel tells of the carrier a little later.
+        // The kernel reports the carrier a little later.
         wait_until("the carrier of a pair", || {
             [one, other].iter().all(|name| self.interface(name).link().up)
         });
     }
 
-    /// A raw socket on an interface inside.
+    /// Opens a raw socket on an interface inside.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no interface of that name.
     #[must_use]
     pub fn wire(&self, name: &str) -> Wire {
         let index = self.interface(name).index();
         self.run(|| Wire::open(index)).expect("a packet socket")
     }
 
-    /// An interface inside.
+    /// Returns an interface inside.
     ///
     /// # Panics
-    /// There is none of that name.
+    /// There is no interface of that name.
     #[must_use]
     pub fn interface(&self, name: &str) -> Interface {
         Interface::find("the test", &self.namespace, name).expect("the interface is there")

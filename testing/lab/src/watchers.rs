@@ -1,4 +1,4 @@
-//! What makes each signal of an eventfd take milliseconds.
+//! Dependents of an eventfd that make each signal take milliseconds.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -7,10 +7,11 @@ use linecard_testing::skip;
 use rustix::event::epoll;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Least that a signal must take to be an attack.
+/// The shortest time of a signal that counts as an attack.
 const LEAST: Duration = Duration::from_millis(2);
 
-/// So many dependents of an eventfd that each signal takes long. Whoever signals wakes all of them, on its own core.
+/// So many dependents of an eventfd that each signal takes long: the signalling thread wakes all of them, on
+/// its own core.
 #[derive(Debug)]
 pub struct Watchers {
     _epolls: Vec<OwnedFd>,
@@ -18,15 +19,15 @@ pub struct Watchers {
 }
 
 impl Watchers {
-    /// A hundred thousand, as far as the limits of this process and its user go.
+    /// Creates up to a hundred thousand dependents, within the limits of this process and its user.
     fn new(event: &OwnedFd) -> Self {
         let copies: Vec<_> = (0..400).map_while(|_| event.try_clone().ok()).collect();
         let epolls = (0..250).map_while(|_| epoll_of(&copies)).collect();
         Self { _epolls: epolls, _copies: copies }
     }
 
-    /// Watchers of `event`, and how long one signal takes with them; `None` on a machine on which that is no attack, which
-    /// is said.
+    /// Creates watchers of `event`; returns the time of one signal with them. `None`, with a message, on a
+    /// machine where signals stay fast.
     ///
     /// # Panics
     /// The eventfd cannot be signalled, or the test must not be skipped.
@@ -55,7 +56,7 @@ fn epoll_of(watched: &[OwnedFd]) -> Option<OwnedFd> {
     Some(epoll)
 }
 
-/// Time that the calling thread has spent on a core.
+/// Returns the processor time of the calling thread.
 ///
 /// # Panics
 /// The clock runs backwards.

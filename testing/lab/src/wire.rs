@@ -1,4 +1,4 @@
-//! A raw socket on an interface: frames as the kernel sees them, for tests.
+//! A raw socket on an interface, for tests: frames as the kernel sees them.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use crate::contract::Peer;
 use linecard_netdev::packet_socket::Socket;
 use linecard_pmd::config::PortConfig;
 
-/// Bytes that may wait in the socket; tests send bursts, and the kernel drops what does not fit.
+/// Size of the socket's buffers in bytes: tests send bursts, and the kernel drops what does not fit.
 const WAITING: usize = 64 << 20;
 
-/// Somebody who sends and receives whole frames on one interface, by a packet socket (`packet(7)`).
+/// Sends and receives complete frames on one interface, through a packet socket (`packet(7)`).
 ///
 /// ```
 /// use linecard_lab::Lab;
@@ -29,14 +29,14 @@ const WAITING: usize = 64 << 20;
 pub struct Wire(Socket);
 
 impl Wire {
-    /// A non-blocking socket on the interface of that index in the calling thread's namespace.
+    /// Opens a non-blocking socket on the interface of that index in the calling thread's namespace.
     ///
     /// # Errors
-    /// No permission, or no such interface.
+    /// Missing permission, or no such interface.
     pub fn open(index: u32) -> io::Result<Self> {
         let socket = Socket::open()?;
         socket.set(libc::PACKET_IGNORE_OUTGOING, &1)?;
-        // Root of a user namespace may not, and has what net.core.rmem_max allows: fewer frames may wait then.
+        // Root of a user namespace may not do that and gets net.core.rmem_max: then fewer frames can wait.
         if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
         }
@@ -45,13 +45,13 @@ impl Wire {
         Ok(Self(socket))
     }
 
-    /// Sends a frame; false when the kernel has no room for it, or the interface is down.
+    /// Sends a frame; false if the kernel has no room for it, or the interface is down.
     #[must_use]
     pub fn send(&self, frame: &[u8]) -> bool {
         send(&self.0, frame, SendFlags::empty()).is_ok()
     }
 
-    /// The next frame that came in on the interface, if one is there.
+    /// Returns the next frame received on the interface, if there is one.
     #[must_use]
     pub fn receive(&self) -> Option<Vec<u8>> {
         let mut frame = vec![0; 65_536 + 64];
@@ -61,7 +61,7 @@ impl Wire {
     }
 }
 
-/// Its interface is up for as long as the test wants it to be, and nothing has to be made ready.
+/// Needs no preparation: its interface is up as long as the test keeps it up.
 impl Peer for Wire {
     fn start(&mut self, _: &PortConfig, _: &Pool) {}
 

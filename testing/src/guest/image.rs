@@ -1,12 +1,12 @@
-//! The files of a guest's system, as the kernel unpacks them when it starts.
+//! The files of a guest's system, in the format that the kernel unpacks when it starts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::parts::Parts;
 
-/// `bad_sums`: how many TCP segments of its network namespace arrived with a wrong checksum. The kernel prints the names of its
-/// counters above their values, and appends new ones.
+/// `bad_sums` prints how many TCP segments arrived with a wrong checksum in its network namespace. The kernel
+/// prints the names of its counters above their values, and appends new ones.
 const BAD_SUMS: &str = r#"#!/bin/sh
 exec awk '
   $1 == "Tcp:" && !at { for (i = 2; i <= NF; i++) if ($i == "InCsumErrors") at = i; next }
@@ -20,7 +20,8 @@ pub(super) fn initramfs(parts: &Parts, folder: &Path, script: &str) -> PathBuf {
     initramfs
 }
 
-/// An initramfs: cpio, "newc" format (kernel: Documentation/driver-api/early-userspace/buffer-format.rst).
+/// Returns an initramfs: cpio, "newc" format (kernel:
+/// Documentation/driver-api/early-userspace/buffer-format.rst).
 fn archive(parts: &Parts, script: &str) -> Vec<u8> {
     const FOLDER: u32 = 0o040_755;
     const PROGRAM: u32 = 0o100_755;

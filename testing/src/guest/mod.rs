@@ -1,6 +1,7 @@
-//! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
+//! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script as its whole
+//! system.
 //!
-//! `cargo xtask vm` runs one by hand.
+//! `cargo xtask vm` runs one interactively.
 //!
 //! ```no_run
 //! use linecard_testing::guest::{Guest, Kernel, Parts};
@@ -29,15 +30,18 @@ pub use parts::{Kernel, Parts};
 use image::initramfs;
 
 const MEMORY: &str = "256M";
-/// All processors of a guest are emulated by one thread, in turns. With a thread each, QEMU 7.2 goes on with old code when the guest's
-/// kernel patches what another processor runs (seen on a busy machine, in one of about 50 boots: "Oops: int3" in `sched_clock_cpu`
-/// of Linux 7.3, or one instruction for ever in `alg_test` of Linux 6.1).
+/// All processors of a guest are emulated by one thread, in turn. With one thread each, QEMU 7.2 continues to
+/// run old code when the guest's kernel patches code that another processor runs (seen on a busy machine, in
+/// one of about 50 boots: "Oops: int3" in `sched_clock_cpu` of Linux 7.3, or one instruction for ever in
+/// `alg_test` of Linux 6.1).
 const EMULATION: &str = "tcg,thread=single";
-/// The kernel says what it does until the guest's own system begins, for who looks for a guest that never began. On a busy
-/// machine the emulated timer is late, and the kernel would take it for broken. Self-tests of its cryptography only take time.
+/// The kernel's command line. The kernel prints its messages until the guest's own system begins, for the
+/// diagnosis of guests that hang. On a busy machine the emulated timer is late, and without `no_timer_check`
+/// the kernel would consider it broken. The self-tests of its cryptography only take time.
 pub const KERNEL: &str = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests sysctl.kernel.printk=3";
 
-/// What a guest does first whose cards are Linux's; then it has a function for streams of `$KIB`, that end within `$LIMIT` seconds.
+/// The start of a guest's script, for guests whose network cards are driven by Linux. Defines a function for
+/// streams of `$KIB`, which end within `$LIMIT` seconds.
 pub const BEGIN: &str = r#"#!/bin/sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -57,7 +61,7 @@ stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, 
 }
 "#;
 
-/// A system whose console takes commands, for [`Guest::run`].
+/// A system whose console accepts commands, for [`Guest::run`].
 const SHELL: &str = r#"#!/bin/sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/
@@ -70,8 +74,8 @@ echo "READY"
 while read -r line; do eval "$line"; printf '\nSTATUS %s\n' $?; done
 "#;
 
-/// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
-/// on. `tell LINE TEXT` is both.
+/// Shell functions for one testpmd at a time: `pmd ARGUMENTS` starts it, `printed TEXT` waits for its output,
+/// `tell LINE TEXT` types a line and waits for the output that follows.
 pub const TESTPMD: &str = r#"
 pmd() {
   rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
@@ -93,40 +97,40 @@ finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out
 xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
 "#;
 
-/// Longest time until a guest's own system begins (4 s on a machine that does nothing else), and how often that is tried.
+/// The longest time until a guest's own system begins (4 s on an idle machine), and the number of attempts.
 const BEGUN: Duration = Duration::from_secs(60);
 const BOOTS: usize = 3;
-/// Longest time until a guest is up, and until a command in it ends, on a busy machine.
+/// The longest times until a guest is ready, and until a command in it ends, on a busy machine.
 const BOOT: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_secs(120);
 
-/// How a command in a guest ended.
+/// The result of a command in a guest.
 #[derive(Debug)]
 pub struct Done {
-    /// Its exit code.
+    /// The exit code.
     pub code: i32,
-    /// The lines it printed.
+    /// The printed lines.
     pub output: String,
 }
 
-/// A running guest; ended when dropped.
+/// A running guest; killed when dropped.
 pub struct Guest {
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
     seen: Vec<String>,
     complaints: PathBuf,
-    /// Where QEMU's monitor listens, for [`processors`](Self::processors).
+    /// The socket of QEMU's monitor, for [`processors`](Self::processors).
     monitor: PathBuf,
 }
 
 impl Guest {
-    /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
+    /// Boots a guest with `script` as its only program; `devices` are further arguments for QEMU.
     ///
-    /// A guest whose own system has not begun after a minute is given up and started again: QEMU's emulation may not get through a
-    /// kernel that patches its own code (see [`KERNEL`]), long before a driver looks at a device. It is reported in
-    /// `target/guests-started-again.log`. One of which even QEMU's monitor does not answer may wait for a device, that is, for us:
-    /// its test fails.
+    /// A guest whose own system has not begun after a minute is killed and started again: QEMU's emulation
+    /// may hang in a kernel that patches its own code (see `EMULATION`), long before a driver accesses a
+    /// device. This is reported in `target/guests-started-again.log`. If QEMU's monitor does not answer
+    /// either, the guest may wait for a device of the test, so the test fails.
     pub fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
         if devices.iter().any(|argument| argument == "-incoming") {
             return Self::start(parts, folder, script, devices);
@@ -142,7 +146,7 @@ impl Guest {
         guest
     }
 
-    /// What there is to say of a guest that runs and does not get on; `None` once its own system has begun.
+    /// Returns a report about a running guest that makes no progress; `None` once its own system has begun.
     fn hung_before_its_system(&mut self) -> Option<String> {
         let processors = match self.line_within(BEGUN, |line| line.contains("BEGUN")) {
             Some(_) => return None,
@@ -187,7 +191,7 @@ impl Guest {
         Self { child, stdin, lines, seen: Vec::new(), complaints, monitor }
     }
 
-    /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
+    /// Waits for a line that begins with `start`; panics with the whole output if it does not arrive in time.
     pub fn expect(&mut self, start: &str, within: Duration) -> String {
         self.expect_line(start, within, |line| line.starts_with(start))
     }
@@ -197,7 +201,7 @@ impl Guest {
         self.expect_line(text, within, |line| line.contains(text))
     }
 
-    /// The first line that `is_it` takes; `None` when the time is over or QEMU has ended.
+    /// Returns the first line for which `is_it` is true; `None` after the time, or if QEMU has ended.
     pub fn line_within(&mut self, within: Duration, is_it: impl Fn(&str) -> bool) -> Option<String> {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -222,7 +226,8 @@ impl Guest {
         );
     }
 
-    /// Where each processor of the guest is, twice: one that is halted or in a loop does not get on.
+    /// Returns the instruction pointers of the guest's processors, twice: those of a halted or looping
+    /// processor do not change.
     fn processors(&self) -> String {
         let Ok(mut monitor) = Monitor::try_connect(&self.monitor) else { return "QEMU has ended".into() };
         let mut look = || {
@@ -233,7 +238,7 @@ impl Guest {
         [look(), look()].join("\n")
     }
 
-    /// Boots one that takes commands; `functions` are of the shell that runs them.
+    /// Boots a guest that accepts commands; `functions` are added to its shell.
     pub fn with_shell(parts: &Parts, folder: &Path, functions: &str, devices: &[String]) -> Self {
         let script = SHELL.replace("echo \"READY\"", &format!("{functions}\necho \"READY\""));
         let mut guest = Self::boot(parts, folder, &script, devices);
@@ -241,7 +246,7 @@ impl Guest {
         guest
     }
 
-    /// Runs one line of shell in it.
+    /// Runs one line of shell in the guest.
     pub fn run(&mut self, line: &str) -> Done {
         assert!(!line.contains('\n'), "one line: {line}");
         self.type_line(line);
@@ -251,7 +256,7 @@ impl Guest {
         Done { code: end["STATUS ".len()..].parse().expect("an exit code"), output }
     }
 
-    /// Runs a line that must end well; what it printed.
+    /// Runs a line that must succeed; returns its output.
     #[track_caller]
     pub fn must(&mut self, line: &str) -> String {
         let done = self.run(line);
@@ -259,17 +264,17 @@ impl Guest {
         done.output
     }
 
-    /// Types one line at its console.
+    /// Types one line at the guest's console.
     pub fn type_line(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").expect("the guest's console takes a line");
     }
 
-    /// Everything printed so far.
+    /// Returns the whole output so far.
     pub fn transcript(&self) -> String {
         self.seen.join("\n")
     }
 
-    /// What QEMU itself has warned of so far.
+    /// Returns QEMU's own warnings so far.
     pub fn complaints(&self) -> String {
         std::fs::read_to_string(&self.complaints).expect("the file is there")
     }
@@ -282,7 +287,7 @@ impl Drop for Guest {
     }
 }
 
-/// Keeps what is known of a guest that hung, for who looks for the cause.
+/// Appends the report about a guest that hung to a log, for its diagnosis.
 fn report_hang(report: &str) {
     let path = parts::fetched("guests-started-again.log");
     let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a file below target");
@@ -290,8 +295,8 @@ fn report_hang(report: &str) {
     writeln!(file, "{test}: the guest's own system did not begin {report}").expect("room on the disk");
 }
 
-/// For a QEMU that somebody else starts: the arguments that boot a guest with `script` as its only program, in a page or two of
-/// serial console; memory and devices are to be added.
+/// Returns the arguments for a QEMU that the caller starts, to boot a guest with `script` as its only program
+/// on a serial console; the caller adds memory and devices.
 pub fn boot_arguments(parts: &Parts, folder: &Path, script: &str) -> Vec<String> {
     let initramfs = initramfs(parts, folder, script);
     [

@@ -5,13 +5,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// QEMU's monitor, at the socket that `-monitor unix:PATH,server=on,wait=off` makes.
+/// QEMU's monitor, at the socket that `-monitor unix:PATH,server=on,wait=off` creates.
 pub struct Monitor(UnixStream);
 
 impl Monitor {
     const PROMPT: &str = "(qemu) ";
 
-    /// Connects as soon as it listens.
+    /// Connects as soon as the monitor listens.
     pub fn connect(path: &Path) -> Self {
         crate::wait_for("QEMU's monitor", || Self::try_connect(path).ok())
     }
@@ -24,7 +24,7 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Gives a command; what it prints.
+    /// Executes a command; returns its output.
     pub fn command(&mut self, line: &str) -> String {
         writeln!(self.0, "{line}").expect("the monitor takes a line");
         self.answer()

@@ -1,4 +1,4 @@
-//! What a guest is made of: QEMU, a kernel and its modules, busybox, and programs of ours.
+//! The parts of a guest: QEMU, a kernel and its modules, busybox, and test programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{on_path, skip};
 
-/// Where modules are, below a kernel's folder.
+/// The folders of modules, below a kernel's folder.
 const MODULE_FOLDERS: [&str; 9] = [
     "net/core",
     "drivers/net",
@@ -19,7 +19,7 @@ const MODULE_FOLDERS: [&str; 9] = [
     "drivers/vfio/pci",
     "virt/lib",
 ];
-/// Which kernel a guest has, and what it is to be able to.
+/// The kernel of a guest, by its purpose.
 ///
 /// ```
 /// use linecard_testing::guest::Kernel;
@@ -33,15 +33,15 @@ pub enum Kernel {
     Net,
     /// `/dev/vhost-net` and tap interfaces.
     Vhost,
-    /// The same in a kernel of today: in-order rings, vhost's workers as kernel threads or not (Linux 6.17).
+    /// The same in a newer kernel: in-order rings, and a choice between kernel threads and others for vhost's workers (Linux 6.17).
     VhostNew,
-    /// vDPA devices, and VDUSE, by which a process is one.
+    /// vDPA devices, and VDUSE, with which a process implements one.
     Vdpa,
     /// The virtio-net driver over vDPA devices, and VDUSE.
     VdpaNet,
-    /// PCI devices given to processes.
+    /// PCI devices assigned to processes.
     Vfio,
-    /// A virtio-net driver that gives AF_XDP its memory without a copy (Linux 6.13).
+    /// A virtio-net driver with zero-copy AF_XDP (Linux 6.13).
     Xdp,
 }
 
@@ -56,7 +56,7 @@ impl Kernel {
         ("xdp", Self::Xdp),
     ];
 
-    /// Modules to be loaded, in an order that a few rounds get through.
+    /// Returns the modules to load, in an order that works within a few rounds.
     const fn modules(self) -> &'static [&'static str] {
         match self {
             Self::Net => &[
@@ -89,7 +89,8 @@ impl Kernel {
         }
     }
 
-    /// Where such a kernel may be: below `target`, where `.ci/guest-kernel` puts it, or this machine's own.
+    /// Returns where such a kernel may be: below `target`, where `.ci/guest-kernel` puts it, or on this
+    /// machine.
     fn folders(self) -> Vec<PathBuf> {
         let given =
             std::env::var_os("LINECARD_GUEST_KERNEL").map(PathBuf::from).filter(|_| self == Self::Net);
@@ -115,31 +116,31 @@ impl FromStr for Kernel {
     }
 }
 
-/// Guests of one program run one after the other: each takes the time of several cores.
+/// Guests of one program run one after the other, because each occupies several cores.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What a guest is made of.
+/// The parts of a guest.
 pub struct Parts {
     _turn: MutexGuard<'static, ()>,
     pub(super) qemu: PathBuf,
     pub(super) busybox: PathBuf,
     pub(super) kernel: PathBuf,
     pub(super) modules: Vec<PathBuf>,
-    /// Further files: their names in the guest, and where they are.
+    /// Further files: their names in the guest, and their paths.
     pub(super) files: Vec<(String, PathBuf)>,
 }
 
 impl Parts {
-    /// Finds them; says what is missing when `test` must be skipped.
+    /// Finds the parts; reports what is missing if `test` must be skipped.
     #[must_use]
     pub fn find(test: &str, kernel: Kernel) -> Option<Self> {
         Self::look(kernel).map_err(|missing| skip(test, &missing)).ok()
     }
 
-    /// Finds them.
+    /// Finds the parts.
     ///
     /// # Errors
-    /// What is missing, and where it comes from.
+    /// The missing part, and where it comes from.
     pub fn look(kernel: Kernel) -> Result<Self, String> {
         let qemu = on_path("qemu-system-x86_64")
             .ok_or("qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")?;
@@ -155,10 +156,10 @@ impl Parts {
         Ok(Self { _turn: turn, qemu, busybox, kernel, modules, files: Vec::new() })
     }
 
-    /// Adds ethtool; says so when it is not there and `test` must be skipped.
+    /// Adds ethtool; if it is missing, reports that `test` is skipped.
     #[must_use]
     pub fn with_ethtool(self, test: &str, folder: &Path) -> Option<Self> {
-        // Not on the path of ordinary users.
+        // Not in the PATH of ordinary users.
         let usual = Some(PathBuf::from("/usr/sbin/ethtool")).filter(|path| path.is_file());
         let Some(ethtool) = on_path("ethtool").or(usual) else {
             skip(test, "ethtool is not installed (apt-get install ethtool)");
@@ -167,21 +168,21 @@ impl Parts {
         Some(self.with_program(&ethtool, folder))
     }
 
-    /// Adds the test program itself, under the name `checks`: its ignored tests can be run in the guest.
+    /// Adds the test program itself, named `checks`: its ignored tests can run in the guest.
     #[must_use]
     pub fn with_checks(self, folder: &Path) -> Self {
         let program = std::env::current_exe().expect("a test knows its program");
         self.with_program_as("checks", &program, folder)
     }
 
-    /// Adds a program, without what only a debugger needs, and its libraries; `folder` is for files on the way.
+    /// Adds a program, without its debug information, and its libraries; `folder` is for temporary files.
     #[must_use]
     pub fn with_program(self, program: &Path, folder: &Path) -> Self {
         let name = program.file_name().expect("a program has a name").to_string_lossy().into_owned();
         self.with_program_as(&name, program, folder)
     }
 
-    /// The same under another name.
+    /// The same with another name.
     #[must_use]
     pub fn with_program_as(mut self, name: &str, program: &Path, folder: &Path) -> Self {
         let stripped = folder.join(name);
@@ -197,12 +198,12 @@ impl Parts {
     }
 }
 
-/// What `.ci/guest-kernel` unpacked, or another file below `target`.
+/// Returns the path of what `.ci/guest-kernel` unpacked, or of another file below `target`.
 pub(super) fn fetched(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name)
 }
 
-/// The kernel of a folder, if all its modules are there, uncompressed.
+/// Returns the kernel in a folder, if all its modules are there, uncompressed.
 fn kernel_in(folder: &Path, modules: &[&str]) -> Option<(PathBuf, Vec<PathBuf>)> {
     let entries = std::fs::read_dir(folder.join("boot")).ok()?.flatten();
     for kernel in entries.map(|entry| entry.path()) {
@@ -225,7 +226,7 @@ fn kernel_in(folder: &Path, modules: &[&str]) -> Option<(PathBuf, Vec<PathBuf>)>
     None
 }
 
-/// Whether an ELF program needs no loader: it has no program header of type `PT_INTERP`.
+/// Whether an ELF program needs no dynamic loader: it has no program header of type `PT_INTERP`.
 fn is_static(program: &Path) -> bool {
     const INTERPRETER: u8 = 3;
     let Ok(bytes) = std::fs::read(program) else { return false };

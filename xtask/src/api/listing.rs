@@ -1,4 +1,4 @@
-//! From rustdoc's description of a crate (its JSON) to lines, one for each public item.
+//! Converts rustdoc's JSON of a crate to lines, one for each public item.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::render;
 
-/// The lines of one crate.
+/// Returns the lines of one crate.
 pub(super) fn of(json: &Value) -> Result<BTreeSet<String>, String> {
     let root = json["root"].as_u64().ok_or("rustdoc names no root; another format than expected")?;
     let mut walk = Walk { json, lines: BTreeSet::new(), inside: Vec::new() };
@@ -19,7 +19,7 @@ pub(super) fn of(json: &Value) -> Result<BTreeSet<String>, String> {
 struct Walk<'a> {
     json: &'a Value,
     lines: BTreeSet<String>,
-    /// The modules around this place, so that one that re-exports what holds it comes to an end.
+    /// The enclosing modules, so that a module that re-exports one of them does not recurse without end.
     inside: Vec<u64>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Walk<'a> {
         self.inside.pop();
     }
 
-    /// An item of a module.
+    /// Adds an item of a module.
     fn entry(&mut self, path: &str, id: u64) {
         let Some(item) = self.item(id) else { return };
         let Some((kind, inner)) = kind(item) else { return };
@@ -82,7 +82,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// An item of this crate that is shown under another path has its lines there; one of another crate is named.
+    /// Adds a re-export: an item of this crate gets its lines under the new path; one of another crate is
+    /// only named.
     fn re_export(&mut self, path: &str, inner: &'a Value) {
         let name = inner["name"].as_str().unwrap_or_default();
         let local = inner["id"].as_u64().filter(|id| self.item(*id).is_some());
@@ -115,7 +116,7 @@ impl<'a> Walk<'a> {
         self.own_methods(own, inner);
     }
 
-    /// The type of a field that is public.
+    /// Returns the type of a field if it is public.
     fn field(&self, id: &Value) -> Option<String> {
         let item = self.item(id.as_u64()?)?;
         (item["visibility"] == "public" || item["visibility"] == "default")
@@ -144,7 +145,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What changes how others may use a type.
+    /// Returns the attributes that affect how others may use a type.
     fn marks(&self, id: u64) -> &'static str {
         let attributes = self.item(id).map(|item| item["attrs"].to_string()).unwrap_or_default();
         if attributes.contains("non_exhaustive") { " #[non_exhaustive]" } else { "" }
@@ -160,14 +161,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A method, constant or type of a trait or of an `impl` without one.
+    /// Adds a method, constant or type of a trait or of an inherent `impl`.
     fn member(&mut self, own: &str, id: u64) {
         let Some(item) = self.item(id) else { return };
         let Some((kind, inner)) = kind(item) else { return };
         let path = format!("{own}::{}", item["name"].as_str().unwrap_or_default());
         match kind {
             "function" => {
-                // A provided method may be left out by who implements the trait.
+                // A provided method is optional for implementations.
                 let provided = if inner["has_body"] == true { "" } else { ";" };
                 self.line(format!("pub {}{provided}", render::function(&path, inner)));
             }
@@ -192,7 +193,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Which traits which types have; not those that the compiler gives by itself.
+    /// Adds the trait implementations, except automatic and blanket ones.
     fn implementations(&mut self) {
         let items = self.json["index"].as_object().into_iter().flat_map(|index| index.values());
         let lines: Vec<_> = items
@@ -205,7 +206,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What kind of item this is, and what is told of that kind.
+/// Returns the kind of an item, and the data for that kind.
 fn kind(item: &Value) -> Option<(&str, &Value)> {
     item["inner"].as_object()?.iter().next().map(|(kind, inner)| (kind.as_str(), inner))
 }

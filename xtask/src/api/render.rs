@@ -1,8 +1,8 @@
-//! Types, bounds and signatures of rustdoc's JSON as Rust writes them.
+//! Formats types, bounds and signatures of rustdoc's JSON in Rust syntax.
 
 use serde_json::Value;
 
-/// A type.
+/// Formats a type.
 pub(super) fn kind(value: &Value) -> String {
     let Some((name, inner)) = value.as_object().and_then(|object| object.iter().next()) else {
         return "_".to_owned(); // "infer"
@@ -46,12 +46,12 @@ pub(super) fn kind(value: &Value) -> String {
     }
 }
 
-/// `before` and a type, where there is one.
+/// Formats `before` and a type, if there is one.
 pub(super) fn optional(before: &str, value: &Value) -> String {
     if value.is_null() { String::new() } else { format!("{before}{}", kind(value)) }
 }
 
-/// A path with its arguments: `Vec<u8>`.
+/// Formats a path with its arguments: `Vec<u8>`.
 fn path(value: &Value) -> String {
     value["path"].as_str().unwrap_or_default().to_owned() + &arguments(&value["args"])
 }
@@ -83,7 +83,7 @@ fn argument(value: &Value) -> String {
     }
 }
 
-/// Bounds, with `+` between them.
+/// Formats bounds, separated by `+`.
 pub(super) fn bounds(value: &Value) -> String {
     let one = |bound: &Value| {
         if let Some(found) = bound.get("trait_bound") {
@@ -106,13 +106,14 @@ fn argument_name(value: &Value) -> String {
     value.as_object().and_then(|it| it.values().next()).and_then(Value::as_str).unwrap_or("_").to_owned()
 }
 
-/// `for<'a> `, where a bound has it.
+/// Formats `for<'a> `, if a bound has it.
 fn higher(value: &Value) -> String {
     let names = list(&value["generic_params"], |it| it["name"].as_str().unwrap_or_default().to_owned());
     if names.is_empty() { String::new() } else { format!("for<{}> ", names.join(", ")) }
 }
 
-/// Parameters and the conditions on them; what `impl Trait` in an argument stands for is in the argument.
+/// Formats generic parameters and where clauses; the parameter of an `impl Trait` argument is shown only in
+/// the argument.
 pub(super) fn generics(value: &Value) -> String {
     let (parameters, conditions) = (parameters(value), conditions(value));
     format!("{parameters}{conditions}")
@@ -175,7 +176,7 @@ fn header(value: &Value) -> String {
     [word("is_const", "const "), word("is_async", "async "), word("is_unsafe", "unsafe "), &abi].concat()
 }
 
-/// A function under its path; argument names belong to it only where they are `self`.
+/// Formats a function under its path; of the argument names only `self` is shown.
 pub(super) fn function(own: &str, inner: &Value) -> String {
     let inputs = list(&inner["sig"]["inputs"], |it| {
         let (name, shown) = (it[0].as_str().unwrap_or_default(), kind(&it[1]));
@@ -192,7 +193,7 @@ pub(super) fn function(own: &str, inner: &Value) -> String {
     format!("{}fn {own}{parameters}({}){output}{conditions}", header(&inner["header"]), inputs.join(", "))
 }
 
-/// `impl Trait for Type`.
+/// Formats `impl Trait for Type`.
 pub(super) fn implementation(inner: &Value) -> String {
     let not = if inner["is_negative"] == true { "!" } else { "" };
     let (parameters, conditions) = (parameters(&inner["generics"]), conditions(&inner["generics"]));

@@ -1,4 +1,4 @@
-//! tar, gzip and ar, the same bytes for the same files.
+//! Reproducible tar, gzip and ar archives: the same files give the same bytes.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -7,13 +7,13 @@ use flate2::{Compression, GzBuilder};
 
 use super::files::Packed;
 
-/// The best compression, without a name or a time of its own.
+/// Compresses at the best level, without name and time.
 pub(super) fn gzip(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let mut encoder = GzBuilder::new().write(Vec::new(), Compression::best());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).map_err(|e| e.to_string())
 }
 
-/// A tar file of root's, with the folders that the files lie in.
+/// Returns a tar file owned by root, including the folders of the files.
 pub(super) fn tar(files: &[Packed], time: u64) -> Result<Vec<u8>, String> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut folders = BTreeSet::from([String::from("./")]);
@@ -41,7 +41,7 @@ pub(super) fn tar(files: &[Packed], time: u64) -> Result<Vec<u8>, String> {
     archive.into_inner().map_err(|e| e.to_string())
 }
 
-/// An ar file, as deb(5) has it.
+/// Returns an ar file in the format of deb(5).
 pub(super) fn ar(members: &[(&str, Vec<u8>)], time: u64) -> Vec<u8> {
     let mut archive = b"!<arch>\n".to_vec();
     for (name, bytes) in members {

@@ -1,4 +1,4 @@
-//! Whether the package is good: lintian's opinion, and a bare root file system on which it is installed, run and removed.
+//! Checks the package: with lintian, and by installing, running and removing it on a bare root file system.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::{output, succeed};
 
-/// Forwards packets, and says how many; no file is made but those below the root.
+/// Commands that forward packets and print their number; no file is created outside of the root.
 const CONSOLE: &[u8] = b"start tx_first\nshow port stats all\nstop\nquit\n";
 
 pub(super) fn check(package: &Path, stage: &Path) -> Result<(), String> {
@@ -48,7 +48,7 @@ fn lintian(package: &Path) -> Result<(), String> {
     succeed(&mut command)
 }
 
-/// A root file system with nothing but the libraries of the program and dpkg's empty records.
+/// Creates a root file system with only the libraries of the program and dpkg's empty database.
 pub(super) fn bare(root: &Path, program: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", root.display());
     let _ = fs::remove_dir_all(root);
@@ -66,7 +66,8 @@ pub(super) fn bare(root: &Path, program: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// dpkg for that root file system; the libraries are there, though no package says so.
+/// Returns a dpkg command for that root file system, which ignores dependencies: the libraries are there
+/// without packages.
 fn dpkg(root: &Path, arguments: &[&str]) -> Command {
     let mut command = as_root("dpkg");
     command.arg("--root").arg(root).args(["--force-depends", "--force-script-chrootless", "--log=/dev/null"]);
@@ -74,14 +75,14 @@ fn dpkg(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The installed command.
+/// Returns the command that runs the installed program.
 pub(super) fn inside(root: &Path, arguments: &[&str]) -> Command {
     let mut command = as_root("chroot");
     command.arg(root).arg("/usr/bin/linecard").args(arguments);
     command
 }
 
-/// A command as root, in a user namespace for whoever is not.
+/// Returns a command that runs as root; for other users in a user namespace.
 pub(super) fn as_root(program: &str) -> Command {
     let root = output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
     if root {
@@ -92,7 +93,7 @@ pub(super) fn as_root(program: &str) -> Command {
     command
 }
 
-/// Packets pass a port of the installed command.
+/// Checks that packets pass a port of the installed program.
 fn forward(root: &Path) -> Result<(), String> {
     let arguments = ["testpmd", "--no-huge", "-m", "64", "--in-memory", "--vdev", "net_null0", "--", "-i"];
     let mut child = inside(root, &arguments)
@@ -112,13 +113,13 @@ fn forward(root: &Path) -> Result<(), String> {
     }
 }
 
-/// How many packets the statistics say were sent, those at the end above all.
+/// Returns the last number of sent packets in the statistics.
 fn sent(text: &str) -> Option<u64> {
     let (_, rest) = text.rsplit_once("TX-packets:")?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Every file below the root but dpkg's records.
+/// Returns every file below the root except dpkg's database.
 pub(super) fn tree(root: &Path) -> Result<Vec<PathBuf>, String> {
     let (mut all, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {

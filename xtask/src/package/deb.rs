@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::files::Packed;
 use super::{Metadata, archive};
 
-/// Writes the package into `stage`.
+/// Builds the package in `stage`.
 pub(super) fn build(metadata: &Metadata, stage: &Path, time: u64) -> Result<PathBuf, String> {
     let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     let mut files = Vec::new();
@@ -80,7 +80,7 @@ fn control(metadata: &Metadata, files: &[Packed]) -> Result<String, String> {
     Ok(text)
 }
 
-/// The libraries that every program of Rust's has: the C library as new as the newest symbol asked of it.
+/// Returns the dependencies of a Rust program: a C library as new as the newest symbol that the program uses.
 fn libraries(program: &[u8]) -> String {
     const MARK: &[u8] = b"GLIBC_2.";
     let versions = program.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);

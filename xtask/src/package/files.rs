@@ -1,4 +1,4 @@
-//! The files of a package: those that are made for it, and the list in `apps/Cargo.toml`.
+//! The files of a package: the generated ones, and the list in `apps/Cargo.toml`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use super::{Metadata, output, succeed};
 
-/// A line of the list: a file, or all that fit `*`; where they go; their mode.
+/// An entry of the list: a file, or all files that match `*`; their destination; their mode.
 pub(super) struct Asset {
     source: PathBuf,
     to: String,
     mode: u32,
 }
 
-/// Reads the list; paths are relative to `folder`.
+/// Parses the list; paths are relative to `folder`.
 pub(super) fn assets(list: &Value, folder: &Path) -> Result<Vec<Asset>, String> {
     let lines = list.as_array().ok_or("apps/Cargo.toml has no [package.metadata.deb] with assets")?;
     let read = |line: &Value| {
@@ -27,19 +27,19 @@ pub(super) fn assets(list: &Value, folder: &Path) -> Result<Vec<Asset>, String> 
 
 /// A file of the package.
 pub(super) struct Packed {
-    /// From the root, without a slash in front.
+    /// The path from the root, without a leading slash.
     pub(super) path: String,
     pub(super) mode: u32,
     pub(super) bytes: Vec<u8>,
 }
 
 impl Asset {
-    /// What lies at `source`, or fits it, goes to `to`.
+    /// Creates an entry: the files that match `source` go to `to`.
     pub(super) fn new(source: PathBuf, to: &str, mode: u32) -> Self {
         Self { source, to: to.to_owned(), mode }
     }
 
-    /// The files that it stands for.
+    /// Returns the files of the entry.
     pub(super) fn files(&self) -> Result<Vec<Packed>, String> {
         let mut sources = vec![self.source.clone()];
         if let Some((start, end)) = self.source.to_string_lossy().split_once('*') {
@@ -60,13 +60,14 @@ impl Asset {
     }
 }
 
-/// Makes what a package holds and the repository does not: the stripped command, manual pages, completions, a changelog.
+/// Generates the files that are not in the repository: the stripped command, manual pages, completions, a
+/// changelog.
 pub(super) fn stage(binary: &Path, stage: &Path, time: u64, metadata: &Metadata) -> Result<(), String> {
     let _ = std::fs::remove_dir_all(stage);
     let completions = stage.join("completions");
     std::fs::create_dir_all(&completions).map_err(|e| format!("{}: {e}", stage.display()))?;
     let (plain, debug) = (stage.join("linecard"), stage.join("linecard.debug"));
-    // What a debugger wants is kept beside the package.
+    // The debug information is kept next to the package.
     succeed(Command::new("objcopy").arg("--only-keep-debug").args([binary, &debug]))?;
     succeed(Command::new("strip").args(["--strip-all", "-o"]).args([&plain, binary]))?;
     documents(stage)?;
@@ -85,7 +86,8 @@ pub(super) fn stage(binary: &Path, stage: &Path, time: u64, metadata: &Metadata)
     std::fs::write(stage.join("changelog"), changelog).map_err(|e| format!("changelog: {e}"))
 }
 
-/// The pages as they are packed: what mdBook includes is in them, and those of the root lead to the guide beside them.
+/// Writes the documentation for the package: mdBook's includes are resolved, and links in pages of the root
+/// lead to the packaged guide.
 fn documents(stage: &Path) -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
@@ -98,7 +100,7 @@ fn documents(stage: &Path) -> Result<(), String> {
         let mut text = String::from_utf8_lossy(&page.bytes).into_owned();
         while let Some((before, rest)) = text.split_once("{{#include ") {
             let (path, after) = rest.split_once("}}").ok_or("a page includes without }}")?;
-            // Links of the page come from the root, where a package has another folder.
+            // Its links are relative to the repository's root; the package has another layout.
             let included = read(&from.join(path.trim()))?.replace("](docs/guide/", "](");
             text = format!("{before}{included}{after}");
         }

@@ -1,5 +1,5 @@
-//! A static binary, and a container image that holds nothing else: an OCI image layout (image-spec 1.0) in a tar file, made
-//! without a registry and without a container engine.
+//! A static binary, and a container image with only that: an OCI image layout (image-spec 1.0) in a tar file,
+//! built without a registry or a container engine.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use sha2::{Digest as _, Sha256};
 use super::files::Packed;
 use super::{Metadata, archive, output, succeed};
 
-/// What the image is called once it was loaded.
+/// The name of the image after it is loaded.
 const NAME: &str = "localhost/linecard:latest";
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// Builds the static binary, for release and without benchmarks.
+/// Builds the static binary, as a release without benchmarks.
 pub(super) fn build(target: &Path) -> Result<PathBuf, String> {
     let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
     let there = installed.is_ok_and(|list| String::from_utf8_lossy(&list.stdout).contains(TARGET));
@@ -30,7 +30,7 @@ pub(super) fn build(target: &Path) -> Result<PathBuf, String> {
     Ok(target.join(TARGET).join("release/linecard"))
 }
 
-/// Strips the binary, and makes the image of it.
+/// Strips the binary, and builds the image from it.
 pub(super) fn make(
     binary: &Path,
     metadata: &Metadata,
@@ -53,7 +53,7 @@ pub(super) fn make(
     Ok([plain, image])
 }
 
-/// Whether an ELF file names no interpreter (elf(5), PT_INTERP).
+/// Whether an ELF file has no interpreter (elf(5), PT_INTERP).
 fn is_static(program: &[u8]) -> bool {
     const INTERPRETER: u64 = 3;
     let number = |at: usize, len: usize| {
@@ -69,10 +69,10 @@ fn is_static(program: &[u8]) -> bool {
         && kinds.all(|kind| kind.is_some_and(|kind| kind != INTERPRETER))
 }
 
-/// The files of the layout.
+/// Returns the files of the layout.
 fn layout(program: &[u8], metadata: &Metadata, time: u64) -> Result<Vec<Packed>, String> {
     let file = |path: &str, mode, bytes: &[u8]| Packed { path: path.into(), mode, bytes: bytes.to_vec() };
-    // Folders that programs expect come with a file that nobody looks at.
+    // Folders that programs expect, each with an empty file.
     let inside = [
         file("usr/bin/linecard", 0o755, program),
         file("tmp/.keep", 0o644, b""),
@@ -125,11 +125,11 @@ fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::from("sha256:"), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Settings with which podman runs everywhere, CI's machines included.
+/// Settings with which podman runs on any machine, including CI.
 const SETTINGS: &str =
     "[containers]\ndefault_ulimits = []\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
 
-/// Whether podman takes the image, and its command moves packets without privileges.
+/// Checks that podman loads the image, and that its command forwards packets without privileges.
 pub(super) fn check(image: &Path, stage: &Path) -> Result<(), String> {
     let there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     if !there("podman") || !Path::new("/usr/sbin/runc").exists() {
@@ -151,7 +151,7 @@ pub(super) fn check(image: &Path, stage: &Path) -> Result<(), String> {
         command
     };
     let tried = load_and_run(&podman, image);
-    // Layers belong to nobody else, and take room.
+    // No other image uses these layers, and they take space.
     let _ = podman(&["rmi", "--all", "--force"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let _ = std::fs::remove_dir_all(&store);
     tried?;
@@ -172,7 +172,7 @@ fn load_and_run(podman: &dyn Fn(&[&str]) -> Command, image: &Path) -> Result<(),
     if !said.contains("0 lost, 0 duplicated, 0 reordered, 0 corrupted") {
         return Err(format!("packets were not moved in a container of the image: {said}"));
     }
-    // Once around a loop: the burst that is sent first comes back.
+    // One round of a loop: the first burst returns.
     let testpmd = ["testpmd", "--no-huge", "--in-memory", "-m", "64", "--vdev", "net_ring0", "--"];
     let options = ["--port-topology=loop", "--total-num-mbufs=4096", "-i"];
     let mut command =
@@ -184,13 +184,13 @@ fn load_and_run(podman: &dyn Fn(&[&str]) -> Command, image: &Path) -> Result<(),
     Err(format!("testpmd did not forward in a container of the image: {said}"))
 }
 
-/// What a command prints that reads these lines.
+/// Runs a command with these lines as its input; returns its output.
 fn answers(command: &mut Command, lines: &str) -> Result<String, String> {
     let shown = format!("{command:?}");
     let failed = |e: std::io::Error| format!("{shown}: {e}");
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.map_err(failed)?;
-    // Dropped, so that the command sees the end.
+    // Dropped here, so that the command sees the end of its input.
     child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(lines.as_bytes())).map_err(failed)?;
     let done = child.wait_with_output().map_err(failed)?;
     let said = String::from_utf8_lossy(&done.stdout).into_owned();

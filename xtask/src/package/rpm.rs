@@ -1,4 +1,5 @@
-//! An RPM package from the list that `cargo generate-rpm` takes, by rpmbuild, and whether it can be installed.
+//! Builds an RPM package with rpmbuild from the list for `cargo generate-rpm`, and checks that it can be
+//! installed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +13,7 @@ use super::check::{as_root, inside, tree};
 use super::files::Asset;
 use super::{Metadata, output, succeed};
 
-/// Writes the package into `stage`; `None` where there is no rpmbuild.
+/// Builds the package in `stage`; `None` without rpmbuild.
 pub(super) fn build(metadata: &Metadata, stage: &Path, time: u64) -> Result<Option<PathBuf>, String> {
     if Command::new("rpmbuild").arg("--version").stdout(Stdio::null()).status().is_err() {
         linecard_testing::skip("package: rpm", "no program 'rpmbuild' on this machine; install rpm");
@@ -28,7 +29,7 @@ pub(super) fn build(metadata: &Metadata, stage: &Path, time: u64) -> Result<Opti
     fs::write(&specification, spec(metadata, &files, &listed)).map_err(|e| format!("linecard.spec: {e}"))?;
     let mut command = Command::new("rpmbuild");
     command.args(["-bb", "--quiet", "--define"]).arg(format!("_topdir {}", top.display()));
-    // The binary is stripped already, and the same sources make the same package.
+    // The binary is already stripped, and the same sources must give the same package.
     for macros in
         ["debug_package %{nil}", "__os_install_post %{nil}", "_build_id_links none", "_buildhost localhost"]
     {
@@ -47,7 +48,7 @@ pub(super) fn build(metadata: &Metadata, stage: &Path, time: u64) -> Result<Opti
     Ok(Some(to))
 }
 
-/// Copies the files below `root`; the lines of `%files` that name them.
+/// Copies the files below `root`; returns their lines of `%files`.
 fn listed(metadata: &Value, root: &Path) -> Result<String, String> {
     let mut text = String::new();
     let assets =
@@ -87,7 +88,7 @@ fn spec(metadata: &Metadata, files: &Path, listed: &str) -> String {
     )
 }
 
-/// Whether the package can be installed on the bare root file system, run, and erased.
+/// Checks that the package can be installed on the bare root file system, run, and erased.
 pub(super) fn check(package: &Path, root: &Path) -> Result<(), String> {
     let names = output(Command::new("rpm").args(["-qpl"]).arg(package))?;
     for name in ["/usr/bin/linecard", "/usr/share/man/man1/linecard-testpmd.1", "/etc/linecard/switch.toml"] {
@@ -96,7 +97,7 @@ pub(super) fn check(package: &Path, root: &Path) -> Result<(), String> {
         }
     }
     let before = tree(root)?;
-    // The libraries are there, though no package says so; Debian's rpm has to be told that it is meant.
+    // The libraries are there without packages; Debian's rpm needs the option to install at all.
     let rpm = || {
         let mut command = as_root("rpm");
         command.args(["--root"]).arg(root).args(["--force-debian", "--nodeps", "--noscripts"]);

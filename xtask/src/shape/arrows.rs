@@ -1,14 +1,14 @@
-//! Allowed arrows between the rooms, against `cargo metadata`.
+//! The allowed dependencies between crates, compared with `cargo metadata`.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What the backend of a vhost-user socket may use; neither end knows the other.
+/// The allowed dependencies of the vhost-user backend; neither end depends on the other.
 const BACKEND: &[&str] =
     &["linecard-pmd", "linecard-virtio", "linecard-mempool", "linecard-eal", "linecard-wire", "linecard-net"];
-/// The frontend, which has devices of the kernel besides.
+/// Those of the frontend, which uses kernel devices too.
 const FRONTEND: &[&str] = &[
     "linecard-pmd",
     "linecard-netdev",
@@ -19,7 +19,7 @@ const FRONTEND: &[&str] = &[
     "linecard-net",
 ];
 
-/// Each room, what it may use of ours, and nothing else. ARCHITECTURE.md draws the same table.
+/// Each crate with all other crates of the workspace that it may use. ARCHITECTURE.md shows the same table.
 pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-ring", &[]),
     ("linecard-net", &[]),
@@ -35,7 +35,8 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net"],
     ),
     ("linecard-telemetry", &["linecard-pmd", "linecard-mempool", "linecard-eal"]),
-    // No driver knows another one. What a port is behind (a line, a file) it has from the contract.
+    // No driver depends on another driver. A driver that wraps a port (a bad line, a file) uses the driver
+    // interface.
     ("linecard-net-null", &["linecard-pmd", "linecard-mempool"]),
     ("linecard-net-impair", &["linecard-pmd", "linecard-mempool", "linecard-eal"]),
     ("linecard-net-ring", &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal"]),
@@ -47,7 +48,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal", "linecard-net"],
     ),
     ("linecard-net-af-xdp", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal"]),
-    // Not a driver beside the backend but another way to it.
+    // Not a separate driver but another transport of the backend.
     (
         "linecard-net-vduse",
         &[
@@ -61,7 +62,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("linecard-virtio-user", FRONTEND),
     ("linecard-vhost-user", BACKEND),
-    // For tests only: its arrows may be drawn by `[dev-dependencies]` alone.
+    // For tests only: other crates may use it only in `[dev-dependencies]`.
     (
         "linecard-lab",
         &[
@@ -118,7 +119,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         "linecard-apps",
         &["linecard", "linecard-switch", "linecard-cni", "linecard-apps-common", "linecard-bench"],
     ),
-    // What fuzz targets do with their input; no product crate uses it.
+    // The bodies of the fuzz targets; no product crate uses it.
     (
         "linecard-fuzz",
         &[
@@ -139,7 +140,8 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &["linecard-testing"]),
 ];
 
-/// One sentence for each arrow that is not in the table, and each room that is missing from it.
+/// Returns one sentence for each dependency that is not in the table, and for each crate that is missing from
+/// it.
 pub(super) fn check() -> Result<Vec<String>, String> {
     let metadata = metadata()?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
@@ -165,7 +167,7 @@ fn broken_arrows(package: &Value, ours: &BTreeSet<&str>) -> Vec<String> {
     let dependencies = package["dependencies"].as_array().cloned().unwrap_or_default();
     dependencies
         .iter()
-        // A room's own tests may stand a peer from the other end beside it.
+        // The tests of a crate may use a peer from the other end.
         .filter(|d| d["kind"].as_str() != Some("dev"))
         .filter_map(|d| d["name"].as_str())
         .filter(|d| ours.contains(d) && !allowed.contains(d))

@@ -1,4 +1,5 @@
-//! The crates and who uses whom, as a picture for ARCHITECTURE.md: drawn from the table of arrows, so that it is true.
+//! The crates and their dependencies as a picture for ARCHITECTURE.md, generated from the table of
+//! dependencies so that it stays correct.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,17 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::arrows::ALLOWED;
 
-/// Where the picture is, from the root of the workspace.
+/// The path of the picture, relative to the workspace.
 const PICTURE: &str = "docs/guide/crates.svg";
-/// What tests and chores use, which no product crate does.
+/// Crates that only tests and tasks use.
 const LEFT_OUT: &[&str] = &["xtask", "linecard-testing", "linecard-lab", "linecard-fuzz"];
-/// Pixels of a letter, a box's margins, its height, and the distance of rows and of boxes.
+/// Pixels: the width of a letter, the margins and the height of a box, the distances of rows and of boxes.
 const LETTER: f64 = 7.6;
 const MARGIN: f64 = 20.0;
 const HEIGHT: f64 = 32.0;
 const ROW: f64 = 92.0;
 const GAP: f64 = 16.0;
-/// Rounds in which each row is put in the order of what it uses.
+/// Rounds in which each row is sorted by the positions of its neighbours.
 const ROUNDS: usize = 4;
 
 type Uses = BTreeMap<&'static str, Vec<&'static str>>;
@@ -29,12 +30,12 @@ struct Position {
     width: f64,
 }
 
-/// Draws the picture anew.
+/// Writes the picture.
 pub(super) fn write() -> Result<(), String> {
     std::fs::write(path(), draw()).map_err(|e| format!("{PICTURE} cannot be written: {e}"))
 }
 
-/// A sentence when the picture is not of this table.
+/// Returns a sentence if the picture does not show this table.
 pub(super) fn check() -> Vec<String> {
     let now = std::fs::read_to_string(path()).unwrap_or_default();
     if now == draw() {
@@ -81,7 +82,7 @@ fn draw() -> String {
     svg + "</svg>\n"
 }
 
-/// The name without what all of them begin with.
+/// Returns the name without the common prefix.
 fn short(name: &str) -> &str {
     name.strip_prefix("linecard-").unwrap_or(name)
 }
@@ -92,18 +93,18 @@ fn uses() -> Uses {
     ALLOWED.iter().filter(|(name, _)| shown(name)).map(|(name, used)| (*name, of(used))).collect()
 }
 
-/// Whether `from` uses `to`, through others or not.
+/// Whether `from` uses `to`, directly or indirectly.
 fn reaches(uses: &Uses, from: &str, to: &str) -> bool {
     uses.get(from).is_some_and(|used| used.iter().any(|next| *next == to || reaches(uses, next, to)))
 }
 
-/// Those of `used` that are not used through another one of them.
+/// Returns those of `used` that are not also used by another one of them.
 fn direct(uses: &Uses, used: &[&'static str]) -> Vec<&'static str> {
     let through = |name: &&str| used.iter().any(|other| reaches(uses, other, name));
     used.iter().copied().filter(|name| !through(name)).collect()
 }
 
-/// Rows from the top, each crate above all it uses.
+/// Arranges rows from the top, each crate above all that it uses.
 fn arrange(uses: &Uses) -> BTreeMap<&'static str, Position> {
     fn level(uses: &Uses, name: &str) -> usize {
         uses.get(name).into_iter().flatten().map(|used| level(uses, used) + 1).max().unwrap_or(0)
@@ -133,7 +134,7 @@ fn arrange(uses: &Uses) -> BTreeMap<&'static str, Position> {
     places
 }
 
-/// The middle of what uses `name` and what it uses.
+/// Returns the mean position of the users and dependencies of `name`.
 fn weight(uses: &Uses, places: &BTreeMap<&'static str, Position>, name: &'static str) -> f64 {
     let users = uses.iter().filter(|(_, used)| direct(uses, used).contains(&name)).map(|(user, _)| *user);
     let used = direct(uses, uses.get(name).map_or(&[], Vec::as_slice));

@@ -12,7 +12,7 @@ const FUNCTION_SOFT: usize = 40;
 const FUNCTION_HARD: usize = 80;
 const PARAMETERS_HARD: usize = 6;
 
-/// A place and how large it is.
+/// A file or function, and its size.
 struct Row {
     place: String,
     size: usize,
@@ -21,14 +21,14 @@ struct Row {
     unit: &'static str,
 }
 
-/// Everything measured.
+/// The result of the measurement.
 pub(super) struct Report {
     rows: Vec<Row>,
     files: usize,
 }
 
 impl Report {
-    /// The largest places, or all above the soft budget.
+    /// Prints the largest places, or all above the soft limit.
     pub(super) fn print(&self, all: bool) {
         let mut above: Vec<&Row> = self.rows.iter().filter(|r| r.size > r.soft).collect();
         above.sort_by_key(|r| std::cmp::Reverse(r.size * 1000 / r.soft));
@@ -39,7 +39,7 @@ impl Report {
         }
     }
 
-    /// One sentence per place past its hard limit.
+    /// Returns one sentence per place above its hard limit.
     pub(super) fn past_the_limit(&self) -> Vec<String> {
         self.rows
             .iter()
@@ -49,7 +49,7 @@ impl Report {
     }
 }
 
-/// Reads every Rust file that git tracks.
+/// Measures every Rust file that git tracks.
 pub(super) fn measure() -> Result<Report, String> {
     let files = tracked_files()?;
     let mut report = Report { rows: Vec::new(), files: files.len() };
@@ -80,7 +80,7 @@ fn is_test_file(file: &Path) -> bool {
     in_tests || file.file_stem().is_some_and(|s| s == "tests" || s.to_string_lossy().ends_with("_tests"))
 }
 
-/// For each line, whether it holds code (not blank, not only a comment).
+/// Returns for each line whether it contains code (not blank, not only a comment).
 fn code_lines(text: &str) -> Vec<bool> {
     text.lines().map(str::trim).map(|l| !l.is_empty() && !l.starts_with("//")).collect()
 }

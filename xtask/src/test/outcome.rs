@@ -1,4 +1,4 @@
-//! What came of the tests, read from what the runners say and from the file of skips.
+//! The results of the tests, from the output of the runners and the file of skips.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use linecard_testing::Skip;
 
-/// How many tests ended how, as the runner says it: one that was skipped passed.
+/// Numbers of tests according to the runner, which counts skipped tests as passed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) passed: usize,
     pub(super) failed: usize,
-    /// Of those that failed.
+    /// The names of the failed tests.
     pub(super) names: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ impl Outcome {
         self.names.extend(other.names);
     }
 
-    /// What failed, what was skipped and why, and the line that ends all.
+    /// Returns the failures, the skips with their reasons, and the final line.
     pub(super) fn closing(&self, skipped: &[Skip]) -> String {
         let mut text = String::new();
         for name in self.names.iter().collect::<BTreeSet<_>>() {
@@ -35,7 +35,7 @@ impl Outcome {
         for (why, tests) in &reasons {
             tests.iter().for_each(|test| _ = writeln!(text, "SKIPPED {test}: {why}"));
         }
-        // A test that skips two parts of it is one test.
+        // A test that skips two of its parts counts as one.
         let tests: BTreeSet<&str> = skipped.iter().map(|skip| skip.run.as_str()).collect();
         let passed = self.passed.saturating_sub(tests.len());
         _ = write!(text, "{passed} passed, {} failed, {} skipped", self.failed, tests.len());
@@ -43,7 +43,7 @@ impl Outcome {
     }
 }
 
-/// Reads what tests wrote of their skips, in order of their names; none wrote where there is no file.
+/// Reads the skips that tests have recorded, sorted by name; none if there is no file.
 pub(super) fn skipped(file: &Path) -> Result<Vec<Skip>, String> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
@@ -58,7 +58,7 @@ pub(super) fn skipped(file: &Path) -> Result<Vec<Skip>, String> {
     Ok(skips)
 }
 
-/// A line of `cargo test`: `test result: ok. 7 passed; 0 failed; …` and `test NAME ... FAILED`.
+/// Parses a line of `cargo test`: `test result: ok. 7 passed; 0 failed; …` and `test NAME ... FAILED`.
 pub(super) fn libtest(line: &str, outcome: &mut Outcome) {
     if let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". ")) {
         for (count, what) in counts.split(';').filter_map(|part| part.trim().split_once(' ')) {
@@ -74,13 +74,13 @@ pub(super) fn libtest(line: &str, outcome: &mut Outcome) {
     }
 }
 
-/// A line of nextest: `Summary [ 1.5s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 2 skipped`, and `FAIL [ 0.1s]
-/// PACKAGE NAME`.
+/// Parses a line of nextest: `Summary [ 1.5s] 9 tests run: 7 passed (1 slow), 1 failed, 1 timed out, 2
+/// skipped`, and `FAIL [ 0.1s] PACKAGE NAME`.
 pub(super) fn nextest(line: &str, outcome: &mut Outcome) {
     let line = line.trim_start();
     let after = |word: &str| line.strip_prefix(word)?.split_once("] ").map(|(_, rest)| rest);
     if let Some((_, counts)) = after("Summary [").and_then(|rest| rest.split_once(" run: ")) {
-        // Some parts have parts: what is in parentheses is counted before them.
+        // The parts in parentheses are already included in the number before them.
         let mut depth = 0;
         let plain: String = counts
             .chars()

@@ -1,15 +1,15 @@
-//! How long the tests take and how much room they need, said before they start.
+//! The time and disk space that the tests need, reported before they start.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// An estimate from runs on two-core machines; with two busy programs beside it, it takes about twice as long.
+/// An estimate from runs on two-core machines; with two other busy programs it takes about twice as long.
 pub(super) const WHOLE: &str =
     "all of them take about 25 minutes on two cores, and building them the first time about 10 more";
-/// What a build of everything takes below `target`, and what tests write meanwhile.
+/// The size of a complete build below `target`, and of the files that tests write.
 const NEEDED: u64 = 9 << 30;
 
-/// Where cargo builds.
+/// Returns the folder in which cargo builds.
 pub(super) fn target_folder() -> Result<PathBuf, String> {
     let metadata = crate::shape::metadata()?;
     let folder = metadata["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
@@ -17,9 +17,9 @@ pub(super) fn target_folder() -> Result<PathBuf, String> {
     Ok(folder.into())
 }
 
-/// A sentence about the room on the disk, as an error when there is too little.
+/// Returns a sentence about free disk space, as an error if there is too little.
 pub(super) fn check(target: &Path) -> Result<String, String> {
-    // What cannot be asked is not refused.
+    // If a number is not available, the check succeeds.
     let (free, taken) = (number("df", &["-Pk"], target, 3, 1), number("du", &["-sk"], target, 0, 0));
     verdict(target, free, taken.unwrap_or(0))
 }
@@ -44,7 +44,7 @@ fn verdict(target: &Path, free: Option<u64>, taken: u64) -> Result<String, Strin
     }
 }
 
-/// The number of KiB in a word of a line of what a program says of a folder, in bytes.
+/// Runs a program for a folder, takes the number of KiB in one word of one line, and returns it in bytes.
 fn number(program: &str, options: &[&str], folder: &Path, word: usize, line: usize) -> Option<u64> {
     let output = Command::new(program).args(options).arg(folder).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! By which program the tests run, and in which order.
+//! The program that runs the tests, and the order of the tests.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::outcome::{self, Outcome};
 use super::{Options, root};
 
-/// By which program the tests run.
+/// The program that runs the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Runner {
-    /// Each test is a process; what runs beside what is in `.config/nextest.toml`.
+    /// Each test is a process; `.config/nextest.toml` defines what runs in parallel.
     Nextest,
-    /// Unit tests beside each other, then all others one at a time.
+    /// Unit tests in parallel, then all others one at a time.
     Cargo,
 }
 
@@ -32,7 +32,7 @@ impl Runner {
         }
     }
 
-    /// Builds and runs all of them; what came of it.
+    /// Builds and runs the tests; returns the result.
     pub(super) fn run(self, options: &Options, environment: &[(&str, &OsStr)]) -> Result<Outcome, String> {
         let (mut total, started) = (Outcome::default(), std::time::Instant::now());
         let builds: &[&str] = match self {
@@ -61,7 +61,7 @@ impl Runner {
         Ok(total)
     }
 
-    /// What is run, in this order. Documentation is tested by `cargo test` only.
+    /// The stages, in this order. Only `cargo test` can test documentation.
     const fn stages(self) -> &'static [Stage] {
         const DOC: Stage =
             Stage { arguments: &["test", "--no-fail-fast", "--doc"], more: &[], kinds: Stage::LIBRARY };
@@ -85,19 +85,20 @@ impl Runner {
 
 /// One call of cargo.
 struct Stage {
-    /// For cargo.
+    /// Arguments of cargo.
     arguments: &'static [&'static str],
-    /// For the test programs.
+    /// Arguments of the test programs.
     more: &'static [&'static str],
-    /// The kinds of target it runs, as `cargo metadata` has them; empty for all. Cargo refuses to be asked for a kind that
-    /// no package has.
+    /// The kinds of target that it runs, as in `cargo metadata`; empty for all. Cargo refuses a kind that no
+    /// package has.
     kinds: &'static [&'static str],
 }
 
 impl Stage {
     const LIBRARY: &[&str] = &["lib", "proc-macro"];
 
-    /// Those of the packages asked for that it runs; `None` when it runs none of them. None asked for means all.
+    /// Returns those of the requested packages that it runs; `None` if it runs none of them. An empty request
+    /// means all.
     fn packages(&self, asked: &[String], metadata: &Value) -> Option<Vec<String>> {
         let has_one = |name: &String| {
             let package =
@@ -106,20 +107,20 @@ impl Stage {
             let named = kinds.flatten().any(|kind| self.kinds.iter().any(|wanted| kind == wanted));
             Some(self.kinds.is_empty() || named)
         };
-        // Cargo says what is wrong with a package that is not there.
+        // Unknown packages are kept, because cargo reports them.
         let of: Vec<_> = asked.iter().filter(|name| has_one(name).unwrap_or(true)).cloned().collect();
         (asked.is_empty() || !of.is_empty()).then_some(of)
     }
 }
 
-/// What of a stage is to be run.
+/// The selection of a stage.
 struct Asked<'a> {
     packages: &'a [String],
     filter: Option<&'a str>,
     more: &'a [&'a str],
 }
 
-/// Runs cargo to its end, shows what it says, and counts.
+/// Runs cargo, prints its output, and counts the results.
 fn stage(
     arguments: &[&str],
     asked: &Asked<'_>,
@@ -136,11 +137,11 @@ fn stage(
         command.arg("--").args(asked.more);
     }
     println!("── cargo {}", shown(&command));
-    // Tools of the network lie where an ordinary user's PATH does not lead.
+    // Network tools are in folders that are not on the PATH of ordinary users.
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
     path.push(":/usr/sbin:/sbin");
     command.env("PATH", path).envs(environment.iter().copied()).current_dir(root());
-    // Nextest says everything on standard error, test programs of `cargo test` on standard output.
+    // Nextest writes everything to standard error, test programs of `cargo test` to standard output.
     let nextest = arguments.first() == Some(&"nextest");
     let child = if nextest { command.stderr(Stdio::piped()) } else { command.stdout(Stdio::piped()) };
     let mut child = child.spawn().map_err(|e| format!("cargo could not be started: {e}"))?;
@@ -157,7 +158,7 @@ fn shown(command: &Command) -> String {
     command.get_args().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Shows each line and counts what it tells.
+/// Prints each line and counts its results.
 fn watch(from: impl Read, count: fn(&str, &mut Outcome)) -> Outcome {
     let mut outcome = Outcome::default();
     for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {

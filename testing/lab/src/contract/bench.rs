@@ -1,4 +1,4 @@
-//! A link on the bench: opened, started, driven, stopped, and everything counted.
+//! The test bench of a link: opens, starts, drives and stops its device, and counts everything.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{wait_for, wait_until};
 use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::port::{Device, Port, ProbeContext, RxQueue, TxQueue};
 
-/// A link whose device is not started.
+/// A link whose device is stopped.
 pub(super) struct Bench {
     pub(super) limits: Limits,
     pub(super) near: Box<dyn Device>,
@@ -21,13 +21,13 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Opens `link`, with `packets` in the pool of its device.
+    /// Opens `link`; the pool of its device has `packets` packets.
     pub(super) fn open(link: &dyn Link, packets: u32) -> Self {
         let memory = Memory::new(MemoryConfig::default()).expect("memory");
         let domain = memory.domain("near").expect("a domain for the device");
         let other = memory.domain("far").expect("a domain for the far side");
         let config = |name: &str, packets| PoolConfig::default().name(name).packets(packets);
-        // Without caches every packet of a pool can be had by the one who asks.
+        // Without caches, every packet of a pool is available to any caller.
         let near = config("near", packets).cache(0);
         let pool = Pool::new(&domain, near).expect("a pool for the device");
         let far_pool = Pool::new(&other, config("far", 4096)).expect("a pool for the far side");
@@ -37,7 +37,7 @@ impl Bench {
         Self { limits: link.limits(), near, pool, far, far_pool }
     }
 
-    /// A configuration with as many queue pairs as asked, the device and the link permitting.
+    /// Returns a configuration with `queues` queue pairs, or as many as the device and the link support.
     pub(super) fn config(&self, queues: u16) -> PortConfig {
         let info = self.near.info();
         let queues = queues.min(self.limits.queues).min(info.max_rx_queues).min(info.max_tx_queues);
@@ -64,7 +64,7 @@ impl Bench {
     }
 }
 
-/// What the suite handed to the device and got from it.
+/// Totals of what the suite sent through the device and received from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) rx_packets: u64,
@@ -74,7 +74,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Polls a receive queue once; gives the frames that are the suite's.
+    /// Polls a receive queue once; returns the frames of the suite.
     pub(super) fn receive(&mut self, rx: &mut dyn RxQueue) -> Vec<Vec<u8>> {
         let mut burst = Burst::new();
         let count = rx.rx_burst(&mut burst);
@@ -91,7 +91,7 @@ impl Seen {
         frames
     }
 
-    /// Offers `burst` to a transmit queue once; returns how many were taken.
+    /// Offers `burst` to a transmit queue once; returns how many packets were taken.
     pub(super) fn send(&mut self, tx: &mut dyn TxQueue, burst: &mut Burst) -> usize {
         let lengths: Vec<u64> = burst.iter().map(|packet| packet.len() as u64).collect();
         tx.reclaim();
@@ -117,7 +117,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Frames of these lengths that were never sent before.
+    /// Returns new frames of these lengths.
     pub(super) fn frames(&mut self, lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u8>> {
         let next = |len| {
             self.seed += 1;
@@ -126,13 +126,13 @@ impl Run {
         lengths.into_iter().map(next).collect()
     }
 
-    /// Sends `frames` (a burst at most) both ways and compares what arrives, in order.
+    /// Sends `frames` (at most a burst) in both directions and compares the received ones, in order.
     pub(super) fn exchange(&mut self, queue: usize, frames: &[Vec<u8>], piece: usize) {
         self.outbound(queue, frames, piece);
         self.inbound(queue, frames);
     }
 
-    /// From the device to its far side, in packets of segments of at most `piece` bytes.
+    /// Sends frames from the device to its far side, in segments of at most `piece` bytes.
     pub(super) fn outbound(&mut self, queue: usize, frames: &[Vec<u8>], piece: usize) {
         let mut burst = Burst::new();
         for frame in frames {
@@ -163,7 +163,7 @@ impl Run {
         }
     }
 
-    /// From the far side to the device.
+    /// Sends frames from the far side to the device.
     pub(super) fn inbound(&mut self, queue: usize, frames: &[Vec<u8>]) {
         let (mut got, mut sent) = (Vec::new(), 0);
         match &mut self.far {
@@ -175,7 +175,7 @@ impl Run {
                         sent += 1;
                     }
                     got.extend(self.seen.receive(&mut *self.port.rx[queue]));
-                    // Polls the far side's transmit queue too, for drivers that free what was sent then.
+                    // Also polls the far side, for drivers that free sent packets only then.
                     assert!(
                         peer.receive(queue).is_none_or(|frame| !is_marked(&frame)),
                         "a frame nobody sent"
@@ -187,8 +187,8 @@ impl Run {
         }
     }
 
-    /// Sends as many of `frames` as there is room for towards the device's receive queue, by whoever is
-    /// at its far side; returns how many.
+    /// Sends as many of `frames` as fit to the device's receive queue, from whatever is at its far side;
+    /// returns how many.
     pub(super) fn feed(&mut self, queue: usize, frames: &[Vec<u8>]) -> usize {
         match &mut self.far {
             FarEnd::Nothing => frames.len(),
@@ -202,11 +202,11 @@ impl Run {
         }
     }
 
-    /// Receives until nothing has come for a while; returns how many did.
+    /// Receives until no frame has arrived for a while; returns how many did.
     pub(super) fn drain(&mut self, queue: usize) -> usize {
         let (mut count, mut last) = (0, Instant::now());
         loop {
-            // Before the look, so that one follows however long this thread does not run.
+            // Read before the poll, so that another poll follows even if this thread is paused for long.
             let now = Instant::now();
             let frames = self.seen.receive(&mut *self.port.rx[queue]).len();
             if frames > 0 && !matches!(self.far, FarEnd::Nothing) {
@@ -220,7 +220,7 @@ impl Run {
         }
     }
 
-    /// Compares the port's counters with what the suite saw.
+    /// Compares the port's counters with the totals of the suite.
     pub(super) fn check_counters(&self) {
         let (stats, seen) = (self.port.control.stats(), self.seen);
         let counted = Seen {
@@ -235,13 +235,13 @@ impl Run {
         }
     }
 
-    /// Stops the device, then the far side; every packet is back in its pool.
+    /// Stops the device, then the far side; checks that every packet has returned to its pool.
     pub(super) fn stop(self) -> Bench {
         self.check_counters();
         self.stop_uncounted()
     }
 
-    /// As [`stop`](Self::stop), where counters cannot be told.
+    /// The same as [`stop`](Self::stop), for when the counters cannot be predicted.
     pub(super) fn stop_uncounted(self) -> Bench {
         let Self { limits, pool, far_pool, mut far, port, .. } = self;
         let name = port.control.name().to_owned();
@@ -256,7 +256,7 @@ impl Run {
     }
 }
 
-/// Panics with the first frame that differs.
+/// Panics at the first frame that differs.
 fn compare(what: &str, got: &[Vec<u8>], want: &[Vec<u8>]) {
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         assert_eq!(got.len(), want.len(), "{what}: the length of frame {i}");

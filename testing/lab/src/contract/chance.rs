@@ -1,9 +1,10 @@
-//! Random batches that can be repeated: for tests that send the same packets two ways and compare what comes.
+//! Reproducible random batches, for tests that send the same packets on two paths and compare the results.
 
 use linecard_mempool::{Packet, Pool};
 pub use linecard_testing::Prng;
 
-/// Batches for each of `variants` kinds of path; `LINECARD_BATCHES` is how many there are for all of them.
+/// Returns the number of batches for each of `variants` kinds of path; `LINECARD_BATCHES` is the number for
+/// all together.
 ///
 /// ```
 /// assert!(linecard_lab::contract::batches(8) <= linecard_lab::contract::batches(1));
@@ -14,8 +15,8 @@ pub fn batches(variants: usize) -> usize {
     given.unwrap_or(1_000_000_usize).div_ceil(variants)
 }
 
-/// A packet in segments of these lengths, one or more, every byte `fill`; where the first has room for the headers, IPv4
-/// with this protocol (6 or 17) and the right length.
+/// Returns a packet in segments of these lengths, at least one, with every byte `fill`. If the headers fit
+/// into the first segment, it is IPv4 with this protocol (6 or 17) and the right length.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};

@@ -12,10 +12,10 @@ use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::error::Error;
 use linecard_pmd::port::Device;
 
-/// Packets in the device's pool: two rings of 1024 and what is under way.
+/// Packets in the device's pool: two rings of 1024, and packets in flight.
 const PACKETS: u32 = 4096;
 
-/// A device starts, moves packets and stops, again and again, with one queue and with several.
+/// A device starts, moves packets and stops, repeatedly, with one queue and with several.
 pub fn restarts(link: &dyn Link) {
     let mut bench = Bench::open(link, PACKETS);
     for round in 0..12 {
@@ -27,13 +27,12 @@ pub fn restarts(link: &dyn Link) {
         }
         bench = run.stop();
     }
-    // Started and stopped with nothing in between.
+    // Start and stop without traffic in between.
     let config = bench.config(1);
     bench.start(&config).stop();
 }
 
-/// A device starts again with another number of queues, other rings and another MTU, again and again, and carries what
-/// it was configured for.
+/// A device restarts repeatedly with other numbers of queues, ring sizes and MTUs, and works as configured.
 pub fn reconfigures(link: &dyn Link) {
     let mut bench = Bench::open(link, PACKETS);
     for round in 0..12_usize {
@@ -67,7 +66,7 @@ pub fn burst_sizes(link: &dyn Link) {
     run.stop();
 }
 
-/// Received packets are appended to what is in a burst already, and only as many as there is room for.
+/// Received packets are appended to the burst's contents, and only as many as fit.
 pub fn appended_bursts(link: &dyn Link) {
     let (mut run, _) = start(link);
     for own in [1, 24, 63, 64] {
@@ -103,7 +102,8 @@ pub fn appended_bursts(link: &dyn Link) {
     run.stop();
 }
 
-/// Every length from 1 to 9000 that the link carries arrives as it was sent, and the longest.
+/// Frames of every length from 1 to 9000 that the link supports, and of the greatest length, arrive
+/// unchanged.
 pub fn packet_sizes(link: &dyn Link) {
     let (mut run, longest) = start(link);
     let shortest = *run.limits.len.start();
@@ -116,7 +116,7 @@ pub fn packet_sizes(link: &dyn Link) {
     run.stop();
 }
 
-/// Packets of several segments arrive whole, cut at odd places.
+/// Packets of several segments arrive complete, split at odd positions.
 pub fn chains(link: &dyn Link) {
     let (mut run, longest) = start(link);
     let most = run.limits.segments;
@@ -130,8 +130,8 @@ pub fn chains(link: &dyn Link) {
     run.stop();
 }
 
-/// A device that gets no packets from its pool receives nothing, harms nothing, and goes on when there
-/// are some again.
+/// A device whose pool is empty receives nothing and causes no harm; it continues when packets are available
+/// again.
 pub fn pool_exhaustion(link: &dyn Link) {
     let bench = Bench::open(link, 1024);
     let info = bench.near.info();
@@ -162,7 +162,7 @@ pub fn pool_exhaustion(link: &dyn Link) {
     run.stop_uncounted();
 }
 
-/// Totals are what was handed over, by port, by queue and by name, and start again from zero.
+/// Totals match the transferred packets, per port, per queue and by name, and can be reset to zero.
 pub fn counters(link: &dyn Link) {
     let bench = Bench::open(link, PACKETS);
     let config = bench.config(2);
@@ -196,13 +196,13 @@ pub fn counters(link: &dyn Link) {
     run.stop();
 }
 
-/// A device stops with full rings in both directions and gives every packet back.
+/// A device stops with full rings in both directions and returns every packet.
 pub fn full_rings(link: &dyn Link) {
     let (mut run, _) = start(link);
     let (mut burst, mut idle, mut total) = (Burst::new(), 0, 0);
-    // Enough to fill any ring; what goes nowhere would take packets for ever.
+    // Enough to fill any ring; a device without a far side would take packets for ever.
     while idle < 100 && total < 10_000 {
-        // Of a size that divides no ring's, so that the last burst fits in part.
+        // A burst size that divides no ring size, so that the last burst fits only partly.
         while burst.len() < 37
             && let Some(packet) = run.pool.packet_of(&[0x55; 64], 64)
         {
@@ -219,14 +219,15 @@ pub fn full_rings(link: &dyn Link) {
     let bench = run.stop();
     let config = bench.config(1);
     let mut run = bench.start(&config);
-    // A far side may still hold what was sent before the stop.
+    // The far side may still hold packets that were sent before the stop.
     run.drain(0);
     let frames = run.frames([100; 10]);
     run.exchange(0, &frames, usize::MAX);
     run.stop();
 }
 
-/// Polls till nothing moves: whoever waits between bursts lets a ring that nobody bounds run over. Some devices never end.
+/// Polls until nothing moves, because a pause between bursts lets a ring without flow control overflow. Some
+/// devices never become idle.
 fn while_it_moves(mut poll: impl FnMut() -> (usize, usize)) {
     const MOST: usize = 256;
     let mut before = poll();
@@ -239,14 +240,15 @@ fn while_it_moves(mut poll: impl FnMut() -> (usize, usize)) {
     }
 }
 
-/// Queues are polled by one thread while the far side is driven by another.
+/// One thread polls the queues while another drives the far side.
 pub fn other_thread(link: &dyn Link) {
     const COUNT: usize = 3000;
     let (mut run, _) = start(link);
     let frames = run.frames((0..COUNT).map(|i| 60 + i % 200));
     let Run { port, pool, far, seen, limits, .. } = &mut run;
     let (window, near_got, far_got) = (limits.window, AtomicUsize::new(0), AtomicUsize::new(0));
-    // How many more may be sent when so many were, and so many are known to have arrived.
+    // The number of packets that may still be sent, from the number sent and the number known to have
+    // arrived.
     let room = |sent: usize, arrived: &AtomicUsize| {
         window.saturating_sub(sent.saturating_sub(arrived.load(Ordering::Relaxed)))
     };
@@ -303,8 +305,8 @@ pub fn other_thread(link: &dyn Link) {
     run.stop();
 }
 
-/// A queue that is not home when its port stops gives its packets back when it is dropped; then the
-/// device starts again.
+/// A queue that does not return before its port stops frees its packets when it is dropped; then the device
+/// starts again.
 pub fn lost_queue(link: &dyn Link) {
     let (mut run, _) = start(link);
     let frames = run.frames([60; 8]);
@@ -327,8 +329,8 @@ pub fn lost_queue(link: &dyn Link) {
     run.stop();
 }
 
-/// Whatever is out of range is refused with what was asked and what is allowed, and the device comes
-/// back and works.
+/// Every value out of range is refused with an error that names it, and the device is returned and still
+/// works.
 pub fn configure_errors(link: &dyn Link) {
     let mut bench = Bench::open(link, PACKETS);
     let (info, good) = (bench.near.info(), bench.config(1));
@@ -352,7 +354,7 @@ pub fn configure_errors(link: &dyn Link) {
     run.stop();
 }
 
-/// The device again, after it refused `config`.
+/// Checks that the device refuses `config`; returns the device.
 fn refused(device: Box<dyn Device>, config: &PortConfig) -> Box<dyn Device> {
     let name = device.name().to_owned();
     let refusal = match configure(device, config.clone()) {
@@ -372,7 +374,7 @@ fn refused(device: Box<dyn Device>, config: &PortConfig) -> Box<dyn Device> {
     refusal.device
 }
 
-/// A link started with one queue pair, and the longest frame for it.
+/// Starts a link with one queue pair; returns the length of the longest frame too.
 fn start(link: &dyn Link) -> (Run, usize) {
     let bench = Bench::open(link, PACKETS);
     let config = bench.config(1);

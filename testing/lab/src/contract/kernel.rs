@@ -1,5 +1,5 @@
-//! Clauses about what happens at the far side: its link, its end, its counters. A far side that cannot do such a thing
-//! says so, and the clause has nothing to show.
+//! Clauses about the far side: its link, its removal, its counters. If a far side does not support an
+//! operation, it reports that, and the clause ends early.
 
 use linecard_mempool::Burst;
 
@@ -9,7 +9,7 @@ use crate::wait_until;
 
 /// Packets in the device's pool.
 const PACKETS: u32 = 2048;
-/// Packets that a device is given while nobody listens: more than its rings hold.
+/// Packets offered to a device while its link is down: more than its rings hold.
 const GIVEN: usize = 4096;
 
 fn start(link: &dyn Link) -> Run {
@@ -25,8 +25,8 @@ fn peer(run: &mut Run) -> Option<&mut dyn Peer> {
     }
 }
 
-/// Offers packets to a device that cannot deliver them: it neither waits nor panics, and each that it takes is counted,
-/// as sent or as lost.
+/// Offers packets to a device that cannot deliver them: it neither blocks nor panics, and counts each packet
+/// that it takes, as sent or as lost.
 fn offer(run: &mut Run) {
     let before = run.port.control.stats();
     let (mut burst, mut taken) = (Burst::new(), 0);
@@ -41,7 +41,7 @@ fn offer(run: &mut Run) {
         let mut received = Burst::new();
         run.port.rx[0].rx_burst(&mut received);
     }
-    // What is in a ring yet is counted when the device learns what became of it.
+    // Packets still in a ring are counted when the device learns their result.
     wait_until("every packet that was taken is counted", || {
         run.port.tx[0].reclaim();
         let stats = run.port.control.stats();
@@ -50,7 +50,7 @@ fn offer(run: &mut Run) {
     });
 }
 
-/// A link that goes down is reported, harms nothing, and comes up again.
+/// A link that goes down is reported, causes no harm, and comes up again.
 pub fn link_down(link: &dyn Link) {
     let mut run = start(link);
     let frames = run.frames([60; 8]);
@@ -69,7 +69,7 @@ pub fn link_down(link: &dyn Link) {
     run.stop_uncounted();
 }
 
-/// A device whose far side is removed under traffic reports its link down, counts what it loses, and stops.
+/// A device whose far side is removed during traffic reports its link down, counts its losses, and stops.
 pub fn removed(link: &dyn Link) {
     let mut run = start(link);
     let frames = run.frames([60; 32]);
@@ -85,7 +85,7 @@ pub fn removed(link: &dyn Link) {
     run.stop_uncounted();
 }
 
-/// The port's counters and those of the system at its far side grow by the same.
+/// The port's counters and those of the system at its far side increase by the same amounts.
 pub fn kernel_counters(link: &dyn Link) {
     let mut run = start(link);
     let difference = |run: &mut Run| {

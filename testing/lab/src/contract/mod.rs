@@ -1,8 +1,9 @@
-//! What every driver must do, as tests that a driver's crate calls.
+//! The driver contract: the requirements on every driver, as tests that a driver's crate calls.
 //!
-//! A driver shows the suite a [`Link`]: how to open a device, and what is at its far side. The suite
-//! drives the device through the port contract and the far side through [`Peer`], compares every byte
-//! and every counter, and finds each pool whole afterwards. A clause panics with what went wrong.
+//! A driver gives the suite a [`Link`], which opens a device and knows what is at its far side. The suite
+//! drives the device through the port contract and the far side through [`Peer`], compares every byte and
+//! every counter, and checks that all packets return to their pools. A clause panics with a description of
+//! the failure.
 //!
 //! ```text
 //!                 FarEnd::Loop      the device sends to itself          net_ring
@@ -44,7 +45,7 @@ pub use wake::{wakes, wakes_after};
 
 use linecard_pmd::port::{Device, ProbeContext};
 
-/// A driver's device and what is at its far side.
+/// A driver's device and its far side.
 ///
 /// ```
 /// use linecard_lab::contract::{Ends, FarEnd};
@@ -53,7 +54,7 @@ use linecard_pmd::port::{Device, ProbeContext};
 /// assert_eq!(ends.near.name(), "a");
 /// ```
 pub struct Ends {
-    /// The device under test, fresh.
+    /// The device under test, newly opened.
     pub near: Box<dyn Device>,
     /// Its far side.
     pub far: FarEnd,
@@ -66,23 +67,23 @@ pub struct Ends {
 /// assert!(!matches!(FarEnd::Loop, FarEnd::Peer(_)));
 /// ```
 pub enum FarEnd {
-    /// What the device sends on a queue comes back on the receive queue of that number.
+    /// Packets that the device sends on a queue return on its receive queue of the same number.
     Loop,
-    /// What the device sends is gone; it receives whatever it likes.
+    /// Sent packets are discarded; the device receives arbitrary packets.
     Nothing,
-    /// Somebody who sends and receives.
+    /// An end that sends and receives.
     Peer(Box<dyn Peer>),
 }
 
 impl FarEnd {
-    /// Another port as the far side.
+    /// Returns another port as the far side.
     #[must_use]
     pub fn port(device: Box<dyn Device>) -> Self {
         Self::Peer(Box::new(PortPeer::new(device)))
     }
 }
 
-/// What a link can carry.
+/// The limits of a link.
 ///
 /// ```
 /// use linecard_lab::contract::Limits;
@@ -97,12 +98,13 @@ pub struct Limits {
     pub segments: usize,
     /// Most queue pairs to use at once.
     pub queues: u16,
-    /// Nobody but the suite sends on this link; where false, frames without the suite's mark are passed
-    /// over and counters may show more.
+    /// Only the suite sends on this link. If false, frames without the suite's mark are ignored and counters
+    /// may be higher.
     pub quiet: bool,
-    /// Frames that the link holds in one direction; further ones it may lose. No limit where it pushes back.
+    /// Frames that the link holds in one direction; it may lose further ones. No limit if it has flow
+    /// control.
     pub window: usize,
-    /// Receive queues wake whoever sleeps over them, where they do not say otherwise at times.
+    /// Receive queues wake sleeping threads, unless they report at times that they cannot.
     pub wakes: bool,
 }
 
@@ -112,25 +114,25 @@ impl Default for Limits {
     }
 }
 
-/// A driver, as the suite sees it.
+/// A driver, in the view of the suite.
 pub trait Link: Sync {
-    /// Opens both ends, fresh: the device with `near`, and what else needs memory with `far`. Their pools
-    /// come from the domains of the two.
+    /// Opens both ends: the device with `near`, and everything else that needs memory with `far`. Their pools
+    /// come from the domains of these contexts.
     fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends;
 
-    /// Whether it can be opened on this machine; a link that says false says loudly why (see
-    /// [`skip`](crate::skip)), and its tests are passed over.
+    /// Whether the link can be opened on this machine. If not, it reports the reason (see
+    /// [`skip`](crate::skip)), and its tests are skipped.
     fn ready(&self) -> bool {
         true
     }
 
-    /// What the link can carry.
+    /// Returns the limits of the link.
     fn limits(&self) -> Limits {
         Limits::default()
     }
 }
 
-/// Makes a test of every clause, for the value of an expression that is a [`Link`](crate::contract::Link).
+/// Defines a test for every clause, for an expression whose value is a [`Link`](crate::contract::Link).
 ///
 /// ```
 /// # use linecard_pmd::ProbeContext;

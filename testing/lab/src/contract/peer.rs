@@ -8,8 +8,8 @@ use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::control::PortStats;
 use linecard_pmd::port::{Device, Port};
 
-/// Somebody at the far side of a link, moving frames as bytes: another port ([`PortPeer`]), or a hand-driven
-/// end such as a socket or an interface of the kernel.
+/// The far side of a link, which transfers frames as bytes: another port ([`PortPeer`]), or an end driven by
+/// the test, such as a socket or a kernel interface.
 ///
 /// ```
 /// use std::net::UdpSocket;
@@ -37,27 +37,27 @@ use linecard_pmd::port::{Device, Port};
 /// }
 /// ```
 pub trait Peer: Send {
-    /// Gets ready for a device with this configuration, before the device starts.
+    /// Prepares for a device with this configuration, before the device starts.
     fn start(&mut self, config: &PortConfig, pool: &Pool);
-    /// Whether the device's link is up as seen from here.
+    /// Whether the device's link is up, as seen from the far side.
     fn is_up(&self) -> bool;
-    /// Sends one frame towards the device's receive queue; false when there is no room now.
+    /// Sends one frame to the device's receive queue; false if there is no room now.
     fn send(&mut self, queue: usize, frame: &[u8]) -> bool;
-    /// The next frame from the device's transmit queue, if one is there.
+    /// Returns the next frame from the device's transmit queue, if there is one.
     fn receive(&mut self, queue: usize) -> Option<Vec<u8>>;
-    /// Ends what `start` began, after the device has stopped; holds no packet of the pool afterwards.
+    /// Reverses `start`, after the device has stopped; afterwards it holds no packet of the pool.
     fn stop(&mut self);
-    /// Takes the far side down, or up again, while the device runs; false where that cannot be done.
+    /// Sets the far side's link down, or up again, while the device runs; false if it does not support that.
     fn set_link(&mut self, up: bool) -> bool {
         let _ = up;
         false
     }
-    /// Removes what the device is attached to, under it; false where that cannot be done.
+    /// Removes the interface under the running device; false if it does not support that.
     fn remove(&mut self) -> bool {
         false
     }
-    /// What the far side counted of this device since ever, in the device's words: `opackets` is what came from it.
-    /// `None` where nobody but the device counts.
+    /// Returns the far side's total counters of this device, from the device's point of view: `opackets` are
+    /// the packets that it sent. `None` if only the device counts.
     fn counters(&self) -> Option<PortStats> {
         None
     }
@@ -79,12 +79,12 @@ pub struct PortPeer {
 enum State {
     Stopped(Box<dyn Device>),
     Started(Port),
-    /// Between the two, and after a panic.
+    /// Between the two states, and after a panic.
     Gone,
 }
 
 impl PortPeer {
-    /// A port that is not started yet.
+    /// Creates the peer from a port that is not started yet.
     #[must_use]
     pub fn new(device: Box<dyn Device>) -> Self {
         Self { state: State::Stopped(device), received: Vec::new(), pool: None }
@@ -129,7 +129,7 @@ impl Peer for PortPeer {
         if self.received[queue].is_empty() {
             let mut burst = std::mem::take(&mut self.received[queue]);
             let port = self.port();
-            // A driver may free what was sent only when it is polled again.
+            // A driver may free sent packets only when it is polled again.
             port.tx.iter_mut().for_each(|tx| tx.reclaim());
             port.rx[queue].rx_burst(&mut burst);
             self.received[queue] = burst;

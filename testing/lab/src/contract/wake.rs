@@ -1,4 +1,4 @@
-//! Clauses about queues that wake whoever sleeps over them.
+//! Clauses about receive queues that wake sleeping threads.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,17 +12,17 @@ use linecard_mempool::{Burst, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::port::{RxQueue, TxQueue};
 
-/// Longer than any wake-up takes, on any machine that a test runs on.
+/// Longer than any wake-up takes, on any test machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most rounds that the sender spins before it sends, so that it meets the sleeper in each of its steps.
+/// The most spins of the sender before it sends, so that packets arrive during each step of the sleeper.
 const SPINS: usize = 4096;
 
-/// A queue that is armed wakes whoever sleeps over it, as often as something comes, and no wake-up is lost.
+/// An armed queue wakes the sleeping thread for every packet, and no wake-up is lost.
 pub fn wakes(link: &dyn Link) {
     wakes_after(link, 0, 300);
 }
 
-/// As [`wakes`]: so many wake-ups, after so many packets came while the queue was polled.
+/// The same as [`wakes`], with `sleeps` wake-ups, after `polled` packets were received by polling.
 ///
 /// ```
 /// # use linecard_lab::contract::{self, Ends, FarEnd, Link};
@@ -64,7 +64,7 @@ pub fn wakes_after(link: &dyn Link, polled: usize, sleeps: usize) {
     run.stop();
 }
 
-/// Sends each of `frames` when the one before has been received, by a thread that sleeps until it comes.
+/// Sends each of `frames` after the previous one was received by a thread that sleeps until it arrives.
 fn sleep_over(run: &mut Run, frames: &[Vec<u8>]) {
     let taken = AtomicUsize::new(0);
     let Run { port, pool, far, seen, .. } = run;
@@ -79,7 +79,7 @@ fn sleep_over(run: &mut Run, frames: &[Vec<u8>]) {
             send_one(far, (tx.as_mut(), pool), &mut sent, frame, &gone);
             until(|| {
                 if let FarEnd::Peer(peer) = far {
-                    // Also does what its driver put off.
+                    // Also lets its driver do deferred work.
                     let _ = peer.receive(0);
                 } else {
                     tx.reclaim();
@@ -93,7 +93,7 @@ fn sleep_over(run: &mut Run, frames: &[Vec<u8>]) {
     *seen = Seen { tx_packets: sent.tx_packets, tx_bytes: sent.tx_bytes, ..got };
 }
 
-/// Polls, politely, until `done` or the patience ends.
+/// Polls, and yields in between, until `done` or until the time limit.
 fn until(mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
@@ -102,7 +102,7 @@ fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Sends `frame` towards the receive queue of the device; `tx` is the device's own transmit queue.
+/// Sends `frame` to the receive queue of the device; `tx` is the device's own transmit queue.
 fn send_one(
     far: &mut FarEnd,
     (tx, pool): (&mut dyn TxQueue, &Pool),
@@ -124,7 +124,7 @@ fn send_one(
     });
 }
 
-/// Receives `frames`; polls only where the queue says that it could not wake.
+/// Receives `frames`; polls only when the queue reports that it cannot wake.
 fn sleep(rx: &mut dyn RxQueue, seen: &mut Seen, frames: &[Vec<u8>], taken: &AtomicUsize) {
     let (mut count, mut asleep) = (0, 0);
     let mut descriptor = None;
