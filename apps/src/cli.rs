@@ -160,8 +160,7 @@ fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<ExitCode, Erro
 /// Returns the command in `arguments`, as typed, and the names of its sub-commands.
 fn meant(arguments: &[OsString]) -> (String, Vec<String>) {
     let (mut command, mut name) = (Cli::command(), "linecard".to_owned());
-    // Options of a command may precede the next word; no option has a value that equals the name of a
-    // sub-command.
+    // Options may precede the next word; their values are assumed not to be names of sub-commands.
     for word in arguments.iter().filter_map(|argument| argument.to_str()) {
         if let Some(below) = command.find_subcommand(word).cloned() {
             name = format!("{name} {word}");
@@ -188,7 +187,7 @@ fn print_all(text: &[u8]) -> Result<ExitCode, Error> {
 mod tests {
     use super::*;
 
-    /// What is wrong, told in the words of the command it is about.
+    /// An error is described with the words of the command that it concerns.
     #[test]
     fn errors_point_to_the_help_of_their_command() {
         for (line, want) in [

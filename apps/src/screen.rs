@@ -252,7 +252,7 @@ mod tests {
         assert!(view.foot().starts_with("lines 1 to 3 of 10, "), "{}", view.foot());
         assert_eq!(view.press(b"\x1b[B\x1b[Bj"), Some(()));
         assert_eq!(view.cut(&text(12), 2, (6, 80)), ["line 0", "line 1", "line 5", "line 6", "line 7"]);
-        // Neither end is passed, and a larger screen shows more.
+        // The view stops at both ends, and a larger screen shows more.
         view.press(b"\x1b[6~ \x1b[F");
         assert_eq!(view.cut(&text(12), 2, (6, 80)).last(), Some(&"line 11"));
         assert_eq!(view.cut(&text(12), 2, (10, 80)).get(2), Some(&"line 5"));
@@ -288,7 +288,7 @@ mod tests {
             assert_eq!(order(&view), want, "{keys} {view:?}");
         }
         assert_eq!((view.press(b"xq"), view.press(b"Q")), (None, None));
-        // What is cut off or unknown means nothing.
+        // Truncated and unknown sequences have no effect.
         for keys in ["\x1b", "\x1b[", "\x1b[5", "\x1b[1;5C", "\u{e4}", "\0", "\x1b\x1b"] {
             let before = view.clone();
             assert_eq!((view.press(keys.as_bytes()), &view), (Some(()), &before), "{keys:?}");

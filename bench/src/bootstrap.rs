@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn ends_are_reached_as_often_as_chance_says() {
-        // One sample of two differs: a draw of two has both equal to it a quarter of the time, so both ends show.
+        // One sample of two differs: a quarter of the resamplings consists of only one of them, so both ends
+        // are in the interval.
         let interval = ratio(&[1.0, 3.0], &[1.0]).expect("samples");
         assert_eq!((interval.low, interval.median, interval.high), (1.0, 2.0, 3.0));
     }

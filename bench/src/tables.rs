@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn all_tables_find_the_same() {
         for count in FLOWS {
-            // Each flow is there once, and each question finds its own.
+            // Each flow exists once, and each question finds its own flow.
             let want: u64 = (0..ASKED).map(|question| asked(question, count)).sum();
             for (name, make) in HASHES {
                 assert_eq!(make(count)(), want, "{name}, {count} flows");
@@ -257,7 +257,7 @@ mod tests {
         let routes: Vec<(u32, u8)> = (0..ROUTES).map(route).collect();
         let longest = |address: u32| {
             let matches = |(route, length): &(u32, u8)| (address ^ route) & (u32::MAX << (32 - length)) == 0;
-            // Of the longest ones the last, which replaced the others.
+            // Of the longest prefixes, the last, which replaced the others.
             routes
                 .iter()
                 .enumerate()
@@ -269,7 +269,7 @@ mod tests {
         for (name, make) in PREFIXES {
             assert_eq!(make(ROUTES)(), table(), "{name}");
         }
-        // And what is right, for as many as an oracle of this kind bears.
+        // Correct results too, for as many routes as the slow reference allows.
         let mut small = ip_network_table_deps_treebitmap::IpLookupTable::new();
         for (n, (address, length)) in routes.iter().enumerate() {
             small.insert(Ipv4Addr::from(*address), (*length).into(), n);

@@ -91,7 +91,7 @@ fn only(list: &str, test: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Runs by itself when `in_user_namespace` starts it.
+    /// Runs on its own when `in_user_namespace` starts it.
     #[test]
     fn a_test_becomes_root_of_a_namespace() {
         let name = "a_test_becomes_root_of_a_namespace";

@@ -1,4 +1,4 @@
-//! The demo's frames: valid UDP whose payload contains sender, time and number, and a check of all its bytes.
+//! The demo's frames: valid UDP whose payload contains sender, time, number and a checksum.
 //!
 //! ```text
 //!  0      12     14     34    42      50      58    59      60     64

@@ -254,7 +254,7 @@ fn ended_early(role: Role) -> Error {
 mod tests {
     use super::*;
 
-    /// Both ends run and nothing comes: the demo gives up, and says what to do.
+    /// If both ends run but no packet arrives, the demo gives up and says what to do.
     #[test]
     fn the_first_packet_is_not_waited_for_for_ever() {
         let (_sender, events) = mpsc::channel();

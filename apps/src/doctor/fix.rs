@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(asked[0], "hugepages-2M: write 512 to /proc/sys/vm/nr_hugepages, which has 3?");
         assert!(asked.len() == 2 && asked[1].ends_with("which has never?"), "{asked:?}");
         assert!(machine.text(0).starts_with("512\n") && machine.text(1).starts_with("always [never]"));
-        // A second change keeps what was there before the first.
+        // A second change keeps the value from before the first.
         fix(&machine.0, &findings(), &mut output, |_, _| Ok(true)).unwrap();
         assert_eq!(machine.0.changed().len(), 2);
         undo(&machine.0, &mut output).unwrap();

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// An output that takes nothing until it is opened.
+    /// An output that blocks until it is opened.
     #[derive(Clone, Default)]
     struct Valve(Arc<(Mutex<(bool, String)>, Condvar)>);
 

@@ -1,4 +1,4 @@
-//! The tester's frames: valid UDP with a number, a time, and a checksum that detects any changed byte.
+//! The tester's frames: valid UDP with a number, a time and a checksum.
 //!
 //! ```text
 //!  0      12     14     34    42      46       54     62

@@ -279,7 +279,7 @@ mod tests {
                 shared.stop.store(true, Ordering::Relaxed);
             });
             assert!(shared.done.load(Ordering::Relaxed) >= 10_000, "{size} {ring} {burst}");
-            // Whatever way packets went, each line is still the same line of some packet.
+            // On whatever path packets went, each line is still the same line of some packet.
             for (at, line) in shared.lines.iter().enumerate() {
                 let whose = line.0[7].load(Ordering::Relaxed);
                 assert_eq!(whose, at as u64 % shared.stride as u64, "line {at}");

@@ -245,7 +245,7 @@ mod tests {
         for bad in ["0", "-1", "1001", "", "nan", "inf"] {
             assert!(Offer::parse(bad).is_err_and(|text| text.contains("or max")), "{bad}");
         }
-        // A search on a machine that has no time for it asks for hundreds of packets per second, or for none.
+        // On an overloaded machine a search tries hundreds of packets per second, or none.
         for rate in [0.000_677, 0.0, MOST_MPPS] {
             let offer = Offer::mpps(rate);
             assert_eq!(Offer::parse(&offer.to_string()), Ok(offer), "{rate}");

@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(before.until(&probe(150.0, 1.42)), None);
         assert_eq!(before.until(&probe(380.0, 1.10)), None);
         assert_eq!(probe(0.0, 1.4).until(&probe(0.0, 1.4)), Some(State::Alone));
-        // A border between two names is no change of the machine.
+        // Crossing the border between two states is not a change of the machine.
         assert_eq!(probe(300.0, 1.0).until(&probe(330.0, 1.0)), Some(State::Common));
     }
 

@@ -278,7 +278,7 @@ pub(crate) mod tests {
         Outcome { records, state: Some(Common), ..Outcome::default() }
     }
 
-    /// Round trips of both, on one path.
+    /// Round trips of both programs, on one path.
     pub(crate) fn round_trips() -> Outcome {
         let of = |position, p50: f64| {
             let subject = Subject::Pair(position, Path::Split);

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::loopback::cell::Size;
 
-    /// As DPDK 22.11 prints it.
+    /// The statistics as DPDK 22.11 prints them.
     fn block(packets: u64, rate: u64) -> String {
         format!(
             "\n  ######################## NIC statistics for port 0  ########################

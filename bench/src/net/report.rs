@@ -236,7 +236,7 @@ mod tests {
         assert!(row.wants(Side::Dpdk), "it works now and then");
         row.push(Side::Kernel, Figure { value: 0.8, second: 1000.0 });
         let json = row.json();
-        // Of the turn that has both, not of medians.
+        // The ratio of the turn that has both, not that of medians.
         assert_eq!(json["paired_ratio"]["median"].as_f64(), Some(2.0));
         assert_eq!(json["kernel_loop"]["cpu_ns"].as_f64(), Some(1000.0));
         let ratio = json["paired_ratio_kernel_loop"]["median"].as_f64().expect("both were measured");

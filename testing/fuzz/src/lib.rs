@@ -43,7 +43,7 @@ mod tests {
         }
     }
 
-    /// For inputs that borrow.
+    /// For inputs that borrow from the random bytes.
     macro_rules! borrowing {
         ($name:ident) => {
             |bytes: &[u8]| {

@@ -250,7 +250,7 @@ mod tests {
                 "trait": { "path": "Clone" }, "for": { "resolved_path": { "path": "Thing" } }, "generics": {},
             } })),
             "7": item("read", method),
-            // The crate again, under its own module.
+            // The crate again, below its own module.
             "9": item("", json!({ "use": { "name": "mine", "source": "crate", "id": 0, "is_glob": true } })),
         });
         assert_eq!(

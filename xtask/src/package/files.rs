@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Where a link of a packed page leads, as a path of the package.
+    /// Returns the target of a link in a packed page, as a path in the package.
     fn target(page: &str, link: &str) -> PathBuf {
         let mut path = Path::new(page).parent().expect("a folder").to_owned();
         for part in Path::new(link).components() {
@@ -130,7 +130,7 @@ mod tests {
         path
     }
 
-    /// Pages are whole, and their links lead to files of the package.
+    /// Pages are complete, and their links lead to files of the package.
     #[test]
     fn packed_pages_are_whole() {
         let (metadata, target_folder) = crate::package::metadata().expect("a list");

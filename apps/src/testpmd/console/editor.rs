@@ -275,14 +275,14 @@ mod tests {
         Editor::new("> ", 1000, complete)
     }
 
-    /// The lines that come of `bytes`, and what is shown.
+    /// Returns the results of `bytes`, and the echoed text.
     fn typed(editor: &mut Editor, bytes: &[u8]) -> (Vec<Typed>, String) {
         let mut out = String::new();
         let all = bytes.iter().map(|byte| editor.take(*byte, &mut out)).collect::<Vec<_>>();
         (all.into_iter().filter(|typed| *typed != Typed::More).collect(), out)
     }
 
-    /// What a terminal that knows nothing but backspace shows in its last line.
+    /// Returns the last line that a terminal with support for backspace only would show.
     fn seen(out: &str) -> String {
         let (mut row, mut at): (Vec<char>, usize) = (Vec::new(), 0);
         for c in out.chars() {

@@ -474,7 +474,7 @@ mod tests {
     use super::super::commands;
     use super::*;
 
-    /// Every command that is listed is found, and no refusal stands there twice.
+    /// Every listed command is found, and no refusal is listed twice.
     #[test]
     fn no_command_is_refused() {
         for command in commands::all() {

@@ -1,4 +1,4 @@
-//! A port or a mode that panics beside a port that does not, on one lcore.
+//! A port or a mode that panics next to one that does not, on one lcore.
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ impl RxQueue for FaultyRx {
     }
 }
 
-/// A mode that panics with its second burst.
+/// A mode that panics at its second burst.
 struct FaultyMode(u32);
 
 impl Mode for FaultyMode {
@@ -74,7 +74,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Port 0, which may be faulty, and port 1, a ring that brings back what is sent.
+    /// Port 0, which may be faulty, and port 1, a ring that returns what is sent.
     fn new(faulty: bool) -> Self {
         let line = ["--no-huge", "-m", "64", "--lcores", "0@0,1@0"];
         let eal = Eal::new(&EalArgs::parse(line).unwrap().0).unwrap();
@@ -96,7 +96,7 @@ impl Bench {
         topology::streams(&self.ports.ids(), self.settings.topology, self.settings.mode, 1, 1)
     }
 
-    /// Forwards on lcore 1, so many bursts of each port first.
+    /// Forwards on lcore 1, with `tx_first` first bursts on each port.
     fn start(&mut self, tx_first: u32) -> Forwarding {
         let (macs, checksums) = (HashMap::new(), HashMap::new());
         let plan = Plan {
@@ -150,7 +150,7 @@ fn a_driver_that_panics_costs_its_queue_and_nothing_else() {
         queues.into_iter().for_each(|queues| bench.ports.give_back(queues));
         let healthy = lanes.iter().find(|(stream, _)| stream.rx_port == 1).unwrap().1.totals();
         assert_eq!((healthy.tx_dropped, healthy.rx_packets + 32), (0, healthy.tx_packets), "nothing is lost");
-        // Stopped and started it is a new port.
+        // After stop and start it is a new port.
         let slot = bench.ports.get_mut(0).unwrap();
         slot.stop();
         slot.start(&bench.pool, &bench.hub).unwrap();
@@ -202,7 +202,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
     let mut lanes = vec![lane(&streams[0], true), lane(&streams[1], false)];
     let flow = UdpFlow::txonly(Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
     lanes[1].send_first(&mut TxOnly::new(bench.pool.clone(), flow, &[64], None), 32);
-    // Dropped, it would stop.
+    // It would stop when dropped.
     let workers = Workers::<()>::new();
     let stop = workers.stop_flag();
     std::thread::scope(|scope| {
@@ -220,7 +220,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
     assert_eq!(home_again, streams);
 }
 
-/// Bursts beyond what a [`Burst`] holds are done in parts, and count as one.
+/// Bursts larger than a [`Burst`] are processed in parts, and count as one.
 #[test]
 fn large_bursts_are_as_large_as_asked_for() {
     for burst in [1_u16, 64, 65, 100, 128, 512] {
@@ -268,7 +268,7 @@ fn large_bursts_are_as_large_as_asked_for() {
     }
 }
 
-/// As with DPDK, whose `start` returns once they are sent.
+/// The same as in DPDK, whose `start` returns after they are sent.
 #[test]
 fn all_first_bursts_are_sent_though_it_is_stopped_at_once() {
     let mut bench = Bench::new(false);

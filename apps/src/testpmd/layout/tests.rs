@@ -159,7 +159,7 @@ VLAN offload:
     assert!(port_info(&negotiated).ends_with("Negotiated features: VERSION_1\nData path: rx split\n"));
 }
 
-/// A virtio device is one on either bus, and each says which bus that is.
+/// A virtio device has this driver on either bus, and reports its bus.
 #[test]
 fn virtio_ports_say_what_dpdks_say() {
     for (driver, virtio, bus) in

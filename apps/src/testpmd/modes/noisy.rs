@@ -237,7 +237,7 @@ mod tests {
         Noisy::new(settings, Vec::new(), [Mac([2; 6]), Mac([4; 6])], Clock::calibrated())
     }
 
-    /// Steps with packets that have these numbers in them; the numbers of those that leave.
+    /// Steps with packets that contain these numbers; returns the numbers of those that leave.
     fn step(mode: &mut Noisy, numbers: std::ops::Range<u8>) -> Vec<u8> {
         let pool = pool();
         let mut packets = Burst::new();
@@ -280,7 +280,7 @@ mod tests {
         let mut mode = noisy(256, 1000);
         assert!(step(&mut mode, 0..64).is_empty());
         assert!(step(&mut mode, 64..128).is_empty());
-        // A second ago, by the clock that is asked.
+        // A second ago, by the clock of the mode.
         let ago = mode.flush_after.expect("a time") * 2;
         mode.flushed = mode.flushed.map(|at| at.wrapping_sub(ago));
         assert_eq!(step(&mut mode, 0..0), (0..64).collect::<Vec<_>>());

@@ -82,7 +82,7 @@ fn txonly_cuts_the_frame_into_the_segments_asked_for() {
     assert_eq!(pool.stats().in_use, 0);
 }
 
-/// The source addresses that dpdk-testpmd 22.11 was seen to send from lcore 1, with checksums that are right.
+/// The source addresses that dpdk-testpmd 22.11 sends from lcore 1, with valid checksums.
 #[test]
 fn multi_flow_sends_from_256_sources_in_turn() {
     let pool = pool(1024);
@@ -132,7 +132,7 @@ fn flowgen_gives_dropped_flows_their_turn_again() {
     assert_eq!(last(&mut mode, 0), [(60, 0), (60, 1), (60, 2)]);
     assert_eq!(last(&mut mode, 2), [(60, 3), (60, 4), (60, 0)]);
     assert_eq!(last(&mut mode, 0), [(60, 4), (60, 0), (60, 1)]);
-    // Each of two flows twice in a row.
+    // Two consecutive packets of each of two flows.
     let mut mode = FlowGen::new(pool, 64, 2, 1);
     assert_eq!(last(&mut mode, 0), [(60, 0), (60, 0), (60, 1)]);
     assert_eq!(last(&mut mode, 3), [(60, 1), (60, 0), (60, 0)]);
@@ -172,7 +172,7 @@ fn csum_computes_here_or_asks_the_port() {
     assert_eq!(pool.stats().in_use, 0);
 }
 
-/// UDP in IPv4 in whatever `headers` are, with garbage for checksums.
+/// UDP over IPv4 inside `headers`, with invalid checksums.
 fn inside(headers: &[u8], ethernet: bool) -> Vec<u8> {
     let mut inner = UdpFlow::txonly(B, A).frame(120);
     inner[24..26].fill(0x55);
@@ -180,7 +180,7 @@ fn inside(headers: &[u8], ethernet: bool) -> Vec<u8> {
     [headers, &inner[if ethernet { 0 } else { 14 }..]].concat()
 }
 
-/// Ethernet and IPv4 with `protocol`, for `len` bytes behind them.
+/// Ethernet and IPv4 with `protocol`, for `len` bytes of payload.
 fn outer(protocol: u8, len: usize) -> Vec<u8> {
     let mut frame = UdpFlow::txonly(A, B).frame(34 + len);
     frame.truncate(34);
@@ -232,10 +232,11 @@ fn csum_looks_into_tunnels_when_told_to() {
 #[test]
 fn csum_knows_sctp() {
     let pool = pool(64);
-    // A packet of the usual kind: common header, then an INIT chunk cut short; its CRC32c computed by hand below.
+    // A packet of the usual kind: common header, then a truncated INIT chunk; its CRC32c is computed by hand
+    // below.
     let mut frame = outer(132, 20);
     frame.extend([0x0b, 0x59, 0x0b, 0x59, 0, 0, 0, 1, 0xee, 0xee, 0xee, 0xee, 3, 0, 0, 8, 1, 2, 3, 4]);
-    frame.extend([0; 6]); // padding to Ethernet's minimum must not count
+    frame.extend([0; 6]); // Ethernet padding must not be part of the sum
     let mut burst = burst_of(&pool, &[frame.clone()]);
     Csum::new(pool.clone(), Checksums::default(), [A, B], Arc::default()).step(&mut burst);
     let mut bit_by_bit = u32::MAX;
@@ -280,7 +281,7 @@ fn csum_cuts_what_is_too_long_for_a_port_with_gso() {
     assert_eq!(pool.stats().in_use, 0);
 }
 
-/// A transmit queue that keeps the bytes.
+/// A transmit queue that stores the bytes.
 struct Caught(Vec<Vec<u8>>);
 
 impl linecard::pmd::TxQueue for Caught {

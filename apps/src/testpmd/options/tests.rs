@@ -68,7 +68,7 @@ fn long_options_may_be_shortened() {
     assert!(options.interactive);
     assert_eq!((options.settings.mode, options.settings.nb_cores), (ModeKind::Mac, 2));
     assert_eq!((options.settings.topology, options.total_mbufs), (PortTopology::Chained, Some(2000)));
-    // Whole, though it begins others: --enable-hw-vlan-filter and its like.
+    // An exact name, although others begin with it, such as --enable-hw-vlan-filter.
     assert!(read("--enable-hw-vlan").unwrap().vlan.filter);
     assert!(read("--cmdline-file=/x").unwrap().command_file.is_some_and(|(_, echo)| echo));
 }

@@ -324,7 +324,7 @@ impl PortRecord {
         done
     }
 
-    /// Switches a receive offload while the port runs; false if the device cannot.
+    /// Switches a receive offload that the port was started with, while it runs; false if the device cannot.
     pub(crate) fn switch_rx_offload(&mut self, offload: RxOffloads, on: bool) -> bool {
         let rx = self.config.offloads.rx;
         let asked = if on { rx.union(offload) } else { rx.difference(offload) };

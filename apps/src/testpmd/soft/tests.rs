@@ -1,4 +1,4 @@
-//! Packets of a pool through the rules of a port.
+//! Packets of a pool, processed by the rules of a port.
 
 use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Offload, Pool, PoolConfig};
@@ -22,7 +22,7 @@ pub(in crate::testpmd) fn packet(pool: &Pool, frame: &[u8]) -> Packet {
     packet
 }
 
-/// A UDP frame from that port.
+/// Returns a UDP frame with that source port.
 pub(in crate::testpmd) fn udp(port: u16) -> Vec<u8> {
     let addresses = TxAddresses { udp: (port, 9), ..TxAddresses::default() };
     UdpFlow::of(addresses, Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])).frame(64)
@@ -33,7 +33,7 @@ fn tagged(mut frame: Vec<u8>, protocol: u16, tci: u16) -> Vec<u8> {
     frame
 }
 
-/// What a queue has after the rules.
+/// Returns the packets that a queue has after the rules.
 fn through(soft: &mut SoftPort, queues: u16, queue: u16, frames: &[Vec<u8>], pool: &Pool) -> Vec<Packet> {
     let mut burst = Burst::new();
     frames.iter().for_each(|frame| burst.push(packet(pool, frame)).unwrap());
@@ -58,7 +58,7 @@ fn tags_are_taken_out_and_told() {
     assert!(!got[0].offload().intersects(flags) && got[1].offload().contains(flags));
     soft.vlan.qinq_strip = true;
     assert_eq!(through(&mut soft, 1, 0, &frames, &pool)[2].data(), udp(3));
-    // A queue that differs from its port.
+    // A queue whose setting differs from its port's.
     soft.vlan = RxVlan { strip_queues: [(1, true)].into(), ..RxVlan::default() };
     for (queue, want) in [(0, tagged(udp(2), 0x8100, 0x2005)), (1, udp(2))] {
         assert_eq!(through(&mut soft, 2, queue, &frames, &pool)[1].data(), want);
@@ -94,7 +94,8 @@ fn tags_are_put_in_front_of_what_was_there() {
     assert_eq!(burst[1].data(), [1, 2, 3], "no frame, no tag");
 }
 
-/// What one queue receives for another comes out there, in order, once; nothing is lost but what finds no room.
+/// Packets that one queue receives for another come out there, in order, once; only those without room are
+/// lost.
 #[test]
 fn flows_are_spread_by_their_hash() {
     let (pool, mut soft) = (pool(), SoftPort::default());
@@ -121,7 +122,7 @@ fn flows_are_spread_by_their_hash() {
         seen += burst.len();
     }
     assert_eq!(seen, frames.len());
-    // A queue that nobody polls holds so many.
+    // A queue that is not polled holds at most this many.
     soft.rss.as_mut().unwrap().reta = [3; 128];
     let rules = soft.rules(4, false, None).unwrap();
     for _ in 0..INBOX / 60 + 1 {
@@ -137,7 +138,7 @@ fn flows_are_spread_by_their_hash() {
     drop(soft);
 }
 
-/// Nothing is moved while the port's device puts packets where they belong; a device that stops doing that is noticed at once.
+/// No packet is moved while the port's device distributes them; the rules take over at once when it stops.
 #[test]
 fn flows_are_left_to_a_device_that_spreads_them() {
     let (pool, mut soft) = (pool(), SoftPort::default());

@@ -48,7 +48,7 @@ fn lost_doubled_and_changed_frames_are_told_apart() {
     traffic.base = traffic.next;
     for _ in 0..10 {
         traffic.make(2, cycles());
-        // The first of two never comes; the second comes twice, and once with another byte.
+        // The first of two never arrives; the second arrives twice, and once with a changed byte.
         let sent = traffic.made.pop().expect("two were made");
         let mut broken = sent.copy(&traffic.pool).expect("the pool has more");
         broken.data_mut().expect("not shared")[50] ^= 1;

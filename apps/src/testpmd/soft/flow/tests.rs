@@ -1,4 +1,4 @@
-//! What rules match, and what is no rule.
+//! Rules: what they match, and which are refused.
 
 use linecard::net::parse as layers;
 use proptest::prelude::*;

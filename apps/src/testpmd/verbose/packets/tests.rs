@@ -6,7 +6,7 @@ use crate::testpmd::soft::tests::{packet, pool, udp};
 
 const STREAM: Stream = Stream { rx_port: 3, rx_queue: 1, tx_port: 4, tx_queue: 2 };
 
-/// The lines of dpdk-testpmd 22.11 about the same packet.
+/// The lines that dpdk-testpmd 22.11 prints about the same packet.
 #[test]
 fn lines_are_dpdks() {
     let pool = pool();
@@ -56,7 +56,7 @@ fn lines_are_dpdks() {
     assert_eq!(sent(&STREAM, &[]), "\nport 4/queue 2: sent 0 packets\n");
 }
 
-/// DPDK names the lack of a layer 4 checksum, as parsers want at least one name.
+/// DPDK names the absence of a layer 4 checksum, because parsers expect at least one name.
 #[test]
 fn a_plain_sent_packet_has_a_flag() {
     let pool = pool();
