@@ -1,8 +1,8 @@
 //! `linecard testpmd`: forwards packets between ports, driven by dpdk-testpmd's arguments and commands.
 //!
 //! ```text
-//! options ─► ports ─► session ◄─ console (or nobody: non-interactive)
-//!                        │ start: queues move out          stop: queues come home
+//! options ─► ports ─► session ◄─ console (none: non-interactive)
+//!                        │ start: queues move out          stop: queues return
 //!                        ▼                                           ▲
 //!                engine: one thread per lcore, each polls its lanes: rx ─► mode ─► tx
 //! ```

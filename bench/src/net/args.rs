@@ -66,7 +66,7 @@ pub(crate) struct NetArgs {
     pub(super) json: bool,
 }
 
-/// What `--help` says below the options.
+/// The text of `--help` below the options.
 const QUESTIONS: &str = "\
 Each run answers one question, with fresh processes in fresh namespaces. With --containers and
 --tcp the sides are set up in turn; else they stand at once and rest, and work in short turns.

@@ -40,7 +40,7 @@ pub(crate) struct SwitchArgs {
     pub(super) json: bool,
 }
 
-/// What `--help` says below the options.
+/// The text of `--help` below the options.
 const METHOD: &str = "\
 A testpmd of ours on the first core has two virtio-user ports and sends back what it receives;
 what is measured polls the second core and forwards between the two. Million frames per second
