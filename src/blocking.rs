@@ -1,4 +1,5 @@
-//! Packets of any port by `read` and `write`, as a tun device has them: for programs that want packets and no framework.
+//! Blocking `read` and `write` of packets on any port, like those of a tun device, for programs that need no
+//! framework.
 //!
 //! ```
 //! let mut port = linecard::blocking::open("net_ring0")?; // what it sends, it receives
@@ -9,30 +10,34 @@
 //! assert_eq!(&buffer[..length], &frame);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! A call moves one Ethernet frame, without its check sequence. `examples/blocking_echo.rs` is a host that answers pings.
+//! Each call moves one Ethernet frame without its frame check sequence. `examples/blocking_echo.rs` answers
+//! pings.
 //!
 //! | | |
 //! |---|---|
-//! | another memory, more queues, offloads | [`PacketPort::new`] with a port opened by [`open`](crate::open), by [`ports`](crate::ports) or in steps |
-//! | a thread that reads and one that writes | [`PacketPort::split`] |
-//! | no waiting, or not for ever | [`set_nonblocking`](PacketPort::set_nonblocking), [`set_read_timeout`](PacketPort::set_read_timeout), [`set_write_timeout`](PacketPort::set_write_timeout) |
+//! | memory of your own, more queues, offloads | [`PacketPort::new`] with a port opened by [`open`](crate::open), by [`ports`](crate::ports) or in steps |
+//! | one thread that reads and one that writes | [`PacketPort::split`] |
+//! | non-blocking calls, timeouts | [`set_nonblocking`](PacketPort::set_nonblocking), [`set_read_timeout`](PacketPort::set_read_timeout), [`set_write_timeout`](PacketPort::set_write_timeout) |
 //! | packets without a copy | [`read_packet`](PacketPort::read_packet), [`write_packet`](PacketPort::write_packet) |
 //!
-//! **Sleeping.** A reader polls for 50 µs after its last packet. Then it sleeps in the kernel until the port wakes it: an idle
-//! reader uses no processor time at all. [`wake`](crate::pmd::wake) lists the drivers that wake; the others (`net_null`, a
-//! `net_pcap` at the end of its file, `net_impair` while it delays packets) are looked at 10 000 times a second. A transmit
-//! queue wakes nobody: a writer whose port is full looks again after 100 µs, then 200 µs, up to every millisecond.
+//! **Sleeping.** A reader polls for 50 µs after its last packet and then sleeps in the kernel until the port
+//! wakes it. An idle reader uses no processor time. [`wake`](crate::pmd::wake) lists the drivers that wake a
+//! reader; the others (`net_null`, a `net_pcap` at the end of its file, `net_impair` while it delays packets)
+//! are polled 10 000 times a second. A transmit queue gives no wake-up: when the port is full, a writer
+//! retries after 100 µs, then 200 µs, up to once per millisecond.
 //!
-//! **Datagrams, not a stream.** The types here do not implement [`std::io::Read`] and [`std::io::Write`], on purpose. Those
-//! describe streams of bytes: a `BufReader` would run frames together, `read_exact` would take the rest of a frame for its next
-//! bytes, `write!` would send each piece of its text as a frame, and `Ok(0)` would mean the end. The methods have their names
-//! and [`std::io::Result`], and mean what they mean on [`UnixDatagram`](std::os::unix::net::UnixDatagram).
+//! **Datagrams, not a stream.** The types here deliberately do not implement [`std::io::Read`] and
+//! [`std::io::Write`], which describe byte streams: a `BufReader` would join frames, `read_exact` would take
+//! the rest of a frame for its next bytes, `write!` would send each piece of its text as a frame, and `Ok(0)`
+//! would mean the end. The methods have the same names, return [`std::io::Result`], and behave as those of
+//! [`UnixDatagram`](std::os::unix::net::UnixDatagram).
 //!
-//! **No `try_clone`.** A queue belongs to one thread, which is why a burst takes no lock. Two threads that both write share a
-//! [`PacketWriter`] behind a `Mutex`, or have a port each.
+//! **No `try_clone`.** A queue belongs to one thread; this is why a burst takes no lock. Two writing threads
+//! share a [`PacketWriter`] behind a `Mutex`, or use one port each.
 //!
-//! **Throughput.** A call is a burst of one packet to send, and reading takes up to 64 packets from the port at a time. A program
-//! that needs millions of packets a second uses bursts, as [the crate](crate) begins.
+//! **Throughput.** Writing sends bursts of one packet; reading takes up to 64 packets from the port at a
+//! time. A program that needs millions of packets per second uses bursts, as shown in [the crate
+//! documentation](crate).
 
 mod reader;
 mod writer;
@@ -47,13 +52,13 @@ use crate::eal::memory::{Memory, MemoryConfig};
 use crate::mempool::{self, Packet, Pool, PoolConfig};
 use crate::pmd::{self, Port, PortConfig, PortControl, ProbeContext, Running, configure};
 
-/// Packets of [`open`]'s ports: more than the rings of any driver hold with their default sizes.
+/// Packets in the pool of [`open`]: more than the rings of any driver hold at their default sizes.
 const PACKETS: u32 = 4096;
 
-/// What keeps a port started while only its halves are left.
+/// Keeps a port started while only its halves exist.
 type SharedRunning = Arc<Mutex<Box<dyn Running>>>;
 
-/// Why a frame was not sent, where it is not for lack of time or room: the inner error of an [`io::Error`].
+/// Why a frame was not sent, other than a lack of time or room. It is the inner error of an [`io::Error`].
 ///
 /// ```
 /// use linecard::blocking::SendError;
@@ -67,15 +72,16 @@ type SharedRunning = Arc<Mutex<Box<dyn Running>>>;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput): no Ethernet frame of this port is as long.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput): the frame's length is outside of the port's limits.
     #[error("a frame of {len} bytes cannot be sent; the port takes 14 to {max}, by its MTU")]
     Length {
         /// Bytes of the frame.
         len: usize,
-        /// Most bytes: the port's MTU, the Ethernet header and a VLAN tag.
+        /// The maximum length in bytes: the port's MTU, the Ethernet header and a VLAN tag.
         max: usize,
     },
-    /// [`NetworkDown`](io::ErrorKind::NetworkDown): the transmit queue takes no more, and nobody is there who would make room.
+    /// [`NetworkDown`](io::ErrorKind::NetworkDown): the transmit queue is full, and no peer is connected that
+    /// would make room.
     #[error("the frame was not sent, because the port's link is down; send it again when the peer is back")]
     Down,
     /// [`Unsupported`](io::ErrorKind::Unsupported): the port was started without a transmit queue.
@@ -94,8 +100,8 @@ impl From<SendError> for io::Error {
     }
 }
 
-/// Opens the device that `arguments` name, as [`linecard::open`](crate::open) does, with memory of its own: 4096 packets, on
-/// hugepages where there are free ones.
+/// Opens the device that `arguments` names, as [`linecard::open`](crate::open) does, with a pool of its own:
+/// 4096 packets, on hugepages if some are free.
 ///
 /// ```
 /// let port = linecard::blocking::open("net_null0,size=128")?;
@@ -106,7 +112,8 @@ impl From<SendError> for io::Error {
 /// ```
 ///
 /// # Errors
-/// There is no such driver, it does not take the arguments, the device cannot be had, or memory is short.
+/// No driver has this name, the driver rejects the arguments, the device cannot be opened, or memory is
+/// short.
 pub fn open(arguments: &str) -> Result<PacketPort, pmd::Error> {
     let short = |source| pmd::Error::Memory { port: arguments.to_owned(), source };
     let memory = Memory::new(MemoryConfig::default()).map_err(short)?;
@@ -126,8 +133,8 @@ pub fn open(arguments: &str) -> Result<PacketPort, pmd::Error> {
     Ok(PacketPort::new(port, &pool))
 }
 
-/// A started port to read packets from and write packets to. The [module](self) has an example. It and its halves are `Send`,
-/// and not `Sync`.
+/// A started port with `read` and `write`; see the example of the [module](self). `PacketPort` and its halves
+/// are `Send`, but not `Sync`.
 pub struct PacketPort {
     reader: PacketReader,
     writer: PacketWriter,
@@ -135,8 +142,8 @@ pub struct PacketPort {
 }
 
 impl PacketPort {
-    /// Reads from all receive queues of `port`, and writes to its first transmit queue; what is written is copied to packets of
-    /// `pool`.
+    /// Reads from all receive queues of `port` and writes to its first transmit queue. Written frames are
+    /// copied to packets of `pool`.
     ///
     /// ```
     /// use linecard::blocking::PacketPort;
@@ -193,24 +200,26 @@ impl PacketPort {
         self.writer.write_packet(packet)
     }
 
-    /// With `true`, neither reading nor writing waits: they fail with [`WouldBlock`](io::ErrorKind::WouldBlock) instead.
+    /// With `true`, reads and writes never wait: they fail with [`WouldBlock`](io::ErrorKind::WouldBlock)
+    /// instead.
     pub fn set_nonblocking(&mut self, on: bool) {
         self.reader.set_nonblocking(on);
         self.writer.set_nonblocking(on);
     }
 
-    /// How long reading waits before it fails with [`TimedOut`](io::ErrorKind::TimedOut); `None`, as it is unless set, for ever.
+    /// Sets how long a read waits before it fails with [`TimedOut`](io::ErrorKind::TimedOut); with `None`,
+    /// the default, forever.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.reader.set_timeout(timeout);
     }
 
-    /// How long writing waits for room before it fails with [`TimedOut`](io::ErrorKind::TimedOut); `None`, as it is unless
-    /// set, for ever.
+    /// Sets how long a write waits for room before it fails with [`TimedOut`](io::ErrorKind::TimedOut); with
+    /// `None`, the default, forever.
     pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.writer.set_timeout(timeout);
     }
 
-    /// Both halves, to be used by two threads. The port goes with the one that is dropped last.
+    /// Splits the port into halves for two threads. The port stops when the second half is dropped.
     ///
     /// ```
     /// let (mut reader, mut writer) = linecard::blocking::open("net_ring0")?.split();
@@ -226,7 +235,8 @@ impl PacketPort {
         (reader.keep_started(Arc::clone(&running)), writer.keep_started(running))
     }
 
-    /// The port again, to be polled, stopped, or configured anew. Packets that were received and not read are dropped.
+    /// Returns the port, to be polled, stopped, or configured again. Packets that were received but not read
+    /// are dropped.
     #[must_use]
     pub fn into_port(self) -> Port {
         let Self { reader, writer, running } = self;

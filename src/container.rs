@@ -1,16 +1,17 @@
-//! The port that a container was given: where its socket is, and its addresses.
+//! The port that a container plugin gave to this container: its socket and its addresses.
 //!
-//! A container plugin gives a container a port under an interface's name, such as `net1`. A program inside finds it by that
-//! name, in this order:
+//! A container plugin attaches a port to a container under an interface name, such as `net1`. A program in
+//! the container finds the port by that name, in this order:
 //!
 //! | source | where | written by |
 //! |---|---|---|
 //! | environment | `LINECARD_NET1=/path/of/socket` or `=@abstract/name`, then `,server=1`, `,mac=…`, `,ip=10.1.0.5/24` as needed | the user, `linecard cni run` |
 //! | abstract socket | `@vport/net1` in the container's network namespace | `linecard cni`, `"mode": "abstract"` |
-//! | folder | `/run/linecard/net1/sock` | the user, who mounts the folder of `"mode": "socket-dir"` there |
+//! | directory | `/run/linecard/net1/sock` | the user, who mounts the directory of `"mode": "socket-dir"` there |
 //! | Downward API | the network status in `/etc/podnetinfo/annotations` | Kubernetes with Multus |
 //!
-//! Addresses come from the same source or from the kernel interface of that name, which the plugin makes beside the port.
+//! Addresses come from the same source, or from the kernel interface of that name that the plugin creates
+//! beside the port.
 //!
 //! ```
 //! use linecard::container::ContainerPort;
@@ -28,16 +29,16 @@ use crate::netdev::{Interface, Namespace};
 use crate::pmd::{self, DevArgs, Device, Driver, Port, ProbeContext};
 use crate::prelude::{Eal, Pool};
 
-/// What a path begins with that is to be found by [`ContainerPort::find`].
+/// The prefix of a path that [`ContainerPort::find`] resolves.
 const AUTO: &str = "auto:";
-/// Where Kubernetes puts annotations, by the convention of the Network Plumbing Working Group.
+/// The file of pod annotations, by the convention of the Network Plumbing Working Group.
 const ANNOTATIONS: &str = "/etc/podnetinfo/annotations";
-/// Where a folder of the plugin is expected.
+/// The directory that holds the plugin's socket directories.
 const FOLDERS: &str = "/run/linecard";
-/// Most bytes read of a file that somebody else writes.
+/// The most bytes read from a file that another program writes.
 const MOST: u64 = 1 << 20;
 
-/// A port that was found.
+/// A port found in this container.
 ///
 /// ```
 /// use linecard::container::ContainerPort;
@@ -49,26 +50,27 @@ const MOST: u64 = 1 << 20;
 pub struct ContainerPort {
     /// The socket: a path, or `@name` for an abstract one.
     pub path: PathBuf,
-    /// The container listens at the socket, the switch connects.
+    /// Whether the container listens on the socket and the switch connects.
     pub server: bool,
-    /// The address that the switch expects frames from.
+    /// The source address that the switch expects in frames.
     pub mac: Option<[u8; 6]>,
     /// Largest layer-3 packet, in bytes.
     pub mtu: Option<u32>,
-    /// IP addresses and the bits of their prefixes.
+    /// IP addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
 impl ContainerPort {
-    /// The port of the interface `name` of this container.
+    /// Finds the port of the interface `name` of this container.
     ///
     /// # Errors
-    /// There is none, or what describes it makes no sense.
+    /// The container has no such port, or its description is malformed.
     pub fn find(name: &str) -> Result<Self, pmd::Error> {
         Self::find_in(name, &Paths::default())
     }
 
-    /// The environment variable that describes the port of the interface `name`, as [`parse`](Self::parse) reads it.
+    /// Returns the name of the environment variable that describes the port of the interface `name`; see
+    /// [`parse`](Self::parse).
     ///
     /// ```
     /// use linecard::container::ContainerPort;
@@ -101,7 +103,8 @@ impl ContainerPort {
         Ok(found)
     }
 
-    /// Reads what an environment variable says: a socket, then `server`, `mac`, `mtu` and any number of `ip`.
+    /// Parses the value of the environment variable: a socket, then `server`, `mac`, `mtu` and any number of
+    /// `ip`.
     ///
     /// # Errors
     /// What is wrong, as a clause.
@@ -123,7 +126,7 @@ impl ContainerPort {
         Ok(port)
     }
 
-    /// Asks the kernel's interface of that name for what is not known yet.
+    /// Fills in the missing address, MTU and IP addresses from the kernel interface of that name.
     fn complete(&mut self, name: &str) {
         let Ok(interface) = Interface::find(name, &Namespace::default(), name) else { return };
         if let Ok(info) = interface.info() {
@@ -156,7 +159,7 @@ impl ContainerPort {
         text
     }
 
-    /// The first IPv4 address and the bits of its prefix.
+    /// Returns the first IPv4 address and its prefix length.
     #[must_use]
     pub fn ipv4(&self) -> Option<([u8; 4], u8)> {
         self.addresses.iter().find_map(|(address, prefix)| match address {
@@ -166,7 +169,8 @@ impl ContainerPort {
     }
 }
 
-/// Opens the port of the interface `name` of this container and starts it: one queue each way, packets from `pool`.
+/// Opens the port of the interface `name` of this container and starts it with one queue each way and packets
+/// from `pool`.
 ///
 /// ```no_run
 /// use linecard::prelude::*;
@@ -184,7 +188,7 @@ pub fn open(eal: &Eal, pool: &Pool, name: &str) -> Result<(Port, ContainerPort),
     Ok((crate::open(eal, pool, &found.device(0))?, found))
 }
 
-/// A driver that is told `path=auto:NAME` for the port NAME of this container.
+/// A driver that resolves `path=auto:NAME` to the port NAME of this container.
 #[derive(Debug)]
 pub(crate) struct Found<D> {
     driver: D,
@@ -207,7 +211,7 @@ impl<D: Driver> Driver for Found<D> {
 
     fn check_args(&self, args: &DevArgs) -> Result<(), pmd::Error> {
         match args.value("path").is_some_and(|path| path.starts_with(AUTO)) {
-            // Which socket that is shows when the port opens.
+            // The socket is only known when the port opens.
             true => self.driver.check_args(&args.clone().with("path", "/run/auto.sock")),
             false => self.driver.check_args(args),
         }
@@ -229,7 +233,7 @@ impl<D: Driver> Driver for Found<D> {
     }
 }
 
-/// Where a port is looked for.
+/// The sources in which a port is looked up.
 struct Paths<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     sockets: &'a Path,
@@ -253,7 +257,7 @@ impl Paths<'_> {
         let status = read(self.annotations).and_then(|text| status(&text, name));
         let address = |path: PathBuf| ContainerPort { path, ..status.clone().unwrap_or_default() };
         let socket = format!("@vport/{name}");
-        // The list is this network namespace's; an abstract name ends its line.
+        // `/proc/net/unix` lists the sockets of this network namespace; an abstract name ends its line.
         if read(self.sockets)
             .is_some_and(|list| list.lines().any(|line| line.split_whitespace().nth(7) == Some(&socket)))
         {
@@ -267,7 +271,7 @@ impl Paths<'_> {
         if status.path.exists() {
             return Some(status.clone());
         }
-        // Its folder is mounted, and the socket is ours to make.
+        // The directory is mounted, and this process creates the socket.
         (status.server && folder.is_dir()).then(|| address(folder.join("sock")))
     }
 }
@@ -279,7 +283,8 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What the network status of a pod says about `name`. Each line of the file is an annotation, its value quoted.
+/// Returns the entry for `name` in the network status of a pod. Each line of the file is an annotation with a
+/// quoted value.
 fn status(annotations: &str, name: &str) -> Option<ContainerPort> {
     let line = annotations.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -303,7 +308,7 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     text.parse().ok().map(|mac: crate::net::MacAddr| mac.0)
 }
 
-/// An address with its prefix; the whole address where none is given.
+/// Parses an address with its prefix length; without one, the prefix covers the whole address.
 fn cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, prefix) =
         text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));

@@ -1,4 +1,4 @@
-//! The drivers that this build has: each is a feature of the same name.
+//! The drivers in this build. Each driver is a feature of the same name.
 
 use crate::pmd::{Driver, Registry};
 
@@ -45,7 +45,7 @@ static VIRTIO_USER: crate::container::Found<virtio_user::VirtioUser> =
 #[cfg(feature = "net_virtio_pci")]
 static VIRTIO_PCI: virtio_user::VirtioPci = virtio_user::VirtioPci::sharing(&DESCRIPTORS);
 
-/// In the order in which they are listed.
+/// The drivers, in the order in which they are listed.
 static DRIVERS: &[&dyn Driver] = &[
     #[cfg(feature = "net_vhost")]
     &VHOST,
@@ -73,7 +73,7 @@ static DRIVERS: &[&dyn Driver] = &[
     &IMPAIR,
 ];
 
-/// Drivers of ours that this build does not have.
+/// Drivers of this project that are not in this build.
 pub(crate) static LEFT_OUT: &[&str] = &[
     #[cfg(not(feature = "net_af_packet"))]
     "net_af_packet",
@@ -101,7 +101,7 @@ pub(crate) static LEFT_OUT: &[&str] = &[
     "net_vxlan",
 ];
 
-/// Every driver there is in this build: what `--vdev` and `port attach` can name.
+/// Every driver in this build: the drivers that `--vdev` and `port attach` can name.
 ///
 /// ```
 /// let names: Vec<_> = linecard::drivers().drivers().map(|driver| driver.name()).collect();
@@ -112,9 +112,10 @@ pub fn drivers() -> Registry {
     Registry::new(DRIVERS)
 }
 
-/// The descriptors that peers of [these drivers'](drivers) ports may make this process hold: one total for both ends.
+/// The budget of file descriptors that peers of [these drivers'](drivers) ports may make this process hold:
+/// one total for frontends and backends.
 ///
-/// A program that makes vhost-user backends by itself has them share it.
+/// A program that makes vhost-user backends itself lets them share it.
 ///
 /// ```
 /// use linecard::vhost_user::{Control, ProcessLimits};

@@ -1,7 +1,7 @@
 //! Linecard: userspace packet processing. Virtio-user and vhost-user ports, rings and packet pools,
 //! without root and without hugepages.
 //!
-//! A packet's way through a program:
+//! The path of a packet through a program:
 //!
 //! ```
 //! use linecard::prelude::*;
@@ -23,8 +23,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`open`] takes a device as a user types it; [`ports`] has a type for each driver. A program that only wants packets, one
-//! at a time and asleep until they come, finds `read` and `write` in [`blocking`].
+//! [`open`] takes a device argument as a user types it; [`ports`] has one type per driver. A program that
+//! reads and writes one packet at a time, and sleeps while there are none, uses [`blocking`].
 //!
 //! | type | threads |
 //! |---|---|
@@ -32,8 +32,8 @@
 //! | [`Port`], [`RxQueue`](pmd::RxQueue), [`TxQueue`](pmd::TxQueue), [`Device`](pmd::Device), [`blocking::PacketPort`] | `Send`: any thread, one at a time |
 //! | [`ring`] in mode `Single`, `Multi` and others | `Send`; `Sync` and `Clone` in the shared modes |
 //!
-//! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_af_xdp`, ...). `net_vhost`,
-//! `net_virtio_user`, `net_ring` and `net_null` are on by default; `full` switches on all.
+//! Each driver is a cargo feature named after its devices (`net_tap`, `net_af_xdp`, ...). The defaults are
+//! `net_vhost`, `net_virtio_user`, `net_ring` and `net_null`; `full` enables all drivers.
 
 pub use linecard_capture as capture;
 pub use linecard_eal as eal;
@@ -69,17 +69,18 @@ pub mod ports;
 
 pub use drivers::*;
 
-/// How long [`open`] waits for a peer that a device cannot do without.
+/// How long [`open`] waits for a peer that a device requires.
 const WAIT: Duration = Duration::from_secs(3);
 
-/// Opens the device that `arguments` name, as `--vdev` has them, and starts it: one queue each way, packets from `pool`.
+/// Opens the device that `arguments` names, in the form of `--vdev`, and starts it with one receive queue,
+/// one transmit queue and packets from `pool`.
 ///
-/// More queues, offloads, or another patience with a peer than three seconds take its three steps one by one:
-/// [`Registry::probe`](pmd::Registry::probe), [`configure`] and
-/// [`Configured::start`](pmd::Configured::start). `linecard capture` sees the port once it was handed to
-/// [`capture::serve`]; `linecard top` and `dpdk-telemetry.py` read its counters once it was shown to
-/// [`telemetry::serve`]. A program with several ports on a thread that wants a panic in one driver
-/// to cost that port alone passes the port to [`contain`](pmd::contain::contain()).
+/// To use more queues, offloads, or a wait for the peer other than three seconds, call the three steps
+/// separately: [`Registry::probe`](pmd::Registry::probe), [`configure`] and
+/// [`Configured::start`](pmd::Configured::start). `linecard capture` sees the port once it is passed to
+/// [`capture::serve`]; `linecard top` and `dpdk-telemetry.py` read its counters once it is registered with
+/// [`telemetry::serve`]. [`contain`](pmd::contain::contain()) limits the effect of a panic in a driver to its
+/// port, for a thread that polls several ports.
 ///
 /// ```
 /// use linecard::prelude::*;
@@ -91,13 +92,13 @@ const WAIT: Duration = Duration::from_secs(3);
 /// ```
 ///
 /// # Errors
-/// There is no such driver, it does not take the arguments, or the device cannot be had.
+/// No driver has this name, the driver rejects the arguments, or the device cannot be opened.
 pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
     open_with(&drivers(), eal, pool, arguments)
 }
 
-/// The same with drivers of the caller's, so that devices of other crates are opened as ours are: [`drivers`] lists ours, and
-/// [`Registry::with`] adds one.
+/// As [`open`], with the drivers in `known`, so that devices of other crates open in the same way.
+/// [`drivers`] returns the drivers of this crate; [`Registry::with`] adds one.
 ///
 /// ```
 /// use linecard::pmd::{Device, Driver, Error, args::DevArgs};
@@ -135,7 +136,7 @@ pub fn open_with(known: &Registry, eal: &Eal, pool: &Pool, arguments: &str) -> R
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
 
-/// Says which feature a device needs whose driver was left out of this build.
+/// Names the feature to enable if `error` is about a device whose driver is not in this build.
 fn missing_feature(error: pmd::Error, left_out: &[&str]) -> pmd::Error {
     let pmd::Error::UnknownDriver { device, .. } = &error else { return error };
     let number = |driver: &&&str| {
@@ -153,7 +154,7 @@ fn missing_feature(error: pmd::Error, left_out: &[&str]) -> pmd::Error {
     }
 }
 
-/// What nearly every program needs.
+/// The items that nearly every program needs.
 pub mod prelude {
     pub use crate::eal::{Eal, EalArgs, EalConfig, MemoryConfig, Stop, Workers};
     pub use crate::mempool::{Burst, Packet, Pool, PoolConfig};

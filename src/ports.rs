@@ -1,8 +1,9 @@
-//! Ports described by types instead of device arguments, one type for each driver: which arguments there are, and of what
-//! kind, is checked by the compiler. What a user types goes to [`open`](crate::open), or is parsed into the type of its driver.
+//! Ports described by types instead of device arguments, one type per driver. The compiler checks the names
+//! and types of the arguments. Text from a user is passed to [`open`](crate::open) or parsed into the type of
+//! its driver.
 //!
-//! Both are the same to the driver, which alone knows what values are possible: `check`, parsing and opening refuse a
-//! `queue_size` of 300, say, with the same sentence. Only opening finds what is not there.
+//! In both cases the driver alone checks the values: `check`, parsing and opening refuse a `queue_size` of
+//! 300, for example, with the same message. Only opening detects that a device is missing.
 //!
 //! ```
 //! use linecard::ports::{VhostUser, VirtioUser};

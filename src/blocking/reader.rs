@@ -1,4 +1,4 @@
-//! The half that receives.
+//! The receiving half of a blocking port.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::SharedRunning;
 use crate::mempool::{Burst, Packet};
 use crate::pmd::{Adaptive, PortControl, RxQueue};
 
-/// Polling after the last packet, before the thread sleeps.
+/// How long the reader polls after the last packet before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 
 /// The receiving half of a [`PacketPort`](super::PacketPort).
@@ -28,16 +28,16 @@ const SPIN: Duration = Duration::from_micros(50);
 /// ```
 pub struct PacketReader {
     queues: Vec<Box<dyn RxQueue>>,
-    /// The queue that is looked at first, so that a busy one does not starve the others.
+    /// The queue that is polled first, so that a busy queue does not starve the others.
     next: usize,
-    /// Received, and not read yet.
+    /// Packets that were received but not read yet.
     arrived: VecDeque<Packet>,
     adaptive: Adaptive,
     timeout: Option<Duration>,
     nonblocking: bool,
     truncated: u64,
     control: Arc<dyn PortControl>,
-    /// Dropped behind the queues.
+    /// Dropped after the queues.
     _running: Option<SharedRunning>,
 }
 
@@ -70,22 +70,24 @@ impl PacketReader {
         &*self.control
     }
 
-    /// Copies the next frame to `buffer`, and sleeps until one comes; returns how many bytes it copied. What does not fit into
-    /// `buffer` is lost, as with `recv(2)`, and counted by [`truncated`](Self::truncated): a buffer of the port's MTU and 18
-    /// bytes holds every frame of a port without offloads.
+    /// Copies the next frame to `buffer`, sleeping until one arrives, and returns the number of bytes copied.
+    /// Bytes that do not fit into `buffer` are lost, as with `recv(2)`; [`truncated`](Self::truncated) counts
+    /// such frames. A buffer of the port's MTU plus 18 bytes holds every frame of a port without offloads.
     ///
-    /// A port whose peer went away has no packets until it comes back: this sleeps until then.
+    /// If the peer has disconnected, the call sleeps until the peer is back and sends a packet.
     ///
     /// # Errors
-    /// [`TimedOut`](io::ErrorKind::TimedOut) and [`WouldBlock`](io::ErrorKind::WouldBlock) where that was asked for;
-    /// [`Unsupported`](io::ErrorKind::Unsupported) for a port that was started without a receive queue.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) after the timeout, [`WouldBlock`](io::ErrorKind::WouldBlock) in
+    /// non-blocking mode, [`Unsupported`](io::ErrorKind::Unsupported) for a port that was started without a
+    /// receive queue.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let packet = self.read_packet()?;
         self.truncated += u64::from(packet.len() > buffer.len());
         Ok(packet.read_at(0, buffer))
     }
 
-    /// The next packet itself, however long, with what the port tells of it; sleeps until one comes.
+    /// Returns the next packet without a copy, with the port's metadata, whatever its length; sleeps until
+    /// one arrives.
     ///
     /// ```
     /// let mut port = linecard::blocking::open("net_null0,size=128")?;
@@ -108,7 +110,7 @@ impl PacketReader {
         if self.nonblocking {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // A time that cannot be told is as good as never.
+        // A deadline that `Instant` cannot represent counts as none.
         let end = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
@@ -125,7 +127,7 @@ impl PacketReader {
         }
     }
 
-    /// Takes a packet that is there, without waiting.
+    /// Takes a packet that has already arrived; does not wait.
     fn receive(&mut self) -> Option<Packet> {
         if self.arrived.is_empty() {
             let mut packets = Burst::new();
@@ -148,19 +150,20 @@ impl PacketReader {
         self.nonblocking = on;
     }
 
-    /// How long a read waits before it fails with [`TimedOut`](io::ErrorKind::TimedOut); `None`, as it is unless set, for ever.
+    /// Sets how long a read waits before it fails with [`TimedOut`](io::ErrorKind::TimedOut); with `None`,
+    /// the default, forever.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
     }
 
-    /// Frames that were longer than the buffer of their [`read`](Self::read).
+    /// Returns the number of frames that were longer than the buffer of their [`read`](Self::read).
     #[must_use]
     pub fn truncated(&self) -> u64 {
         self.truncated
     }
 
-    /// How often it slept, which is how often it woke: about once for each packet that comes alone, never for several packets in
-    /// a row, and not at all while nothing comes.
+    /// Returns how often the reader slept, which equals how often it woke: about once for each packet that
+    /// arrives alone, never for several packets in a row, and not at all while none arrive.
     #[must_use]
     pub fn sleeps(&self) -> u64 {
         self.adaptive.sleeps()

@@ -1,4 +1,4 @@
-//! The half that sends.
+//! The sending half of a blocking port.
 
 use std::fmt;
 use std::io;
@@ -9,13 +9,13 @@ use super::{SendError, SharedRunning};
 use crate::mempool::{Burst, Packet, Pool};
 use crate::pmd::{PortControl, TxQueue};
 
-/// Shortest frame: an Ethernet header.
+/// The shortest frame: an Ethernet header.
 const SHORTEST: usize = 14;
-/// What a frame has beside its layer-3 packet: an Ethernet header and a VLAN tag.
+/// Bytes of a frame besides its layer-3 packet: an Ethernet header and a VLAN tag.
 const BESIDE: usize = 18;
-/// How long a full queue is left alone at first ...
+/// How long the writer sleeps when a queue is full for the first time.
 const FIRST_SLEEP: Duration = Duration::from_micros(100);
-/// ... and at most; each time it is still full, twice as long as before.
+/// The longest sleep; each sleep is twice as long as the one before.
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// The sending half of a [`PacketPort`](super::PacketPort).
@@ -30,19 +30,19 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct PacketWriter {
-    /// The first one is used.
+    /// Only the first queue is used.
     queues: Vec<Box<dyn TxQueue>>,
     control: Arc<dyn PortControl>,
     pool: Pool,
-    /// What is being sent; empty between calls.
+    /// The packet being sent; empty between calls.
     out: Burst,
     timeout: Option<Duration>,
     nonblocking: bool,
-    /// Dropped behind the queues.
+    /// Dropped after the queues.
     _running: Option<SharedRunning>,
 }
 
-/// The waiting of one call.
+/// The state of waiting within one call.
 struct Backoff {
     end: Option<Instant>,
     sleep: Duration,
@@ -67,16 +67,18 @@ impl PacketWriter {
         &*self.control
     }
 
-    /// Sends a frame, whole or not at all; waits while the port has no room. Returns its length.
+    /// Sends one frame, whole or not at all, and returns its length; waits while the port has no room.
     ///
-    /// `Ok` means that the port took it. Whether it arrives is another matter, as with every datagram: the port's
-    /// [counters](crate::pmd::PortStats) tell what it dropped itself.
+    /// `Ok` means that the port accepted the frame, not that it was delivered, as with any datagram. The
+    /// port's [counters](crate::pmd::PortStats) include the packets that it dropped.
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a frame that is too short or too long;
-    /// [`NetworkDown`](io::ErrorKind::NetworkDown) when there is no room and the link is down, so that waiting would be in vain;
-    /// [`TimedOut`](io::ErrorKind::TimedOut) and [`WouldBlock`](io::ErrorKind::WouldBlock) where that was asked for;
-    /// [`Unsupported`](io::ErrorKind::Unsupported) for a port without a transmit queue. [`SendError`] is the inner error of some.
+    /// [`NetworkDown`](io::ErrorKind::NetworkDown) when there is no room and the link is down, so that
+    /// waiting would not help; [`TimedOut`](io::ErrorKind::TimedOut) after the timeout;
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) in non-blocking mode;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) for a port without a transmit queue. Some have a
+    /// [`SendError`] as inner error.
     pub fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         let max = usize::from(self.control.mtu()) + BESIDE;
         if !(SHORTEST..=max).contains(&frame.len()) {
@@ -84,7 +86,7 @@ impl PacketWriter {
         }
         let mut backoff = None;
         loop {
-            // Packets that are on their way come back to the pool when they have arrived.
+            // Packets return to the pool once the peer has received them.
             if let Some(packet) = self.pool.packet_of(frame, usize::MAX) {
                 self.send(packet, backoff)?;
                 return Ok(frame.len());
@@ -93,23 +95,24 @@ impl PacketWriter {
         }
     }
 
-    /// Sends a packet, of any pool, as it is, with the offloads that it asks for; waits while the port has no room. A packet that
-    /// is not sent is dropped.
+    /// Sends a packet of any pool unchanged, with the offloads that it requests; waits while the port has no
+    /// room. A packet that is not sent is dropped.
     ///
     /// # Errors
-    /// As [`write`](Self::write), but that a port drops, and counts, a packet whose length it does not take.
+    /// As [`write`](Self::write), except that the port drops and counts a packet of a length that it does not
+    /// accept.
     pub fn write_packet(&mut self, packet: Packet) -> io::Result<()> {
         self.send(packet, None)
     }
 
     fn send(&mut self, packet: Packet, mut backoff: Option<Backoff>) -> io::Result<()> {
-        // It is empty, and has room for one.
+        // `out` is empty and has room for one packet.
         let _ = self.out.push(packet);
         loop {
             let queue = self.queues.first_mut().ok_or(SendError::NoQueue);
             let sent = queue.map(|queue| {
                 queue.tx_burst(&mut self.out);
-                // Nobody may call again for long: what the queue put off is done now.
+                // The next call may be far away, so finish deferred work now.
                 queue.reclaim();
                 self.out.is_empty()
             });
@@ -128,7 +131,8 @@ impl PacketWriter {
         }
     }
 
-    /// Waits a moment for room; fails when that is not wanted, or of no use.
+    /// Sleeps while the queue is full; fails in non-blocking mode, after the timeout, or when the link is
+    /// down.
     fn wait(&mut self, before: Option<Backoff>) -> io::Result<Backoff> {
         if !self.control.link().up {
             return Err(SendError::Down.into());
@@ -155,8 +159,8 @@ impl PacketWriter {
         self.nonblocking = on;
     }
 
-    /// How long a write waits for room before it fails with [`TimedOut`](io::ErrorKind::TimedOut); `None`, as it is unless set,
-    /// for ever.
+    /// Sets how long a write waits for room before it fails with [`TimedOut`](io::ErrorKind::TimedOut); with
+    /// `None`, the default, forever.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
     }

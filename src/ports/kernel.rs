@@ -1,9 +1,9 @@
-//! Interfaces of the kernel.
+//! Ports on network interfaces of the kernel.
 
 use super::plan::Plan;
 
 port! {
-    /// An interface of the kernel whose other end is the port (`net_tap`).
+    /// A kernel interface whose other end is the port (`net_tap`).
     ///
     /// ```no_run
     /// # use linecard::prelude::*;
@@ -13,12 +13,12 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Tap = "net_tap", queues: None, {
-        /// The interface of this name, made if it is not there.
+        /// The interface with this name, created if it does not exist.
         pub fn new(interface: &str) -> Self {
             Self(Plan::new("net_tap").with("iface", interface))
         }
 
-        /// Queues in each direction; 1 unless set.
+        /// Queues in each direction; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, None))
         }
@@ -26,7 +26,7 @@ port! {
 }
 
 port! {
-    /// An existing interface by packet sockets (`net_af_packet`).
+    /// An existing interface, through packet sockets (`net_af_packet`).
     ///
     /// ```no_run
     /// # use linecard::prelude::*;
@@ -36,12 +36,12 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     AfPacket = "net_af_packet", queues: Some("qpairs"), {
-        /// The interface of this name.
+        /// The interface with this name.
         pub fn on(interface: &str) -> Self {
             Self(Plan::new("net_af_packet").with("iface", interface))
         }
 
-        /// Sockets, each a queue in both directions; 1 unless set.
+        /// Number of sockets, each a queue in both directions; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, Some("qpairs")))
         }
@@ -49,7 +49,7 @@ port! {
 }
 
 port! {
-    /// An existing interface by XDP sockets (`net_af_xdp`).
+    /// An existing interface, through XDP sockets (`net_af_xdp`).
     ///
     /// ```no_run
     /// # use linecard::prelude::*;
@@ -59,17 +59,17 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     AfXdp = "net_af_xdp", queues: Some("queue_count"), {
-        /// The interface of this name.
+        /// The interface with this name.
         pub fn on(interface: &str) -> Self {
             Self(Plan::new("net_af_xdp").with("iface", interface))
         }
 
-        /// Sockets, on as many queues of the interface; 1 unless set.
+        /// Number of sockets, one per queue of the interface; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, Some("queue_count")))
         }
 
-        /// The first of these queues; 0 unless set.
+        /// The first queue of the interface that is used; 0 by default.
         pub fn start_queue(self, queue: u16) -> Self {
             Self(self.0.number("start_queue", queue))
         }
@@ -77,7 +77,7 @@ port! {
 }
 
 port! {
-    /// A network device of the kernel that this process implements, by VDUSE (`net_vduse`).
+    /// A kernel network device that this process implements through VDUSE (`net_vduse`).
     ///
     /// ```no_run
     /// # use linecard::prelude::*;
@@ -88,32 +88,32 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Vduse = "net_vduse", queues: None, {
-        /// The device of this name.
+        /// The device with this name.
         pub fn new(name: &str) -> Self {
             Self(Plan::new("net_vduse").with("name", name))
         }
 
-        /// The MTU that the device's driver gets; 1500 unless set. The port's own is `mtu`.
+        /// The MTU that the device offers to its driver; 1500 by default. The port's own MTU is `mtu`.
         pub fn device_mtu(self, bytes: u16) -> Self {
             Self(self.0.number("mtu", bytes))
         }
 
-        /// The most descriptors of each ring; 1024 unless set.
+        /// The maximum number of descriptors of each ring; 1024 by default.
         pub fn queue_size(self, descriptors: u16) -> Self {
             Self(self.0.number("queue_size", descriptors))
         }
 
-        /// Whether packed rings are offered; they are unless set.
+        /// Whether packed rings are offered; `true` by default.
         pub fn packed(self, on: bool) -> Self {
             Self(self.0.flag("packed", on))
         }
 
-        /// Whether the driver may leave packets to be segmented; not unless set.
+        /// Whether the driver may send packets that still have to be segmented; `false` by default.
         pub fn segmentation(self, on: bool) -> Self {
             Self(self.0.flag("tso", on))
         }
 
-        /// The file in which the positions of the rings are kept, on a tmpfs.
+        /// The file, on a tmpfs, that keeps the positions of the rings.
         pub fn state(self, file: impl AsRef<std::path::Path>) -> Self {
             Self(self.0.with("state", file.as_ref()))
         }

@@ -1,4 +1,4 @@
-//! What every type of ports is made of.
+//! The common base of all port types.
 
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,28 +8,29 @@ use crate::eal::Eal;
 use crate::mempool::Pool;
 use crate::pmd::{DevArgs, Driver, Error, Port, PortConfig, ProbeContext, configure};
 
-/// The arguments that the driver reads, and the port's configuration.
+/// The device arguments, the port's configuration, and how long to wait for a peer.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Or the first that cannot be said.
+    /// The arguments, or the first error in them.
     pub(super) args: Result<DevArgs, Error>,
     pub(super) config: PortConfig,
     pub(super) wait: Duration,
 }
 
 impl Plan {
-    /// A device of `driver` with a number of its own.
+    /// A device of `driver` with a unique number.
     pub(super) fn new(driver: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         Self::named(&format!("{driver}_{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The device of that name.
+    /// The device with that name.
     pub(super) fn named(name: &str) -> Self {
         Self { args: DevArgs::parse(name), config: PortConfig::default(), wait: crate::WAIT }
     }
 
-    /// A device as a user writes it, which has to be one of `driver`; `queues` is the key that says how many it has.
+    /// Parses a device argument that must name a device of `driver`; `queues` is the argument that gives the
+    /// number of queues.
     pub(super) fn parse(driver: &str, queues: Option<&'static str>, text: &str) -> Result<Self, Error> {
         let args = DevArgs::parse(text)?;
         let found = crate::drivers().find(text).map(Driver::name)?;
@@ -87,7 +88,8 @@ impl Plan {
     }
 }
 
-/// A type of ports: its documentation, the feature and driver, the key for queues, and what it has beside what all have.
+/// Defines a port type: its documentation, its feature and driver, the argument that gives the number of
+/// queues, and the methods besides those that all types have.
 macro_rules! port {
     ($(#[$meta:meta])* $name:ident = $driver:literal, queues: $queues:expr, { $($own:tt)* }) => {
         $(#[$meta])*
@@ -100,19 +102,19 @@ macro_rules! port {
         impl $name {
             $($own)*
 
-            /// Largest layer-3 packet, in bytes; 1500 unless set.
+            /// Largest layer-3 packet in bytes; 1500 by default.
             pub fn mtu(mut self, bytes: u16) -> Self {
                 self.0.config.mtu = bytes;
                 self
             }
 
-            /// What the port is asked to do beside moving packets; nothing unless set.
+            /// Offloads that the port is asked to do; none by default.
             pub fn offloads(mut self, offloads: crate::pmd::Offloads) -> Self {
                 self.0.config.offloads = offloads;
                 self
             }
 
-            /// How long a peer that is not there yet is waited for; three seconds unless set.
+            /// How long to wait for a peer that is not connected yet; three seconds by default.
             pub fn wait(mut self, time: std::time::Duration) -> Self {
                 self.0.wait = time;
                 self
@@ -124,10 +126,10 @@ macro_rules! port {
                 Self(self.0.with(key, value))
             }
 
-            /// The same, if the driver takes the arguments; nothing is opened.
+            /// Checks the arguments with the driver and returns `self`; opens nothing.
             ///
             /// # Errors
-            /// The driver's, as `open` would say it.
+            /// The driver's error, as `open` would return it.
             pub fn check(self) -> Result<Self, crate::pmd::Error> {
                 self.0.check().map(Self)
             }
@@ -135,7 +137,7 @@ macro_rules! port {
             /// Opens, configures and starts the port with buffers of `pool`.
             ///
             /// # Errors
-            /// The driver refuses an argument, or the device cannot be had.
+            /// The driver rejects an argument, or the device cannot be opened.
             pub fn open(
                 self,
                 eal: &crate::eal::Eal,
@@ -145,8 +147,8 @@ macro_rules! port {
             }
         }
 
-        /// As a user writes the device. What a string does not say (MTU, offloads, patience) has its default, and the driver has
-        /// taken the arguments.
+        /// Parses a device argument and has the driver check it. Settings that the text cannot express (MTU,
+        /// offloads, wait for a peer) have their defaults.
         #[cfg(feature = $driver)]
         impl std::str::FromStr for $name {
             type Err = crate::pmd::Error;
@@ -156,7 +158,8 @@ macro_rules! port {
             }
         }
 
-        /// As a user would write the device; the driver's name alone where a part cannot be written, which `check` explains.
+        /// Writes the device argument; only the driver's name if a value cannot be written, which `check`
+        /// reports as an error.
         #[cfg(feature = $driver)]
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

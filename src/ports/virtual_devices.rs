@@ -1,4 +1,4 @@
-//! Devices that are made of software alone.
+//! Devices implemented in software.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::plan::Plan;
 
 port! {
-    /// Capture files (`net_pcap`): packets are received from one and sent to another.
+    /// Capture files (`net_pcap`): the port receives the packets of one file and writes sent packets to
+    /// another.
     ///
     /// ```
     /// # use linecard::prelude::*;
@@ -26,17 +27,17 @@ port! {
             Self(Plan::new("net_pcap").with("rx_pcap", file))
         }
 
-        /// Sends packets to this file, which is made anew.
+        /// Writes sent packets to this file, which is created or overwritten.
         pub fn writing(file: impl AsRef<OsStr>) -> Self {
             Self(Plan::new("net_pcap").with("tx_pcap", file))
         }
 
-        /// Sends packets to this file besides.
+        /// Also writes sent packets to this file.
         pub fn write_to(self, file: impl AsRef<OsStr>) -> Self {
             Self(self.0.with("tx_pcap", file))
         }
 
-        /// Begins with the file again at its end.
+        /// Whether the file starts again when its end is reached.
         pub fn repeat(self, on: bool) -> Self {
             Self(self.0.flag("infinite_rx", on))
         }
@@ -56,12 +57,12 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Vxlan = "net_vxlan", queues: None, {
-        /// The network of this number, 1 to 16 777 215.
+        /// The VXLAN network identifier (VNI), 1 to 16 777 215.
         pub fn new(network: u32) -> Self {
             Self(Plan::new("net_vxlan").number("vni", network))
         }
 
-        /// Another host, beside those named already.
+        /// Adds a remote host.
         pub fn remote(self, host: impl Into<IpAddr>) -> Self {
             let earlier = self.0.args.as_ref().ok().and_then(|args| args.value("remote"));
             let host = host.into();
@@ -69,27 +70,27 @@ port! {
             Self(self.0.with("remote", all))
         }
 
-        /// This host's address; any unless set.
+        /// The local address; any by default.
         pub fn local(self, address: impl Into<IpAddr>) -> Self {
             Self(self.0.number("local", address.into()))
         }
 
-        /// The UDP port, here and on the other hosts; 4789 unless set.
+        /// The UDP port of this host and of the remote hosts; 4789 by default.
         pub fn udp_port(self, port: u16) -> Self {
             Self(self.0.number("port", port))
         }
 
-        /// Time to live of what is sent; 64 unless set.
+        /// Time to live of sent packets; 64 by default.
         pub fn ttl(self, hops: u8) -> Self {
             Self(self.0.number("ttl", hops))
         }
 
-        /// Whether it learns behind which host a station is; it does unless set.
+        /// Whether the port learns which host each MAC address is behind; `true` by default.
         pub fn learn(self, on: bool) -> Self {
             Self(self.0.flag("learn", on))
         }
 
-        /// Whether packets are taken from any host, or from the remotes only, as they are unless set.
+        /// Whether packets are accepted from any host instead of only from the remotes; `false` by default.
         pub fn any_peer(self, on: bool) -> Self {
             Self(self.0.with("peers", if on { "any" } else { "remotes" }))
         }
@@ -97,8 +98,8 @@ port! {
 }
 
 port! {
-    /// A bad line before another port (`net_impair`). Faults are of both directions; one direction's are
-    /// [arguments](Self::argument): `rx_loss`, `tx_delay` and so on.
+    /// Fault injection in front of another port (`net_impair`). The methods here apply to both directions;
+    /// for a single direction use [arguments](Self::argument) such as `rx_loss` and `tx_delay`.
     ///
     /// ```
     /// # use linecard::prelude::*;
@@ -111,62 +112,63 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Impair = "net_impair", queues: None, {
-        /// A line before this device: one of these types, or words. Of a type the device counts, not its MTU and offloads.
+        /// Wraps a device, given as one of these types or as a device argument. Only the device argument of a
+        /// type is used, not its MTU and offloads.
         pub fn over(device: impl Display) -> Self {
             Self(Plan::new("net_impair").number("on", device))
         }
 
-        /// Queues in each direction, which the device behind has to have; 1 unless set.
+        /// Queues in each direction, which the wrapped device must have too; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, None))
         }
 
-        /// The same seed, the same faults; 1 unless set.
+        /// The seed of the random faults: the same seed gives the same faults; 1 by default.
         pub fn seed(self, seed: u64) -> Self {
             Self(self.0.number("seed", seed))
         }
 
-        /// Share of packets that are dropped, from 0 to 1; none unless set, and so are the others.
+        /// Fraction of packets that are dropped, from 0 to 1; 0 by default, as are the other fractions.
         pub fn loss(self, share: f64) -> Self {
             Self(self.0.number("loss", share))
         }
 
-        /// Share of packets that come twice.
+        /// Fraction of packets that are duplicated.
         pub fn duplicate(self, share: f64) -> Self {
             Self(self.0.number("duplicate", share))
         }
 
-        /// Share of packets that later ones overtake.
+        /// Fraction of packets that are overtaken by later ones.
         pub fn reorder(self, share: f64) -> Self {
             Self(self.0.number("reorder", share))
         }
 
-        /// Share of packets in which one bit is flipped.
+        /// Fraction of packets in which one bit is flipped.
         pub fn corrupt(self, share: f64) -> Self {
             Self(self.0.number("corrupt", share))
         }
 
-        /// How much later packets come, a minute at most.
+        /// The delay of each packet, at most one minute.
         pub fn delay(self, time: Duration) -> Self {
             Self(self.0.with("delay", format!("{}ns", time.as_nanos())))
         }
 
-        /// And later still, by up to this.
+        /// The maximum random delay that is added to `delay`.
         pub fn jitter(self, time: Duration) -> Self {
             Self(self.0.with("jitter", format!("{}ns", time.as_nanos())))
         }
 
-        /// Packets a second; any number unless set.
+        /// The maximum rate in packets per second; unlimited by default.
         pub fn packet_rate(self, packets: u64) -> Self {
             Self(self.0.with("rate", format!("{packets}pps")))
         }
 
-        /// Bits of frames a second; any number unless set.
+        /// The maximum rate in bits per second, counting frames; unlimited by default.
         pub fn bit_rate(self, bits: u64) -> Self {
             Self(self.0.with("rate", format!("{bits}bit")))
         }
 
-        /// Packets that may wait; 1000 unless set.
+        /// The maximum number of packets waiting; 1000 by default.
         pub fn limit(self, packets: u32) -> Self {
             Self(self.0.number("limit", packets))
         }
@@ -174,7 +176,7 @@ port! {
 }
 
 port! {
-    /// A port that invents what it receives and discards what it sends (`net_null`).
+    /// A port that generates the packets it receives and discards the packets it sends (`net_null`).
     ///
     /// ```
     /// # use linecard::prelude::*;
@@ -187,28 +189,28 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Null = "net_null", queues: None, {
-        /// Packets of 64 zeros, as many as are asked for.
+        /// A port that receives packets of 64 zero bytes, as many as the caller asks for.
         #[expect(clippy::new_without_default, reason = "a device, with a number of its own")]
         pub fn new() -> Self {
             Self(Plan::new("net_null"))
         }
 
-        /// Queues in each direction; 1 unless set.
+        /// Queues in each direction; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, None))
         }
 
-        /// Bytes of each received packet; 64 unless set.
+        /// Bytes of each received packet; 64 by default.
         pub fn size(self, bytes: u16) -> Self {
             Self(self.0.number("size", bytes))
         }
 
-        /// Whether the bytes are moved through a buffer; they are not unless set.
+        /// Whether the bytes are copied through a buffer; `false` by default.
         pub fn copy(self, on: bool) -> Self {
             Self(self.0.flag("copy", on))
         }
 
-        /// Whether it receives; it does unless set.
+        /// Whether the port receives packets; `true` by default.
         pub fn receive(self, on: bool) -> Self {
             Self(self.0.flag("no-rx", !on))
         }
@@ -216,7 +218,8 @@ port! {
 }
 
 port! {
-    /// Packets that stay in this process (`net_ring`): sent by one port and received by another, or by itself.
+    /// Packets that stay in this process (`net_ring`): packets sent by one port are received by another port,
+    /// or by the same one.
     ///
     /// ```
     /// # use linecard::prelude::*;
@@ -238,17 +241,17 @@ port! {
             Self(Plan::new("net_ring"))
         }
 
-        /// The first end of the pair of this name, without colons.
+        /// The first end of the pair with this name, which must not contain colons.
         pub fn create(pair: &str) -> Self {
             Self(Plan::new("net_ring").with("nodeaction", format!("{pair}:0:CREATE")))
         }
 
-        /// The other end of the pair of this name, which was created before.
+        /// The other end of the pair with this name; the first end must exist.
         pub fn attach(pair: &str) -> Self {
             Self(Plan::new("net_ring").with("nodeaction", format!("{pair}:0:ATTACH")))
         }
 
-        /// Queues in each direction; 1 unless set.
+        /// Queues in each direction; 1 by default.
         pub fn queues(self, count: u16) -> Self {
             Self(self.0.queues(count, None))
         }
