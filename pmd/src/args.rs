@@ -1,4 +1,4 @@
-//! Device arguments as DPDK writes them: `net_virtio_user0,path=/run/v.sock,queues=2`.
+//! Device arguments in DPDK's syntax: `net_virtio_user0,path=/run/v.sock,queues=2`.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display};
@@ -9,15 +9,15 @@ use linecard_net::MacAddr;
 use crate::error::Error;
 use crate::pci::PciAddress;
 
-/// Flags that DPDK's users write without a value.
+/// Flags that may be written without a value, as in DPDK.
 const BARE: [&str; 1] = ["persist"];
-/// Keys of which every value counts: DPDK's `net_pcap` takes a file for each queue.
+/// Keys that may be repeated: DPDK's `net_pcap` takes one file per queue.
 const REPEATABLE: [&str; 5] = ["rx_pcap", "tx_pcap", "rx_iface", "rx_iface_in", "tx_iface"];
 
-/// One device as the user asked for it: a name, and `key=value` pairs that the driver takes by type.
+/// A device argument: a name, and `key=value` pairs that the driver reads by type.
 ///
-/// Every key that a driver asks for is remembered as one it knows, so that [`finish`](Self::finish)
-/// can name the keys that nobody asked for, and what was probably meant.
+/// Every key that a driver reads is recorded as known, so that [`finish`](Self::finish) can report unknown
+/// keys and suggest the nearest known one.
 ///
 /// ```
 /// use linecard_pmd::DevArgs;
@@ -44,17 +44,19 @@ pub struct DevArgs {
 }
 
 impl DevArgs {
-    /// Splits `text` at its commas; nothing is known about keys yet. Empty pieces do not count.
+    /// Splits `text` at its commas without checking the keys. Empty pieces are ignored.
     ///
-    /// Commas in brackets do not split, so that a value can be a device with arguments of its own:
-    /// `on=[net_null0,size=64]`. The brackets around a whole value are not part of it.
+    /// Commas within brackets do not split, so that a value can be a device with its own arguments:
+    /// `on=[net_null0,size=64]`. Brackets around a whole value are removed.
     ///
-    /// A device on a PCI bus is named by its [address](PciAddress) instead of a driver: `0000:00:05.0,queues=2`.
+    /// A device on a PCI bus is named by its [address](PciAddress) instead of a driver name:
+    /// `0000:00:05.0,queues=2`.
     ///
-    /// `eth_x` and `x` are read as `net_x`, so DPDK's older names work: `eth_vhost0`, `virtio_user0`.
+    /// `eth_x` and `x` are read as `net_x` for compatibility with older DPDK names: `eth_vhost0`,
+    /// `virtio_user0`.
     ///
     /// # Errors
-    /// No device name, an argument without `=`, or a key given twice.
+    /// The device name is missing, an argument has no `=`, or a key is given twice.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let pieces = pieces(text);
         let mut pieces = pieces.into_iter().map(str::trim);
@@ -105,7 +107,7 @@ impl DevArgs {
         Ok(())
     }
 
-    /// The same arguments with `key` changed or added: for a driver that stands before another one.
+    /// Returns the arguments with `key` changed or added, for a driver that wraps another one.
     ///
     /// ```
     /// use linecard_pmd::DevArgs;
@@ -120,7 +122,7 @@ impl DevArgs {
         self
     }
 
-    /// The same arguments without `key`.
+    /// Returns the arguments without `key`.
     ///
     /// ```
     /// use linecard_pmd::DevArgs;
@@ -134,13 +136,14 @@ impl DevArgs {
         self
     }
 
-    /// The driver's name: the device name with `net_` and without the number (`net_virtio_user`); empty for a PCI address.
+    /// The name of the driver: the device name with `net_` and without the number (`net_virtio_user`); empty
+    /// for a PCI address.
     #[must_use]
     pub fn driver(&self) -> &str {
         &self.driver
     }
 
-    /// Where the device is on a PCI bus, if that is what it was named by.
+    /// The PCI address, if the device is named by one.
     ///
     /// ```
     /// use linecard_pmd::DevArgs;
@@ -153,7 +156,7 @@ impl DevArgs {
         self.pci
     }
 
-    /// The device's name, as it was written (`net_virtio_user0`).
+    /// The device name as it was written (`net_virtio_user0`).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -169,22 +172,22 @@ impl DevArgs {
         self.pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
-    /// Every text of `key`, in the order given; for keys that may be given several times.
+    /// Every text of `key`, in the order given, for keys that may be repeated.
     #[must_use]
     pub fn values(&self, key: &'static str) -> Vec<&str> {
-        // Remembers that it was asked for.
+        // Records `key` as known.
         let _ = self.value(key);
         self.pairs.iter().filter(|(known, _)| known == key).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The text of `key`, which must be there and not empty.
+    /// The text of `key`, which must be present and not empty.
     ///
     /// # Errors
-    /// It is not.
+    /// It is missing or empty.
     pub fn required(&self, key: &'static str) -> Result<&str, Error> {
         self.value(key).filter(|value| !value.is_empty()).ok_or_else(|| {
             let remedy = format!("write {},{key}=VALUE", self.name);
-            // Short keys are near to each other without being meant.
+            // Short keys are close to each other even if they mean different things.
             let near = |given: &&String| {
                 let far = distance(given, key);
                 far <= 2 && 2 * far < key.len() && !self.asked.borrow().contains(&given.as_str())
@@ -211,10 +214,10 @@ impl DevArgs {
         })
     }
 
-    /// `key` as a number within `allowed`, decimal or with `0x`.
+    /// `key` as a number within `allowed`, decimal or hexadecimal with `0x`.
     ///
     /// # Errors
-    /// No number, or one outside.
+    /// The text is not a number, or the number is out of range.
     pub fn number<T>(&self, key: &'static str, allowed: RangeInclusive<T>) -> Result<Option<T>, Error>
     where
         T: TryFrom<u64> + PartialOrd + Display,
@@ -229,10 +232,10 @@ impl DevArgs {
         })
     }
 
-    /// `key` as the address of one station.
+    /// `key` as a unicast MAC address.
     ///
     /// # Errors
-    /// No address, or one of a group, or zero.
+    /// The text is not an address, or the address is a multicast or zero address.
     pub fn mac(&self, key: &'static str) -> Result<Option<MacAddr>, Error> {
         self.read(key, "a unicast address as in 02:00:00:00:00:01", |text| {
             text.parse().ok().filter(|mac: &MacAddr| mac.is_unicast())
@@ -248,10 +251,10 @@ impl DevArgs {
         self.read(key, &what, |text| words.iter().copied().find(|word| *word == text))
     }
 
-    /// Ends the reading: every key that was given has been asked for.
+    /// Checks that every given key is known, after the driver has read all of its keys.
     ///
     /// # Errors
-    /// The first key that nobody asked for, with the nearest one that somebody did.
+    /// The first unknown key, with the nearest known one.
     pub fn finish(&self) -> Result<(), Error> {
         let asked = self.asked.borrow();
         let Some((key, _)) = self.pairs.iter().find(|(key, _)| !asked.contains(&key.as_str())) else {
@@ -263,7 +266,7 @@ impl DevArgs {
         Err(self.problem(format!("unknown argument '{key}'"), format!("{hint}known: {known}")))
     }
 
-    /// An error about this device's arguments; for what a driver checks itself.
+    /// An error about this device's arguments, for checks that a driver makes itself.
     #[must_use]
     pub fn problem(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Argument { device: self.name.clone(), problem: problem.into(), remedy: remedy.into() }
@@ -284,8 +287,8 @@ impl DevArgs {
     }
 }
 
-/// As [`DevArgs::parse`] reads it: a value with commas or brackets stands in brackets. (One whose brackets are not pairs, which
-/// only [`DevArgs::with`] can give, is read as something else.)
+/// Writes the form that [`DevArgs::parse`] reads: a value with commas or brackets is put in brackets. (A
+/// value with unbalanced brackets, which only [`DevArgs::with`] can set, is read differently.)
 ///
 /// ```
 /// use linecard_pmd::DevArgs;
@@ -303,7 +306,7 @@ impl Display for DevArgs {
     }
 }
 
-/// What lies between the commas that are not in brackets.
+/// Splits at the commas that are not within brackets.
 fn pieces(text: &str) -> Vec<&str> {
     let mut depth = 0_u32;
     let outside = |c: char| {
@@ -317,7 +320,7 @@ fn pieces(text: &str) -> Vec<&str> {
     text.split(outside).collect()
 }
 
-/// The driver that a device name stands for.
+/// Returns the driver name in a device name.
 fn driver_of(name: &str) -> String {
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
     match bare.strip_prefix("eth_") {
@@ -327,8 +330,8 @@ fn driver_of(name: &str) -> String {
     }
 }
 
-/// Edits between two short words (Levenshtein); the same letter in either case, and `-` and `_`, are equal. For
-/// messages that say which name was meant.
+/// The edit distance (Levenshtein) of two short words. Letter case is ignored, and `-` equals `_`. It is used
+/// in messages that suggest a name.
 ///
 /// ```
 /// assert_eq!(linecard_pmd::args::distance("vet0", "veth0"), 1);

@@ -1,4 +1,4 @@
-//! From a device to a started port: what is asked, what is allowed, what is refused.
+//! Configuration of a device before it is started: request, limits, errors.
 
 use linecard_mempool::Pool;
 
@@ -7,7 +7,7 @@ use crate::offload::Offloads;
 use crate::port::{Device, DeviceInfo, Port};
 use crate::queue::QueueId;
 
-/// What the user asks of a port. Zero in a depth means "the device's default".
+/// The configuration requested for a port. A depth of 0 means the device's default.
 ///
 /// ```
 /// use linecard_pmd::PortConfig;
@@ -27,9 +27,10 @@ pub struct PortConfig {
     pub tx_depth: u16,
     /// Largest layer-3 packet, in bytes.
     pub mtu: u16,
-    /// Work beside moving packets; none unless asked for.
+    /// Offloads; none by default.
     pub offloads: Offloads,
-    /// Queues that are not started with the port, but later by [`start_queue`](crate::PortControl::start_queue); none unless asked for.
+    /// Queues that do not start with the port, but later by [`start_queue`](crate::PortControl::start_queue);
+    /// none by default.
     pub deferred: Vec<QueueId>,
 }
 
@@ -57,7 +58,7 @@ linecard_eal::setters!(PortConfig {
     deferred: impl Into<Vec<QueueId>> as into,
 });
 
-/// A device that did not start, handed back with the reason; as an error it is the reason alone.
+/// A device that was not started, with the reason. As an error it displays only the reason.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -76,9 +77,9 @@ linecard_eal::setters!(PortConfig {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct StartError {
-    /// The device, as it was.
+    /// The device, unchanged.
     pub device: Box<dyn Device>,
-    /// Why.
+    /// The reason.
     pub error: Error,
 }
 
@@ -91,7 +92,7 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl From<StartError> for Error {
-    /// The reason; the device is closed.
+    /// Returns the reason and closes the device.
     fn from(refused: StartError) -> Self {
         refused.error
     }
@@ -126,12 +127,12 @@ pub struct Configured {
     config: PortConfig,
 }
 
-/// Checks `config` against what `device` allows, filling in default depths.
+/// Checks `config` against the limits of `device` and fills in default depths.
 ///
-/// See [`Configured`] and [`StartError`] for what comes of it.
+/// [`Configured`] and [`StartError`] are the two outcomes.
 ///
 /// # Errors
-/// The device comes back with the first limit that is broken.
+/// The first limit that is exceeded, with the device.
 pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Configured, StartError> {
     let info = device.info();
     for depth in [&mut config.rx_depth, &mut config.tx_depth] {
@@ -145,7 +146,7 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
     }
 }
 
-/// Whether `device` has as many queues as `config` asks for; the first thing that [`configure`] looks at.
+/// Checks that `device` has as many queues as `config` requests. This is the first check of [`configure`].
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -161,7 +162,7 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
 /// ```
 ///
 /// # Errors
-/// It has not; the remedy is the device argument that gives it more, where there is one.
+/// The device has fewer; the remedy names the device argument that provides more, if there is one.
 pub fn check_queues(device: &dyn Device, config: &PortConfig) -> Result<(), Error> {
     let info = device.info();
     let check = |what, asked, max| {
@@ -212,7 +213,7 @@ fn limits(device: &dyn Device, info: &DeviceInfo, config: &PortConfig) -> Result
     check_deferred(device, config)
 }
 
-/// Queues that start later must be there, and the device must be able to start them.
+/// Checks that deferred queues exist and that the device can start single queues.
 fn check_deferred(device: &dyn Device, config: &PortConfig) -> Result<(), Error> {
     let port = device.name();
     for queue in config.deferred.iter().copied() {
@@ -235,20 +236,20 @@ fn check_deferred(device: &dyn Device, config: &PortConfig) -> Result<(), Error>
 }
 
 impl Configured {
-    /// The configuration as it will be used, defaults filled in.
+    /// The configuration that will be used, with defaults filled in.
     pub fn config(&self) -> &PortConfig {
         &self.config
     }
 
-    /// Makes the queues from `pool` and lets traffic flow.
+    /// Creates the queues with buffers from `pool` and starts traffic.
     ///
     /// # Errors
-    /// The device comes back with the reason, unchanged.
+    /// The reason, with the unchanged device.
     pub fn start(self, pool: &Pool) -> Result<Port, StartError> {
         self.device.start(&self.config, pool)
     }
 
-    /// The device again, not started.
+    /// Returns the device, not started.
     pub fn into_device(self) -> Box<dyn Device> {
         self.device
     }

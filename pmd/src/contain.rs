@@ -1,23 +1,23 @@
-//! Ports whose panics cost them a queue, not the thread that polls them.
+//! Containment of driver panics: a panic stops one queue, not the thread that polls it.
 //!
-//! A driver does not panic; if one does all the same, that is a mistake of ours, and the thread that polls the port
-//! usually polls others too. [`contain`] catches the panic at the boundary of the burst:
+//! A panic in a driver is a bug, and the thread that polls the port usually polls other ports too. [`contain`] catches
+//! the panic at the boundary of the burst:
 //!
-//! | of the queue that panicked | |
+//! | part of the port | after a panic |
 //! |---|---|
-//! | receive | returns no packets any more |
-//! | transmit | takes no packets any more; those of the burst that panicked are given up and count in `oerrors` |
+//! | receive queue | returns no more packets |
+//! | transmit queue | takes no more packets; those of the burst that panicked are given up and count in `oerrors` |
 //! | log | one line of level `error` with the port, the queue and the panic's message |
 //! | extended statistics | `rx_q0_panics`, `tx_q0_panics`, and so on: 1 |
-//! | [`paths`](PortControl::paths) | name it |
+//! | [`paths`](PortControl::paths) | names the queue |
 //!
-//! The other queues and all other ports go on. A port that is stopped and started anew has new queues. Packets that the
-//! driver may have held when it panicked are not given back to their pool: nobody knows whether it still counts them as
-//! its own, and a buffer that is used twice would be worse than one that is not used any more. At most one burst is lost
-//! so, plus what the queue itself does not give back when it is dropped.
+//! The other queues and all other ports continue. A port that is stopped and started again has new queues. Packets that
+//! the driver may have held when it panicked do not return to their pool: the driver may still count them as its own,
+//! and using a buffer twice would be worse than losing it. At most one burst is lost, plus the packets that the queue
+//! itself does not return when it is dropped.
 //!
-//! It costs some instructions a burst, and a virtual call where the queues are boxed. A program built with
-//! `panic = "abort"` ends at a panic, whatever this does.
+//! The cost is some instructions per burst, and a virtual call if the queues are boxed. A program built with `panic =
+//! "abort"` still ends at a panic.
 
 use std::any::Any;
 use std::os::fd::BorrowedFd;
@@ -62,8 +62,8 @@ pub fn contain(mut port: Port) -> Port {
     Port { rx, tx, ..port }
 }
 
-/// As [`contain`], with the queues beside the port and as what they are: for a loop where one more virtual call per
-/// burst would count. The port has none then.
+/// As [`contain`], but returns the queues separately and unboxed, for loops in which one more virtual call per burst
+/// matters. The returned port has no queues.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -105,7 +105,7 @@ pub fn contain_queues<R: RxQueue, T: TxQueue>(
     (Port { rx: Vec::new(), tx: Vec::new(), control, running: Box::new(Contained(running)) }, rx, tx)
 }
 
-/// What became of a queue; its thread writes, any thread reads.
+/// The state of a queue. Its thread writes, any thread reads.
 #[derive(Debug, Default)]
 struct QueueHealth {
     panicked: AtomicBool,
@@ -119,7 +119,7 @@ impl QueueHealth {
     }
 }
 
-/// Where a queue tells what became of it.
+/// Records and reports the state of a queue.
 struct Watch {
     fate: Arc<QueueHealth>,
     port: Arc<str>,
@@ -127,7 +127,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Tells of a panic, and that `given_up` packets went with it.
+    /// Records a panic in which `given_up` packets were lost, and logs it.
     fn tell(&self, side: &str, given_up: usize, panic: Box<dyn Any + Send>) {
         self.fate.given_up.fetch_add(given_up as u64, Ordering::Relaxed);
         self.fate.panicked.store(true, Ordering::Relaxed);
@@ -138,12 +138,12 @@ impl Watch {
             self.index,
             message(&*panic)
         );
-        // What a panic carries may panic when it is dropped.
+        // The payload of a panic may itself panic when it is dropped.
         std::mem::forget(panic);
     }
 }
 
-/// The text of a panic.
+/// Returns the message of a panic.
 ///
 /// ```
 /// let panic = std::panic::catch_unwind(|| panic!("port {} is gone", 3)).expect_err("it panics");
@@ -155,7 +155,7 @@ pub fn message(panic: &(dyn Any + Send)) -> &str {
     text.unwrap_or("no message")
 }
 
-/// Drops a queue that panicked; a second panic is the same fault.
+/// Drops a queue that panicked, ignoring a second panic.
 fn bury<Q>(dead: &mut Option<Q>) {
     let dead = dead.take();
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(dead))) {
@@ -172,9 +172,9 @@ fn bury<Q>(dead: &mut Option<Q>) {
 /// }
 /// ```
 pub struct ContainedRx<Q: RxQueue> {
-    /// `None` once it panicked.
+    /// `None` once the queue has panicked.
     queue: Option<Q>,
-    /// The queue that panicked: what it holds goes when the port is stopped, not on the polling thread.
+    /// The queue that panicked. It is dropped when the port is stopped, not on the polling thread.
     dead: Option<Q>,
     watch: Watch,
 }
@@ -185,7 +185,7 @@ impl<Q: RxQueue> ContainedRx<Q> {
     fn panicked(&mut self, packets: &mut Burst, before: usize, panic: Box<dyn Any + Send>) {
         self.dead = self.queue.take();
         let mut given_up = 0;
-        // The driver may count what it appended as its own.
+        // The driver may still count the packets that it appended as its own.
         while packets.len() > before {
             std::mem::forget(packets.pop());
             given_up += 1;
@@ -193,7 +193,7 @@ impl<Q: RxQueue> ContainedRx<Q> {
         self.watch.tell("receive", given_up, panic);
     }
 
-    /// Does something with the queue, if it is still in use.
+    /// Calls `act` with the queue, if it is still in use.
     fn with<A>(&mut self, act: impl FnOnce(&mut Q) -> A) -> Option<A> {
         let queue = self.queue.as_mut()?;
         match catch_unwind(AssertUnwindSafe(|| act(queue))) {
@@ -221,7 +221,7 @@ impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
         }
     }
 
-    /// A panic of `sink` is not the queue's: it goes on when the queue has taken the frames off its ring.
+    /// A panic of `sink` is not the queue's: it resumes once the queue has taken the frames off its ring.
     #[inline(always)]
     fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
         let Some(queue) = &mut self.queue else { return 0 };
@@ -277,9 +277,9 @@ impl<Q: RxQueue> Drop for ContainedRx<Q> {
 /// }
 /// ```
 pub struct ContainedTx<Q: TxQueue> {
-    /// `None` once it panicked.
+    /// `None` once the queue has panicked.
     queue: Option<Q>,
-    /// As for receive queues.
+    /// As in [`ContainedRx`].
     dead: Option<Q>,
     watch: Watch,
 }
@@ -292,7 +292,7 @@ impl<Q: TxQueue> ContainedTx<Q> {
         self.watch.tell("transmit", given_up, panic);
     }
 
-    /// Takes all packets without giving them back to their pools: the driver may have taken some of them already.
+    /// Takes all packets without returning them to their pools: the driver may have taken some of them already.
     #[cold]
     #[inline(never)]
     fn give_up(packets: &mut Burst) -> usize {
@@ -302,7 +302,7 @@ impl<Q: TxQueue> ContainedTx<Q> {
         given_up
     }
 
-    /// Does something with the queue, if it is still in use.
+    /// Calls `act` with the queue, if it is still in use.
     fn with(&mut self, act: impl FnOnce(&mut Q)) {
         let Some(queue) = &mut self.queue else { return };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(queue))) {
@@ -381,13 +381,13 @@ impl Running for Contained {
     }
 
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
-        // The driver's queues are inside of these; a port may be stopped without its queues.
+        // These contain the driver's queues; a port may be stopped without its queues.
         drop((rx, tx));
         self.0.stop(Vec::new(), Vec::new())
     }
 }
 
-/// The port's control side, and what became of its queues.
+/// The port's control side, with the state of its queues.
 struct Control {
     inner: Arc<dyn PortControl>,
     rx: Vec<Arc<QueueHealth>>,
@@ -432,7 +432,7 @@ impl PortControl for Control {
     }
 
     fn reset_stats(&self) {
-        // That a queue is not polled any more stays true.
+        // A panicked queue stays panicked.
         self.tx.iter().for_each(|fate| fate.given_up.store(0, Ordering::Relaxed));
         self.inner.reset_stats();
     }

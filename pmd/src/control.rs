@@ -9,7 +9,7 @@ use crate::offload::RxOffloads;
 use crate::queue::QueueId;
 use crate::rss::Rss;
 
-/// Whether frames can pass, and at what nominal speed.
+/// Whether frames can pass, and at which nominal speed.
 ///
 /// ```
 /// use linecard_pmd::Link;
@@ -18,22 +18,22 @@ use crate::rss::Rss;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// A peer is connected and its rings are enabled.
+    /// Whether a peer is connected and its rings are enabled.
     pub up: bool,
     /// Nominal speed in Mbit/s; `None` when unknown.
     pub speed_mbps: Option<u32>,
-    /// Full duplex.
+    /// Whether the link is full duplex.
     pub full_duplex: bool,
 }
 
 impl Link {
-    /// Up, at the 10 Gbit/s that DPDK's software ports claim.
+    /// Up, with the 10 Gbit/s that DPDK's software ports report.
     pub const UP: Self = Self { up: true, speed_mbps: Some(10_000), full_duplex: true };
     /// Down.
     pub const DOWN: Self = Self { up: false, ..Self::UP };
 }
 
-/// Totals since start or since [`PortControl::reset_stats`]; DPDK's names (`rte_eth_stats`).
+/// Totals since the start or the last [`PortControl::reset_stats`], under DPDK's names (`rte_eth_stats`).
 ///
 /// ```
 /// use linecard_pmd::PortStats;
@@ -50,17 +50,17 @@ pub struct PortStats {
     pub ibytes: u64,
     /// Bytes sent, without FCS.
     pub obytes: u64,
-    /// Packets the device had no room for.
+    /// Packets that the device had no room for.
     pub imissed: u64,
     /// Packets received in error and dropped.
     pub ierrors: u64,
-    /// Packets that could not be sent and were dropped by the port.
+    /// Packets that the port could not send and dropped.
     pub oerrors: u64,
-    /// Times a receive buffer could not be allocated.
+    /// Failed allocations of a receive buffer.
     pub rx_nombuf: u64,
 }
 
-/// What any thread may ask of a started port: `Send` and `Sync`.
+/// The control side of a started port, usable from any thread: `Send` and `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -78,8 +78,9 @@ pub struct PortStats {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Whoever implements it says what is different, and names in [`inner`](Self::inner) what answers the rest: a driver its
-/// [`LocalControl`](crate::local::LocalControl), a port around another one that other's control side.
+/// An implementation overrides the methods that differ and names in [`inner`](Self::inner) the control side
+/// that answers the others: a driver names its [`LocalControl`](crate::local::LocalControl), a port that
+/// wraps another one the wrapped port's control side.
 ///
 /// ```
 /// use linecard_pmd::{Link, PortControl, local::{Identity, LocalControl}, stats::{AnyLoss, PortCounters}};
@@ -99,28 +100,30 @@ pub struct PortStats {
 /// assert_eq!((control.name(), control.link().up), ("net_null0", false));
 /// ```
 pub trait PortControl: Send + Sync {
-    /// What answers every question that this one leaves to it. Not for a port's users: it may know less.
+    /// The control side that answers every method that this one does not override. Not for users of a port:
+    /// it may know less.
     fn inner(&self) -> &dyn PortControl;
     /// The instance name (`net_vhost0`).
     fn name(&self) -> &str {
         self.inner().name()
     }
-    /// Link state now.
+    /// The current link state.
     fn link(&self) -> Link {
         self.inner().link()
     }
-    /// Who is told when the link goes up or down, where the port tells that; `None` where the link has to be looked at.
+    /// The registry for callbacks on link changes, if the port reports them; `None` if the link must be
+    /// polled.
     fn link_events(&self) -> Option<&Arc<LinkEvents>> {
         self.inner().link_events()
     }
-    /// The port's address.
+    /// The port's MAC address.
     fn mac(&self) -> [u8; 6] {
         self.inner().mac()
     }
-    /// Changes the port's address.
+    /// Changes the port's MAC address.
     ///
     /// # Errors
-    /// The device has a fixed address, or `mac` is multicast or zero.
+    /// The device has a fixed address, or `mac` is a multicast or zero address.
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
         self.inner().set_mac(mac)
     }
@@ -128,23 +131,23 @@ pub trait PortControl: Send + Sync {
     fn mtu(&self) -> u16 {
         self.inner().mtu()
     }
-    /// Whether frames for other addresses are received too.
+    /// Whether frames for other stations are received too.
     fn promiscuous(&self) -> bool {
         self.inner().promiscuous()
     }
-    /// Turns promiscuous receive on or off; software devices that see every frame just remember it.
+    /// Turns promiscuous mode on or off. Software devices that receive every frame only store the setting.
     fn set_promiscuous(&self, on: bool) {
         self.inner().set_promiscuous(on);
     }
-    /// Whether frames to all multicast groups are received; a software device without a [filter](Self::rx_filter) gets
-    /// every frame that its peer sends.
+    /// Whether frames to all multicast groups are received. A software device without a
+    /// [filter](Self::rx_filter) receives every frame that its peer sends.
     fn allmulticast(&self) -> bool {
         self.inner().allmulticast()
     }
     /// Turns all-multicast mode on or off.
     ///
     /// # Errors
-    /// The port has no such switch, and is not in the mode asked for.
+    /// The port cannot switch the mode and is not in the requested mode.
     fn set_allmulticast(&self, on: bool) -> Result<(), Error> {
         if let Some(filter) = self.rx_filter() {
             filter.set_allmulticast(on);
@@ -156,85 +159,92 @@ pub trait PortControl: Send + Sync {
         let remedy = if on { "turn promiscuous mode on" } else { "drop the frames after they are received" };
         Err(Error::Unsupported { port: self.name().into(), what: what.into(), remedy: remedy.into() })
     }
-    /// What the port receives, by destination and VLAN, where it filters itself; `None` where its peer or the kernel does,
-    /// or nobody.
+    /// The port's own receive filter by destination and VLAN; `None` if its peer, the kernel, or nothing
+    /// filters.
     fn rx_filter(&self) -> Option<&RxFilter> {
         self.inner().rx_filter()
     }
-    /// Switches receive offloads while the port runs: those of `asked` are on then, of the ones that the port was started with. A device
-    /// follows a moment later; packets that are on their way are received as they are.
+    /// Switches receive offloads while the port runs: those in `asked` are on afterwards, of the ones that
+    /// the port was started with. The device follows a moment later; packets already on their way are
+    /// received unchanged.
     ///
     /// # Errors
-    /// The port or its device cannot, or it was started without one of them: stop it, change them, and start it.
+    /// The port or its device does not support this, or the port was started without one of the offloads:
+    /// stop it, change the offloads, and start it.
     fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), Error> {
         self.inner().set_rx_offloads(asked)
     }
-    /// How the device is to spread flows over the receive queues, where it can be asked for that; `None` where it never can.
+    /// How the device spreads flows over the receive queues, if it can be configured; `None` if it never can.
     fn rss(&self) -> Option<&Arc<Rss>> {
         self.inner().rss()
     }
-    /// Totals, the sum of all queues.
+    /// The totals of all queues.
     fn stats(&self) -> PortStats {
         self.inner().stats()
     }
-    /// Totals of one queue pair; zeros for a queue that does not exist.
+    /// The totals of one queue pair; zeros for a queue that does not exist.
     fn queue_stats(&self, queue: u16) -> PortStats {
         self.inner().queue_stats(queue)
     }
-    /// Descriptors of a queue's ring, where there is one: what the port was configured with may be more than its device or peer has.
+    /// The number of descriptors of a queue's ring, if it has one. It may be less than the configured depth
+    /// if the device or peer has fewer.
     fn depth(&self, queue: QueueId) -> Option<u16> {
         self.inner().depth(queue)
     }
-    /// How many descriptors of a queue are in use: of a receive queue, packets that wait to be received; of a transmit queue, those
-    /// that its peer has not finished with. 0 while there is no peer.
+    /// The number of descriptors of a queue that are in use: for a receive queue, packets that wait to be
+    /// received; for a transmit queue, packets that the peer has not finished with. 0 while no peer is
+    /// connected.
     ///
-    /// The queue is kept from its polling thread for a moment, as between two bursts. It costs nothing while nobody asks.
+    /// The call briefly keeps the queue from its polling thread, as between two bursts. It costs nothing
+    /// otherwise.
     ///
     /// # Errors
-    /// The port cannot tell, or has no such queue; its peer makes its control thread wait.
+    /// The port cannot determine it, or has no such queue, or its peer blocks the control thread.
     fn used_descriptors(&self, queue: QueueId) -> Result<u16, Error> {
         self.inner().used_descriptors(queue)
     }
-    /// Whether a queue is started: all are when the port is, but those that [`stop_queue`](Self::stop_queue) stopped and the
-    /// [deferred](crate::PortConfig::deferred) ones.
+    /// Whether a queue is started. All queues start with the port, except
+    /// [deferred](crate::PortConfig::deferred) ones and those that [`stop_queue`](Self::stop_queue) stopped.
     fn queue_started(&self, queue: QueueId) -> bool {
         self.inner().queue_started(queue)
     }
-    /// Starts a queue that is stopped; packets pass when this returns, if the link is up.
+    /// Starts a stopped queue. Packets pass once this has returned, if the link is up.
     ///
     /// # Errors
-    /// The port cannot stop single queues, or has no such queue; its peer makes its control thread wait, or refuses.
+    /// The port cannot stop single queues, or has no such queue, or its peer blocks the control thread or
+    /// refuses.
     fn start_queue(&self, queue: QueueId) -> Result<(), Error> {
         self.inner().start_queue(queue)
     }
-    /// Stops a queue; the others go on, and its thread may go on polling it. Stopped, a receive queue returns no packets and gets none
-    /// of its peer, a transmit queue takes none. What was received before stays in the queue until it is started, or the port is
-    /// stopped. A queue stays stopped when the peer goes and another comes.
+    /// Stops a queue; the others continue, and its thread may continue to poll it. A stopped receive queue
+    /// returns no packets and gets none from its peer; a stopped transmit queue takes none. Packets received
+    /// before stay in the queue until it is started or the port is stopped. The queue stays stopped when
+    /// another peer connects.
     ///
     /// # Errors
     /// As [`start_queue`](Self::start_queue).
     fn stop_queue(&self, queue: QueueId) -> Result<(), Error> {
         self.inner().stop_queue(queue)
     }
-    /// Named counters, every cause of a drop among them, in a fixed order.
+    /// Named counters in a fixed order, including one per cause of drops.
     fn xstats(&self) -> Vec<(String, u64)> {
         self.inner().xstats()
     }
-    /// Counts packets by size and kind of address as well (`rx_q0_size_64_packets`, `rx_q0_multicast_packets`, …: DPDK's
-    /// names), or no more; what was counted is among the [`xstats`](Self::xstats). It costs work for each packet, so it is off
-    /// until it is asked for. False where a port cannot.
+    /// Turns counting by packet size and kind of address on or off; the counters are among the
+    /// [`xstats`](Self::xstats) under DPDK's names (`rx_q0_size_64_packets`, `rx_q0_multicast_packets`, …).
+    /// Off by default, because it costs work per packet. Returns false if the port cannot do this.
     fn count_classes(&self, on: bool) -> bool {
         self.inner().count_classes(on)
     }
-    /// Starts all totals from zero again.
+    /// Resets all totals to zero.
     fn reset_stats(&self) {
         self.inner().reset_stats();
     }
-    /// What was negotiated with the peer, for people; empty where nothing is negotiated.
+    /// The features negotiated with the peer, for display; empty if nothing is negotiated.
     fn features(&self) -> String {
         self.inner().features()
     }
-    /// The data paths in use (`rx split mergeable, tx split in-order`), for people.
+    /// The data paths in use (`rx split mergeable, tx split in-order`), for display.
     fn paths(&self) -> String {
         self.inner().paths()
     }

@@ -1,8 +1,8 @@
-//! Frames that go from the sender's buffer to the receiver's in one copy.
+//! Frames that are copied once, from the sender's buffer to the receiver's.
 //!
-//! A packet is copied twice on its way between two peers whose memory this process sees: out of the sender's buffer, into the
-//! receiver's. Where one thread polls the one queue and owns the other, the first of these copies can be left out but for the
-//! bytes that decide where the frame goes:
+//! A packet between two peers whose memory this process maps is copied twice: out of the sender's buffer,
+//! then into the receiver's. If one thread polls the sending queue and owns the receiving one, the first copy
+//! can be limited to the bytes that decide where the frame goes:
 //!
 //! ```text
 //!   RxQueue::rx_direct   first bytes ─► a packet of ours, once ─► classified ─┐
@@ -11,10 +11,11 @@
 //!                        … frames that were not taken become packets after all, in their order
 //!                        … then the sender gets its buffers back
 //! ```
-//! What a receiver gets as the first bytes of a frame comes from the private copy, so it is what was classified, whatever the
-//! sender writes into its buffer meanwhile. The others may change until they are copied, as they may before a packet is made.
+//! The receiver gets the first bytes of a frame from the private copy, so they are the bytes that were
+//! classified, even if the sender changes its buffer meanwhile. The other bytes may change until they are
+//! copied, as before a packet is made.
 //!
-//! Both methods have defaults, by which a queue moves packets only.
+//! By default, a queue implements neither method and moves packets only.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -22,13 +23,13 @@ use std::ptr::NonNull;
 use linecard_eal::shared::SharedBytes;
 use linecard_mempool::BURST;
 
-/// Bytes at the start of a frame that are copied before it is classified, where it is as long: Ethernet with four tags, IPv6 with
-/// an extension header, and a neighbour advertisement.
+/// The number of bytes at the start of a frame that are copied before it is classified, if it is that long:
+/// Ethernet with four tags, IPv6 with an extension header, and a neighbour advertisement.
 pub const HEAD: usize = 128;
 
 const _: () = assert!(BURST <= u64::BITS as usize, "a bit for each frame of a burst");
 
-/// A received frame: its first bytes, and where the others lie.
+/// A received frame: its first bytes, and the location of the others.
 ///
 /// ```
 /// use linecard_pmd::direct::Frame;
@@ -46,17 +47,17 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// A frame that begins with `head` and goes on with `rest_len` bytes at `rest`.
+    /// Creates a frame that begins with `head` and continues with `rest_len` bytes at `rest`.
     ///
     /// # Safety
-    /// The bytes at `rest` can be read through raw pointers for `'a`. Nobody needs to promise that they do not change.
+    /// The bytes at `rest` are readable through raw pointers for `'a`. They may change meanwhile.
     #[inline(always)]
     #[must_use]
     pub const unsafe fn new(head: &'a [u8], rest: *const u8, rest_len: usize) -> Self {
         Self { head, rest, rest_len, buffer: PhantomData }
     }
 
-    /// A frame of bytes that are all here, as a queue would show it.
+    /// Creates a frame of private bytes in the form that a queue passes to a sink.
     ///
     /// ```
     /// use linecard_pmd::direct::{Frame, HEAD};
@@ -70,34 +71,34 @@ impl<'a> Frame<'a> {
         unsafe { Self::new(head, rest.as_ptr(), rest.len()) }
     }
 
-    /// The first bytes, at most [`HEAD`]: they are ours and do not change.
+    /// The first bytes, at most [`HEAD`]. They are private and do not change.
     #[inline(always)]
     #[must_use]
     pub const fn head(&self) -> &'a [u8] {
         self.head
     }
 
-    /// Whether the first bytes are all there are.
+    /// Whether the frame has no bytes beyond the first.
     #[inline]
     #[must_use]
     pub const fn is_whole(&self) -> bool {
         self.rest_len == 0
     }
 
-    /// Bytes of the frame.
+    /// The length of the frame in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.head.len() + self.rest_len
     }
 
-    /// Whether there is not even a first byte.
+    /// Whether the frame has no bytes.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A copy of all bytes.
+    /// Copies all bytes.
     ///
     /// ```
     /// assert_eq!(linecard_pmd::direct::Frame::of(&[7; 200]).to_vec(), [7; 200]);
@@ -108,14 +109,15 @@ impl<'a> Frame<'a> {
         bytes.resize(self.len(), 0);
         if let (Some(to), Some(rest)) = (bytes.get_mut(self.head.len()..), NonNull::new(self.rest.cast_mut()))
         {
-            // SAFETY: whoever made the frame says that so many bytes can be read there.
+            // SAFETY: the caller of `new` promises that `rest_len` bytes are readable at `rest` for `'a`.
             unsafe { SharedBytes::new(rest, self.rest_len) }.copy_to(to);
         }
         bytes
     }
 
-    /// Where the bytes lie, in two runs: the first bytes, and the others, which may be none. Both can be read for `'a`; the sender
-    /// may change the second at any time, so copy from it, once, and never make a reference to it.
+    /// The location of the bytes in two runs: the first bytes, and the others, which may be none. Both are
+    /// readable for `'a`. The sender may change the second run at any time: copy it only once, and never
+    /// create a reference to it.
     #[inline(always)]
     #[must_use]
     pub const fn runs(&self) -> [(*const u8, usize); 2] {
@@ -123,9 +125,11 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Who is shown the frames of a burst before they become packets; see [`RxQueue::rx_direct`](crate::RxQueue::rx_direct).
+/// The consumer of the frames of a burst before they become packets; see
+/// [`RxQueue::rx_direct`](crate::RxQueue::rx_direct).
 ///
-/// There are at most [`BURST`]. The answer says which of them are dealt with (sent, or counted as lost): bit *i* for `frames[i]`.
+/// It gets at most [`BURST`] frames and returns which of them it handled (sent, or counted as lost): bit *i*
+/// for `frames[i]`.
 ///
 /// ```
 /// use linecard_pmd::direct::{Sink, all};
@@ -144,7 +148,7 @@ impl<'a> Frame<'a> {
 /// ```
 pub type Sink<'a> = dyn FnMut(&[Frame<'_>]) -> u64 + 'a;
 
-/// The bits of `count` frames.
+/// A mask with the lowest `count` bits set.
 ///
 /// ```
 /// assert_eq!(linecard_pmd::direct::all(3), 0b111);

@@ -1,8 +1,8 @@
-//! What can go wrong on a port's control path.
+//! Errors of a port's control path.
 
 use crate::queue::QueueId;
 
-/// Why a port was not opened, configured or started; each message is one sentence with the remedy.
+/// Why a port was not opened, configured or started. Each message is one sentence, mostly with a remedy.
 ///
 /// ```
 /// use linecard_pmd::{DevArgs, Error};
@@ -13,68 +13,68 @@ use crate::queue::QueueId;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A device argument that cannot be read.
+    /// A device argument that is malformed or not possible.
     #[error("{device}: {problem}; {remedy}")]
     Argument {
-        /// The device as it was asked for.
+        /// The device as it was requested.
         device: String,
         /// What is wrong.
         problem: String,
         /// What to write instead.
         remedy: String,
     },
-    /// No driver of that name.
+    /// No driver has that name.
     #[error("no driver for device '{device}'; known drivers: {known}")]
     UnknownDriver {
-        /// The device as it was asked for.
+        /// The device as it was requested.
         device: String,
-        /// Every driver there is, comma-separated.
+        /// All known drivers, comma-separated.
         known: String,
     },
     /// A queue count out of range.
     #[error("{port}: {asked} {what} queues requested, the device has {max}; {remedy}")]
     Queues {
-        /// Port.
+        /// Name of the port.
         port: String,
         /// `receive` or `transmit`.
         what: &'static str,
-        /// Asked.
+        /// The requested number.
         asked: u16,
-        /// Allowed.
+        /// The maximum.
         max: u16,
-        /// What to do: the device argument that gives it more, where there is one.
+        /// What to do: the device argument that provides more queues, if there is one.
         remedy: String,
     },
     /// A queue that the port does not have.
     #[error("{port}: there is no {queue}, and {queues} of these, from 0 on")]
     NoQueue {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// The queue that was named.
+        /// The requested queue.
         queue: QueueId,
-        /// Queues of that kind.
+        /// Number of queues of that kind.
         queues: u16,
     },
     /// A ring size out of range or of the wrong shape.
     #[error("{port}: a ring of {asked} descriptors asked, {need} from {min} to {max} is possible")]
     Depth {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// Asked.
+        /// The requested size.
         asked: u16,
         /// Smallest allowed.
         min: u16,
         /// Largest allowed.
         max: u16,
-        /// Shape, as a noun phrase (`a power of two`).
+        /// The required form, as a noun phrase (`a power of two`).
         need: &'static str,
     },
     /// An MTU out of range.
     #[error("{port}: an MTU of {asked} asked, {min} to {max} is possible")]
     Mtu {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// Asked.
+        /// The requested MTU.
         asked: u16,
         /// Smallest allowed.
         min: u16,
@@ -84,39 +84,39 @@ pub enum Error {
     /// The peer did not answer, refused, or broke the protocol while the port was set up.
     #[error("{port}: {problem}; {remedy}")]
     Peer {
-        /// Port.
+        /// Name of the port.
         port: String,
         /// What happened.
         problem: String,
         /// What to do.
         remedy: String,
     },
-    /// The operating system said no.
+    /// A system call failed.
     #[error("{port}: {action}: {source}; {remedy}")]
     System {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What the system answered.
+        /// The error of the system call.
         source: std::io::Error,
         /// What to do.
         remedy: String,
     },
-    /// Memory for rings could not be had.
+    /// Memory for rings could not be allocated.
     #[error("{port}: {source}")]
     Memory {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// Why.
+        /// The cause.
         source: linecard_eal::Error,
     },
-    /// The device cannot do what was asked.
+    /// The device does not support the request.
     #[error("{port}: {what} is not supported; {remedy}")]
     Unsupported {
-        /// Port.
+        /// Name of the port.
         port: String,
-        /// What was asked.
+        /// What was requested.
         what: String,
         /// What to do instead.
         remedy: String,
@@ -124,7 +124,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What to do about it; `None` where the message says it by what is allowed.
+    /// What to do about the error; `None` if the message states what is allowed instead.
     ///
     /// ```
     /// use linecard_pmd::DevArgs;
@@ -153,7 +153,7 @@ impl Error {
     pub fn problem(&self) -> String {
         let mut text = self.to_string();
         if let Some(remedy) = self.remedy() {
-            // Each of these messages ends with a semicolon, a blank and the remedy.
+            // Each of these messages ends with a semicolon, a space and the remedy.
             text.truncate(text.len().saturating_sub(remedy.len() + 2));
         }
         text

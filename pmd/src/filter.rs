@@ -1,18 +1,18 @@
-//! Which frames a port receives, by their destination and their VLAN: the filter that a network card has in hardware, for
-//! ports whose peer sends everything.
+//! The receive filter of a port, by destination address and VLAN: what a network card does in hardware, for ports whose
+//! peer sends everything.
 //!
 //! ```text
 //!   any thread   set_promiscuous, set_multicast, … ─► RxFilter ─ rules, and their number
 //!   rx thread    rx_burst ─► FilterView::is_on? ─ no: nothing more is done
 //!                                               └ yes: FilterView::apply takes frames out of the burst
 //! ```
-//! A frame is received when all of this holds:
+//! A frame is received when all of these conditions hold:
 //!
-//! | the frame | is received |
+//! | frame | is received |
 //! |---|---|
 //! | to ff:ff:ff:ff:ff:ff | always |
-//! | to a group | in promiscuous or all-multicast mode, or when the group is in the list |
-//! | to a station | in promiscuous mode, or when it is the port's address or in the list |
+//! | to a multicast group | in promiscuous or all-multicast mode, or when the group is in the list |
+//! | to a unicast address | in promiscuous mode, or when it is the port's address or in the list |
 //! | of a VLAN | while VLANs are not filtered, or when its identifier (the outermost tag's) is allowed |
 //!
 //! The VLAN filter is independent of promiscuous mode, as DPDK's is.
@@ -26,9 +26,9 @@ use linecard_net::MacAddr;
 
 use crate::error::Error;
 
-/// Most addresses of stations that a port has besides its own: with it 64, as DPDK's virtio driver has.
+/// The maximum number of further unicast addresses of a port: 64 with its own, as in DPDK's virtio driver.
 pub const MAX_UNICAST: usize = 63;
-/// Most groups that a port is a member of.
+/// The maximum number of multicast groups of a port.
 pub const MAX_MULTICAST: usize = 256;
 
 /// A set of VLAN identifiers, 0 to 4095.
@@ -43,26 +43,26 @@ pub const MAX_MULTICAST: usize = 256;
 #[derive(Clone, PartialEq, Eq)]
 pub struct VlanSet([u64; 64]);
 
-/// Highest VLAN identifier.
+/// The highest VLAN identifier.
 const MAX_VLAN: u16 = 4095;
 
 impl VlanSet {
-    /// No VLAN.
+    /// The empty set.
     pub const NONE: Self = Self([0; 64]);
 
-    /// Adds or removes one; of a larger number the lowest twelve bits count.
+    /// Adds or removes `vlan`; only its lowest twelve bits count.
     pub fn set(&mut self, vlan: u16, on: bool) {
         let (word, bit) = (&mut self.0[usize::from(vlan & MAX_VLAN) / 64], 1 << (vlan % 64));
         if on { *word |= bit } else { *word &= !bit }
     }
 
-    /// Whether one is in the set; of a larger number the lowest twelve bits count.
+    /// Whether `vlan` is in the set; only its lowest twelve bits count.
     #[must_use]
     pub fn has(&self, vlan: u16) -> bool {
         self.0[usize::from(vlan & MAX_VLAN) / 64] >> (vlan % 64) & 1 == 1
     }
 
-    /// Those in the set, from the lowest on.
+    /// The identifiers in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         (0..=MAX_VLAN).filter(|vlan| self.has(*vlan))
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for VlanSet {
     }
 }
 
-/// What a port is to receive.
+/// The rules for the frames that a port receives.
 ///
 /// ```
 /// use linecard_pmd::filter::{Filtered, FilterRules};
@@ -93,17 +93,17 @@ impl fmt::Debug for VlanSet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FilterRules {
-    /// Frames to any address.
+    /// Whether frames to any address are received.
     pub promiscuous: bool,
-    /// Frames to any group.
+    /// Whether frames to all multicast groups are received.
     pub allmulticast: bool,
     /// The port's own address.
     pub mac: [u8; 6],
-    /// Further addresses of stations, in order.
+    /// Further unicast addresses, sorted.
     pub unicast: Vec<[u8; 6]>,
-    /// Groups, in order.
+    /// Multicast groups, sorted.
     pub multicast: Vec<[u8; 6]>,
-    /// Of tagged frames those of these VLANs; `None` for all.
+    /// The allowed VLANs of tagged frames; `None` for all.
     pub vlans: Option<VlanSet>,
 }
 
@@ -115,16 +115,16 @@ pub struct FilterRules {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filtered {
-    /// It is for another station.
+    /// The frame is for another station.
     Unicast,
-    /// It is for a group that the port is not a member of.
+    /// The frame is for a group that the port is not a member of.
     Multicast,
-    /// It is of a VLAN that is not allowed.
+    /// The frame's VLAN is not allowed.
     Vlan,
 }
 
 impl FilterRules {
-    /// Everything is received, as software ports do until they are told otherwise.
+    /// Rules that receive everything, the default of software ports.
     #[must_use]
     pub const fn new(mac: [u8; 6]) -> Self {
         Self {
@@ -137,16 +137,16 @@ impl FilterRules {
         }
     }
 
-    /// Whether no frame at all is filtered.
+    /// Whether the rules filter no frame at all.
     #[must_use]
     pub const fn pass_everything(&self) -> bool {
         self.promiscuous && self.vlans.is_none()
     }
 
-    /// Whether a frame is to be received; one that is too short to have an address is left to others.
+    /// Checks whether a frame is to be received. A frame too short for an address passes.
     ///
     /// # Errors
-    /// It is not, and why.
+    /// The reason why the frame is not received.
     pub fn check(&self, frame: &[u8]) -> Result<(), Filtered> {
         let Some(to) = frame.first_chunk::<6>() else { return Ok(()) };
         if !self.promiscuous && !self.is_for_us(to) {
@@ -174,7 +174,7 @@ fn vlan(frame: &[u8]) -> Option<u16> {
     }
 }
 
-/// The rules of one port: any thread changes them, its receive queues follow through a [`FilterView`] each.
+/// The rules of one port. Any thread changes them; each receive queue applies them through its own [`FilterView`].
 ///
 /// ```
 /// use linecard_pmd::filter::RxFilter;
@@ -188,24 +188,24 @@ fn vlan(frame: &[u8]) -> Option<u16> {
 /// ```
 pub struct RxFilter {
     port: String,
-    /// 0 while everything passes, else the number of the rules in force.
+    /// 0 while everything passes, otherwise the version of the rules in force.
     number: AtomicU32,
     rules: Mutex<Numbered>,
     /// Called after every change.
     changed: Mutex<Option<Changed>>,
 }
 
-/// What [`RxFilter::on_change`] is given.
+/// The callback of [`RxFilter::on_change`].
 type Changed = Box<dyn Fn(bool) + Send + Sync>;
 
-/// Rules, and the number of the last that filtered anything.
+/// Rules, and the highest version number given out so far.
 struct Numbered {
     rules: Arc<FilterRules>,
     last: u32,
 }
 
 impl RxFilter {
-    /// A filter that lets everything pass. `port` is for messages.
+    /// Creates a filter that lets everything pass. `port` is for messages.
     #[must_use]
     pub fn new(port: &str, mac: [u8; 6]) -> Self {
         Self {
@@ -216,19 +216,19 @@ impl RxFilter {
         }
     }
 
-    /// Has `changed` called after every change, on the thread that made it, in the place of what was called before. It is told
-    /// whether frames are to be looked at then, and never runs twice at once: the last call tells what holds.
+    /// Sets the function that is called after every change, on the thread that made it; it replaces the previous one.
+    /// The argument is whether frames must be checked. Calls never overlap, so the last call gives the current state.
     pub fn on_change(&self, changed: impl Fn(bool) + Send + Sync + 'static) {
         *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(changed));
     }
 
-    /// The rules now.
+    /// The current rules.
     #[must_use]
     pub fn rules(&self) -> Arc<FilterRules> {
         Arc::clone(&self.locked().rules)
     }
 
-    /// Whether frames are to be looked at: not everything passes.
+    /// Whether frames must be checked: some may not pass.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.number.load(Ordering::Relaxed) != 0
@@ -244,15 +244,15 @@ impl RxFilter {
         self.change(|rules| rules.allmulticast = on);
     }
 
-    /// The port's address has changed. It is not checked here.
+    /// Sets the port's own address, without checking it.
     pub fn set_mac(&self, mac: [u8; 6]) {
         self.change(|rules| rules.mac = mac);
     }
 
-    /// Sets the addresses of stations that are received besides the port's own, in the place of those before.
+    /// Replaces the unicast addresses that are received besides the port's own.
     ///
     /// # Errors
-    /// One is zero or names a group, or there are more than [`MAX_UNICAST`]; nothing has changed then.
+    /// An address is zero or multicast, or there are more than [`MAX_UNICAST`]; nothing changes then.
     pub fn set_unicast(&self, addresses: &[[u8; 6]]) -> Result<(), Error> {
         let wrong = addresses.iter().find(|mac| !MacAddr(**mac).is_unicast());
         let list = self.list(addresses, wrong, MAX_UNICAST, "the address of one station")?;
@@ -260,10 +260,10 @@ impl RxFilter {
         Ok(())
     }
 
-    /// Sets the groups that the port is a member of, in the place of those before.
+    /// Replaces the multicast groups of the port.
     ///
     /// # Errors
-    /// One names no group, or there are more than [`MAX_MULTICAST`]; nothing has changed then.
+    /// An address is not multicast, or there are more than [`MAX_MULTICAST`]; nothing changes then.
     pub fn set_multicast(&self, groups: &[[u8; 6]]) -> Result<(), Error> {
         let wrong = groups.iter().find(|mac| mac[0] & 1 == 0);
         let list = self.list(groups, wrong, MAX_MULTICAST, "the address of a group")?;
@@ -271,7 +271,7 @@ impl RxFilter {
         Ok(())
     }
 
-    /// Of tagged frames lets those of `vlans` pass; with `None` all.
+    /// Restricts tagged frames to those of `vlans`; `None` lets all pass.
     pub fn set_vlans(&self, vlans: Option<VlanSet>) {
         self.change(|rules| rules.vlans = vlans);
     }
@@ -299,7 +299,7 @@ impl RxFilter {
     }
 
     fn locked(&self) -> MutexGuard<'_, Numbered> {
-        // The rules are replaced as a whole.
+        // The rules are replaced as a whole, so they are valid even if a thread panicked.
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,7 +313,7 @@ impl RxFilter {
         now.last = now.last.checked_add(1).unwrap_or(1);
         let number = if rules.pass_everything() { 0 } else { now.last };
         now.rules = Arc::new(rules);
-        // Relaxed: who sees the number takes the rules under the lock.
+        // Relaxed: a thread that reads the number takes the rules under the lock.
         self.number.store(number, Ordering::Relaxed);
         drop(now);
         if let Some(changed) = &*self.changed.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -353,26 +353,26 @@ impl fmt::Debug for RxFilter {
 #[derive(Debug)]
 pub struct FilterView {
     filter: Arc<RxFilter>,
-    /// Of the rules below.
+    /// The version of `rules`.
     number: u32,
     rules: Arc<FilterRules>,
 }
 
 impl FilterView {
-    /// A view for one queue.
+    /// Creates a view for one queue.
     #[must_use]
     pub fn new(filter: &Arc<RxFilter>) -> Self {
         Self { filter: Arc::clone(filter), number: 0, rules: filter.rules() }
     }
 
-    /// Whether frames are to be looked at.
+    /// Whether frames must be checked.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.filter.is_on()
     }
 
-    /// Takes those frames out of `packets`, from the one at `from` on, that are not to be received, and tells `dropped` of
-    /// each before it goes.
+    /// Removes the packets of `packets` from index `from` on that are not to be received. Calls `dropped` with each
+    /// before it is freed.
     #[inline(never)]
     pub fn apply(&mut self, packets: &mut Burst, from: usize, mut dropped: impl FnMut(Filtered, &Packet)) {
         let number = self.filter.number.load(Ordering::Relaxed);

@@ -1,16 +1,17 @@
-//! Devices that go from one process to the next while their peers stay connected.
+//! Handover of devices from one process to the next while their peers stay connected.
 //!
 //! ```text
 //!   predecessor   hold ───────────────► freeze ───────────────────► release   (or resume, as if nothing had been)
 //!                   └─► Driver::succeed ──┘ └─► begin ────────────────┘
 //!   successor           configure, start         resume
 //! ```
-//! Until it [releases](HandOver::release) its device, the predecessor can go on with it; until it [resumes](HandOver::resume), the
-//! successor can be dropped and leaves no trace. Somebody above decides between the two, once for all devices of a process: that
-//! is the point of no return.
+//! The predecessor can continue with its device until it [releases](HandOver::release) it; the successor can
+//! be dropped without a trace until it [resumes](HandOver::resume). The caller decides between the two, once
+//! for all devices of a process: that is the point of no return.
 //!
-//! A process that is killed takes no steps. For that a device [keeps](HandOver::keep_in) what it would hand over in a [place](Keep)
-//! outside of its process, each time that it changes, and the next process [recovers](HandOver::recover) it:
+//! A process that is killed takes none of these steps. For this case, a device [keeps](HandOver::keep_in) the
+//! state that it would hand over in a [`Keep`] outside of its process and updates it on each change. The next
+//! process [recovers](HandOver::recover) it:
 //!
 //! ```text
 //!   process   keep_in ─► (changes, changes, …) ─► killed
@@ -23,8 +24,8 @@ use std::sync::Arc;
 
 use crate::error::Error;
 
-/// What a predecessor gives of a device that it holds: bytes in a form of the driver's, and descriptors that they refer to by
-/// their places. Both come from another process, of another version maybe: a driver checks them whole.
+/// The handover state of a device: bytes in a format of the driver, and descriptors that they refer to by
+/// index. Both come from another process, possibly of another version, so the driver validates all of them.
 ///
 /// ```
 /// let handed = linecard_pmd::handover::HandedOver { state: vec![1], descriptors: Vec::new() };
@@ -34,14 +35,15 @@ use crate::error::Error;
 pub struct HandedOver {
     /// Read by [`Driver::succeed`](crate::Driver::succeed).
     pub state: Vec<u8>,
-    /// In the order in which `state` numbers them.
+    /// The descriptors, in the order in which `state` numbers them.
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// A step that has been started; called, it waits for the outcome. So the steps of many devices can be taken at once.
+/// A step that has been started; calling it waits for the result. This allows the steps of many devices to
+/// run in parallel.
 pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 
-/// How a started port changes hands, from [`Running::hand_over`](crate::Running::hand_over).
+/// The handover steps of a started port, from [`Running::hand_over`](crate::Running::hand_over).
 ///
 /// ```
 /// use linecard_pmd::handover::{HandOver, HandedOver};
@@ -57,29 +59,33 @@ pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 /// }
 /// ```
 pub trait HandOver {
-    /// Lets the control side rest and gives what a successor prepares itself with; packets go on.
+    /// Pauses the control side and returns the state with which a successor prepares; packets continue to
+    /// flow.
     fn hold(&self) -> Pending<'_, HandedOver>;
-    /// In the predecessor, when nobody polls its queues: the state of a device that is held as it stays from now on.
+    /// In the predecessor, once its queues are no longer polled: the final state of a held device.
     fn freeze(&self) -> Pending<'_, Vec<u8>>;
-    /// In the successor, when nobody polls its queues yet: begins where `state`, from [`freeze`](Self::freeze), says.
+    /// In the successor, before its queues are polled: continues from `state`, which [`freeze`](Self::freeze)
+    /// returned.
     fn begin(&self, state: &[u8]) -> Pending<'_, ()>;
-    /// Serves the device from now on: a successor that has begun, or a predecessor that goes on after all. Whoever polls its queues
-    /// waits for the outcome first: until then they find nothing and take nothing.
+    /// Serves the device from now on, in a successor that has begun or in a predecessor that continues after
+    /// all. Wait for the result before polling the queues: until then they return and take no packets.
     fn resume(&self) -> Pending<'_, ()>;
-    /// In the predecessor: the device is the successor's. What is left here lets go of it without a word to the peer.
+    /// In the predecessor: the device now belongs to the successor. The predecessor drops its part without
+    /// notifying the peer.
     fn release(&self);
-    /// Keeps in `place`, from now on and whenever it changes, what [`Driver::succeed`](crate::Driver::succeed) and
-    /// [`recover`](Self::recover) need in a process that comes after this one was killed.
+    /// Keeps in `place`, now and on each change, the state that [`Driver::succeed`](crate::Driver::succeed)
+    /// and [`recover`](Self::recover) need in the next process if this one is killed.
     fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()>;
-    /// In a successor whose predecessor was killed, when nobody depends on its queues yet: begins where the device itself says
-    /// that it stands.
+    /// In a successor whose predecessor was killed, before anything depends on its queues: continues from the
+    /// positions that the device itself reports.
     fn recover(&self) -> Pending<'_, ()>;
 }
 
-/// A place outside of this process for what a device [keeps](HandOver::keep_in).
+/// Storage outside of this process for the state of a device; see [`keep_in`](HandOver::keep_in).
 ///
-/// What is kept counts while it is [settled](Self::settle). While a device does something that it cannot do in one step together
-/// with keeping it (taking a request off a socket), it is not, and nobody goes on with what a process left that was killed then.
+/// The stored state is valid while it is [settled](Self::settle). It is unsettled while a device does
+/// something that it cannot do atomically with storing it, such as reading a request from a socket. The state
+/// of a process that was killed meanwhile is not used.
 ///
 /// ```
 /// use std::os::fd::AsFd;
@@ -92,21 +98,22 @@ pub trait HandOver {
 /// }
 /// ```
 pub trait Keep: std::fmt::Debug + Send + Sync {
-    /// What is kept does not count from here on.
+    /// Marks the stored state as invalid.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The error of the system call.
     fn unsettle(&self) -> io::Result<()>;
-    /// What is kept is how things are.
+    /// Marks the stored state as valid.
     ///
     /// # Errors
-    /// The operating system's.
+    /// The error of the system call.
     fn settle(&self) -> io::Result<()>;
-    /// Keeps this instead of what was kept before; returns the descriptors of that. It does not count before it is settled.
+    /// Replaces the stored state and returns the previous descriptors. The new state is not valid before it
+    /// is settled.
     ///
     /// # Errors
-    /// The operating system's; nothing is kept then.
+    /// The error of the system call; nothing is stored then.
     fn keep(&self, state: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>>;
-    /// Keeps nothing any more; returns the descriptors of what was kept.
+    /// Removes the stored state and returns its descriptors.
     fn forget(&self) -> Vec<OwnedFd>;
 }

@@ -1,25 +1,26 @@
-//! The port contract: what a driver is, what a port is asked to be, and what it tells.
+//! The interface between applications and drivers: drivers, devices, ports, their configuration and their
+//! statistics.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`port`] | [`Driver`] → [`Device`] → [`Configured`] → [`Port`]: probe, configure, start, stop |
-//! | [`config`] | what a port is asked to be, and what is refused |
+//! | [`config`] | the configuration requested for a port, and the checks on it |
 //! | [`control`] | link, statistics, addresses of a started port |
-//! | [`args`] | device arguments, taken by type |
-//! | [`pci`] | where a device is on a PCI bus |
-//! | [`direct`] | frames that are copied once, from one peer's buffer to another's |
-//! | [`wake`] | how a thread that polls queues may sleep: armed queues, [`Adaptive`] |
-//! | [`rss`] | receive-side scaling: what is hashed, and which queue a hash names |
-//! | [`stats`] | counters that one thread writes and any reads |
-//! | [`local`] | a ready control side for ports that negotiate nothing |
+//! | [`args`] | typed access to device arguments |
+//! | [`pci`] | the address of a device on a PCI bus |
+//! | [`direct`] | frames that are copied only once, from one peer's buffer to another's |
+//! | [`wake`] | sleeping until a packet arrives: armed queues, [`Adaptive`] |
+//! | [`rss`] | receive-side scaling: the headers that are hashed, and the queue for a hash |
+//! | [`stats`] | counters that one thread writes and any thread reads |
+//! | [`local`] | a complete control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
-//! | [`observer`] | who is told of packets that are dropped: the hook of a capture |
-//! | [`contain`](mod@contain) | a panic in a burst costs a queue, not the polling thread |
+//! | [`observer`] | reports of dropped packets: the hook for packet capture |
+//! | [`contain`](mod@contain) | a panic in a burst stops one queue, not the polling thread |
 //!
-//! Drivers are crates of their own and depend on this one. What every driver must do is a suite of tests,
-//! `linecard_lab::contract`.
+//! Drivers are separate crates that depend on this one. The test suite `linecard_lab::contract` defines what
+//! every driver must do.
 //!
-//! A port from its argument to its last packet:
+//! A port from its device argument to its last packet:
 //! ```
 //! use std::time::Duration;
 //! use linecard_eal::{Memory, MemoryConfig};

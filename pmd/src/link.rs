@@ -1,13 +1,13 @@
-//! Changes of a port's link, told to whoever wants to know.
+//! Callbacks for changes of a port's link.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::control::Link;
 
-/// Is told of a link.
+/// A callback for a new link state.
 type Told = Arc<dyn Fn(Link) + Send + Sync>;
 
-/// Who is told when a port's link goes up or down; a driver has one, and [tells](Self::tell) it.
+/// The callbacks for a port's link. A driver has one and reports changes with [`tell`](Self::tell).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -30,24 +30,25 @@ type Told = Arc<dyn Fn(Link) + Send + Sync>;
 pub struct LinkEvents(Mutex<Watchers>);
 
 struct Watchers {
-    /// As it was told last.
+    /// The state reported last.
     link: Link,
-    /// Of the next watcher.
+    /// The identifier of the next watcher.
     next: u64,
     told: Vec<(u64, Told)>,
 }
 
 impl LinkEvents {
-    /// Of a link that is like this at first; nobody watches it.
+    /// Creates a registry without callbacks for a link in this initial state.
     #[must_use]
     pub const fn new(link: Link) -> Self {
         Self(Mutex::new(Watchers { link, next: 0, told: Vec::new() }))
     }
 
-    /// Calls `told` with each new state of the link, until what this returns is dropped.
+    /// Calls `told` with each new link state, until the returned value is dropped.
     ///
-    /// It is called on a thread of the driver's, after the change: keep it short, such as a store and the signal of an eventfd. A
-    /// change may have passed before this is called: look at [`PortControl::link`](crate::PortControl::link) afterwards.
+    /// The call happens on a thread of the driver, after the change: keep it short, such as a store and the
+    /// signal of an eventfd. A change may precede the registration: check
+    /// [`PortControl::link`](crate::PortControl::link) afterwards.
     #[must_use = "dropped, it ends the calls"]
     pub fn on_change(self: &Arc<Self>, told: impl Fn(Link) + Send + Sync + 'static) -> LinkWatch {
         let mut watchers = self.lock();
@@ -57,7 +58,8 @@ impl LinkEvents {
         LinkWatch { events: Arc::downgrade(self), id }
     }
 
-    /// For drivers: the link is like this now. Whoever watches is told if it went up or down since the last call.
+    /// For drivers: reports the current link state. Callbacks run if the link went up or down since the last
+    /// call.
     pub fn tell(&self, link: Link) {
         let told: Vec<Told> = {
             let mut watchers = self.lock();
@@ -67,12 +69,12 @@ impl LinkEvents {
             watchers.link = link;
             watchers.told.iter().map(|(_, told)| Arc::clone(told)).collect()
         };
-        // Without the lock: they may ask for more.
+        // Without the lock: a callback may register another one.
         told.iter().for_each(|told| told(link));
     }
 
     fn lock(&self) -> MutexGuard<'_, Watchers> {
-        // A list is whole even if a thread panicked.
+        // The list is valid even if a thread panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,8 +89,8 @@ impl std::fmt::Debug for LinkEvents {
     }
 }
 
-/// Somebody is told of a link; from [`LinkEvents::on_change`]. Dropped, it ends that: a call that has begun may still be going on
-/// then.
+/// The registration of a callback, from [`LinkEvents::on_change`]. Dropping it ends the calls; a call that
+/// has begun may still be running then.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -105,7 +107,7 @@ pub struct LinkWatch {
 impl Drop for LinkWatch {
     fn drop(&mut self) {
         let Some(events) = self.events.upgrade() else { return };
-        // What a caller left in its function is dropped without the lock.
+        // The callback is dropped without the lock.
         let mut watchers = events.lock();
         let (gone, kept) = std::mem::take(&mut watchers.told).into_iter().partition(|(id, _)| *id == self.id);
         watchers.told = kept;

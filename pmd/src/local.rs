@@ -1,4 +1,4 @@
-//! The control side that every driver builds its own on: an identity and counters.
+//! The control side on which every driver builds its own: an identity and counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::queue::QueueId;
 use crate::rss::Rss;
 use crate::stats::{Cause, PortCounters};
 
-/// Name, address, MTU and promiscuous flag of a port; what every driver has to remember.
+/// Name, address, MTU and promiscuous flag of a port, which every driver must store.
 ///
 /// ```
 /// use linecard_pmd::local::Identity;
@@ -33,13 +33,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// An identity; promiscuous, as software ports see every frame.
+    /// Creates an identity in promiscuous mode, because software ports receive every frame.
     #[must_use]
     pub fn new(name: &str, mac: [u8; 6], mtu: u16) -> Self {
         Self { name: name.to_owned(), mac: Mutex::new(mac), mtu, promiscuous: AtomicBool::new(true) }
     }
 
-    /// A local address made of a device's name, the same in every run (FNV-1a).
+    /// A locally administered address derived from a device's name, the same in every run (FNV-1a hash).
     #[must_use]
     pub fn address_for(name: &str) -> [u8; 6] {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -61,15 +61,15 @@ impl Identity {
     /// See [`PortControl::set_mac`].
     ///
     /// # Errors
-    /// `mac` is zero or names a group.
+    /// `mac` is zero or multicast.
     pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
         self.change_mac(mac, || Ok(()))
     }
 
-    /// As [`set_mac`](Self::set_mac), where a device has to be told by `apply`; one address at a time.
+    /// As [`set_mac`](Self::set_mac), but calls `apply` to update the device; one change at a time.
     ///
     /// # Errors
-    /// As [`set_mac`](Self::set_mac), or what `apply` says: the address stays as it was then.
+    /// As [`set_mac`](Self::set_mac), or the error of `apply`; the address is unchanged then.
     pub fn change_mac(&self, mac: [u8; 6], apply: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         if !MacAddr(mac).is_unicast() {
             return Err(Error::Argument {
@@ -102,8 +102,8 @@ impl Identity {
     }
 }
 
-/// A whole control side made of an [`Identity`] and [`PortCounters`], for a port that negotiates nothing; what other
-/// drivers build theirs on.
+/// A complete control side of an [`Identity`] and [`PortCounters`], for a port that negotiates nothing. Other
+/// drivers build theirs on it.
 ///
 /// ```
 /// use linecard_pmd::{Link, PortControl, local::{Identity, LocalControl}, stats::{AnyLoss, PortCounters}};
@@ -121,19 +121,19 @@ pub struct LocalControl<R: Cause, T: Cause> {
 }
 
 impl<R: Cause, T: Cause> LocalControl<R, T> {
-    /// Puts the parts together; the link is up.
+    /// Combines the parts; the link is up.
     #[must_use]
     pub fn new(identity: Identity, counters: PortCounters<R, T>) -> Self {
         Self { identity, counters, paths: String::new(), link: Box::new(|| Link::UP) }
     }
 
-    /// With data paths to tell.
+    /// Sets the data paths to report.
     #[must_use]
     pub fn with_paths(self, paths: impl Into<String>) -> Self {
         Self { paths: paths.into(), ..self }
     }
 
-    /// With a link that is asked for whenever somebody asks for it.
+    /// Sets the function that reads the link state on each request.
     #[must_use]
     pub fn with_link(self, link: impl Fn() -> Link + Send + Sync + 'static) -> Self {
         Self { link: Box::new(link), ..self }
@@ -151,10 +151,10 @@ impl<R: Cause, T: Cause> LocalControl<R, T> {
         &self.counters
     }
 
-    /// Whether there is such a queue.
+    /// Checks that the port has this queue.
     ///
     /// # Errors
-    /// There is none, and the message says how many there are.
+    /// It has not; the message says how many queues there are.
     pub fn check_queue(&self, queue: QueueId) -> Result<(), Error> {
         let (rx, tx) = self.counters.queues();
         let queues = match queue {
@@ -179,7 +179,7 @@ impl<R: Cause, T: Cause> std::fmt::Debug for LocalControl<R, T> {
 }
 
 impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalControl<R, T> {
-    /// Nothing is left to another.
+    /// This control side answers everything itself.
     fn inner(&self) -> &dyn PortControl {
         self
     }
@@ -262,7 +262,7 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
     }
 
     fn start_queue(&self, queue: QueueId) -> Result<(), Error> {
-        // All are.
+        // All queues are started.
         self.check_queue(queue)
     }
 

@@ -1,18 +1,18 @@
-//! Who is told of packets that are dropped, and why: the hook by which a capture reaches every driver.
+//! Reports of dropped packets with the reason: the hook through which a packet capture covers every driver.
 //!
 //! ```text
 //!   a queue in front of a driver's queue                 the driver, inside of its burst
 //!   observe(observer, || inner.tx_burst(packets)) ─────► dropped(packet, cause) ──► observer.dropped(..)
 //! ```
-//! An observer is put in place for one burst of one queue on the thread that polls it, and taken back afterwards. Drivers
-//! need not know whether there is one: without, [`dropped`] is a look at a variable of the thread's own, on a path that
-//! only lost packets take.
+//! An observer is installed for one burst of one queue, on the thread that polls it, and removed afterwards.
+//! Drivers need not know whether there is one: without, [`dropped`] reads one thread-local variable, on a
+//! path that only lost packets take.
 
 use std::cell::RefCell;
 
 use linecard_mempool::Packet;
 
-/// Whether a packet that is lost was told to be sent before.
+/// Whether a lost packet was reported as sent before.
 ///
 /// ```
 /// use linecard_pmd::observer::Reported;
@@ -22,13 +22,13 @@ use linecard_mempool::Packet;
 pub enum Reported {
     /// It was not: this burst drops it.
     No,
-    /// It is a piece of a packet that a burst took whole.
+    /// It is a piece of a packet that a burst accepted as a whole.
     AsWhole,
-    /// A burst took it, and it is lost after all.
+    /// An earlier burst accepted it, and it is lost after all.
     Before,
 }
 
-/// Somebody who is told of dropped packets; see [`observe`].
+/// The receiver of reports about dropped packets; see [`observe`].
 ///
 /// ```
 /// use linecard_mempool::Packet;
@@ -41,24 +41,24 @@ pub enum Reported {
 /// }
 /// ```
 pub trait DropObserver: std::any::Any {
-    /// This packet is lost, for this reason. Called by the polling thread inside of a burst: it may not wait, and may not
-    /// call this module's functions.
+    /// Reports that this packet is lost, and why. The polling thread calls this within a burst: it must not
+    /// block and must not call functions of this module.
     fn dropped(&mut self, packet: &Packet, cause: &str, shown: Reported);
 }
 
 struct Installed {
     observer: Box<dyn DropObserver>,
-    /// What is dropped now are pieces of packets that bursts took before.
+    /// Whether current drops are of pieces of packets that bursts accepted before.
     pieces: bool,
 }
 
 thread_local! {
-    /// The observer of the queue that this thread polls just now.
+    /// The observer of the queue that this thread is polling.
     static INSTALLED: RefCell<Option<Installed>> = const { RefCell::new(None) };
 }
 
-/// Runs `step`, a burst of one queue, and tells `observer` what its driver drops; gives the observer back. A queue behind
-/// a queue tells the innermost observer.
+/// Runs `step`, a burst of one queue, reports the packets that its driver drops to `observer`, and returns
+/// the observer. If one queue wraps another, only the innermost observer gets the reports.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -79,9 +79,9 @@ thread_local! {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// `None` in the place of the observer does not happen; who gets it goes on without.
+/// The returned observer is never `None` in practice; a caller that gets `None` continues without one.
 pub fn observe<O: DropObserver, T>(observer: Box<O>, step: impl FnOnce() -> T) -> (T, Option<Box<O>>) {
-    /// Puts the outer observer back, also where `step` panics.
+    /// Restores the outer observer, also if `step` panics.
     struct Outer(Option<Installed>);
     impl Drop for Outer {
         fn drop(&mut self) {
@@ -108,8 +108,8 @@ fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Installed) -> Reported
     });
 }
 
-/// For drivers: this packet is dropped inside of a burst, for this reason. Costs a look at a thread's own variable
-/// when nobody observes.
+/// For drivers: reports that a packet is dropped within a burst, and why. Without an observer this costs one
+/// read of a thread-local variable.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -124,8 +124,9 @@ pub fn dropped(packet: &Packet, cause: &str) {
     tell(packet, cause, |place| if place.pieces { Reported::AsWhole } else { Reported::No });
 }
 
-/// For drivers: a packet that an earlier burst took, and which a capture may show as sent, is lost after all, for this
-/// reason. For [`TxQueue::watched`](crate::TxQueue::watched), where those are told that somebody else lost.
+/// For drivers: reports that a packet which an earlier burst accepted, and which a capture may show as sent,
+/// is lost after all. Called from [`TxQueue::watched`](crate::TxQueue::watched) for packets lost on another
+/// thread.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -140,7 +141,8 @@ pub fn lost(packet: &Packet, cause: &str) {
     tell(packet, cause, |_| Reported::Before);
 }
 
-/// Runs `step`, which sends pieces of packets that bursts took whole: drops inside of it are told as such.
+/// Runs `step`, which sends pieces of packets that bursts accepted as a whole; drops within are reported as
+/// such.
 pub(crate) fn in_pieces<T>(step: impl FnOnce() -> T) -> T {
     let set = |pieces| {
         INSTALLED.with(|place| {
@@ -155,8 +157,8 @@ pub(crate) fn in_pieces<T>(step: impl FnOnce() -> T) -> T {
     result
 }
 
-/// For drivers: whether anybody wants to see what this burst drops, so that it is worth while to make a packet of what
-/// is none yet.
+/// For drivers: whether an observer is installed for this burst, so that it is worth creating a packet for a
+/// frame that is not one yet.
 ///
 /// ```
 /// assert!(!linecard_pmd::observer::is_watched(), "outside of a burst nobody observes");

@@ -1,11 +1,11 @@
-//! Offloads of a port: what is asked of it, what its peer takes, and the software that does the rest.
+//! Offloads of a port: those requested, those that the peer accepts, and the software for the others.
 //!
 //! ```text
 //!   received:  header ── describe ─► metadata (RX_L4_CKSUM_NONE, RX_LRO) ─► application
 //!   sent:      application ─► metadata (TX_…, or the RX_… of a packet passed on) ── TxRequest ─► header
 //!                                   └─ SoftTx: whatever the peer does not take is done here ─┘
 //! ```
-//! A packet that was received unfinished may be sent as it is: its checksum is finished by whoever can.
+//! A packet that was received with a partial checksum may be sent unchanged: its checksum is completed later.
 
 mod metadata;
 mod software;
@@ -18,7 +18,7 @@ pub use linecard_net::request::AcceptedOffloads;
 pub use metadata::{Malformed, TxRequest, asks, describe, segmenter};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
-/// What the sets of offloads have besides what sets of bits have.
+/// Parsing and display of the sets of offloads.
 macro_rules! names {
     ($($name:ident)*) => {$(
         impl $name {
@@ -56,27 +56,28 @@ bitflags! {
     /// ```
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct RxOffloads: u64 {
-        /// VLAN tags are taken out of the data and told.
+        /// VLAN tags are removed from the data and reported in the metadata.
         const VLAN_STRIP = 1 << 0;
-        /// The state of IPv4 header checksums is told.
+        /// The state of IPv4 header checksums is reported.
         const IPV4_CKSUM = 1 << 1;
-        /// The state of UDP checksums is told; they may come unfinished.
+        /// The state of UDP checksums is reported; they may be partial.
         const UDP_CKSUM = 1 << 2;
-        /// The state of TCP checksums is told; they may come unfinished.
+        /// The state of TCP checksums is reported; they may be partial.
         const TCP_CKSUM = 1 << 3;
-        /// Packets may come large, to be cut by whoever sends them on.
+        /// Packets may be larger than the MTU, to be segmented when they are sent on.
         const TCP_LRO = 1 << 4;
         /// A packet may take several buffers.
         const SCATTER = 1 << 13;
-        /// The hash of each flow is told ([`rss`](crate::rss)).
+        /// The hash of each flow is reported ([`rss`](crate::rss)).
         const RSS_HASH = 1 << 19;
-        /// DPDK's bits that have no name here are kept, to be shown and refused.
+        /// DPDK's bits without a name here are kept, so that they can be displayed and refused.
         const _ = !0;
     }
 }
 
 bitflags! {
-    /// Transmit offloads of a port, DPDK's `RTE_ETH_TX_OFFLOAD_`. What the peer does not take is done in software.
+    /// Transmit offloads of a port, DPDK's `RTE_ETH_TX_OFFLOAD_`. Software does those that the peer does not
+    /// accept.
     ///
     /// ```
     /// use linecard_pmd::offload::TxOffloads;
@@ -86,7 +87,7 @@ bitflags! {
     /// ```
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct TxOffloads: u64 {
-        /// VLAN tags are put into the data.
+        /// VLAN tags are inserted into the data.
         const VLAN_INSERT = 1 << 0;
         /// IPv4 header checksums are filled in.
         const IPV4_CKSUM = 1 << 1;
@@ -94,15 +95,15 @@ bitflags! {
         const UDP_CKSUM = 1 << 2;
         /// TCP checksums are filled in.
         const TCP_CKSUM = 1 << 3;
-        /// Large TCP packets are cut.
+        /// Large TCP packets are segmented.
         const TCP_TSO = 1 << 5;
-        /// Large UDP packets are cut.
+        /// Large UDP packets are segmented.
         const UDP_TSO = 1 << 6;
-        /// A packet may lie in several segments; always so here.
+        /// A packet may have several segments; always true here.
         const MULTI_SEGS = 1 << 15;
-        /// All packets of a queue are of one pool and not shared; a hint that is not needed here.
+        /// All packets of a queue are from one pool and not shared; a hint that is not needed here.
         const MBUF_FAST_FREE = 1 << 16;
-        /// DPDK's bits that have no name here are kept, to be shown and refused.
+        /// DPDK's bits without a name here are kept, so that they can be displayed and refused.
         const _ = !0;
     }
 }
@@ -110,7 +111,7 @@ bitflags! {
 impl RxOffloads {
     /// TCP and UDP checksums.
     pub const CHECKSUM: Self = Self::UDP_CKSUM.union(Self::TCP_CKSUM);
-    /// All that a virtio port has.
+    /// All receive offloads of a virtio port.
     pub const VIRTIO: Self = Self::CHECKSUM.union(Self::TCP_LRO).union(Self::SCATTER);
 }
 
@@ -119,17 +120,17 @@ impl TxOffloads {
     pub const CHECKSUM: Self = Self::UDP_CKSUM.union(Self::TCP_CKSUM);
     /// TCP and UDP segmentation.
     pub const SEGMENT: Self = Self::TCP_TSO.union(Self::UDP_TSO);
-    /// All that a virtio port has.
+    /// All transmit offloads of a virtio port.
     pub const VIRTIO: Self = Self::CHECKSUM
         .union(Self::IPV4_CKSUM)
         .union(Self::SEGMENT)
         .union(Self::MULTI_SEGS)
         .union(Self::MBUF_FAST_FREE);
-    /// Those that need something done to packets.
+    /// The offloads that require changes to packets.
     pub const WORK: Self = Self::CHECKSUM.union(Self::IPV4_CKSUM).union(Self::SEGMENT);
 }
 
-/// What a port is asked to do, or can do, beside moving packets.
+/// The offloads that a port is asked for, or supports.
 ///
 /// ```
 /// use linecard_pmd::offload::{Offloads, RxOffloads};
@@ -138,16 +139,16 @@ impl TxOffloads {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// On receive.
+    /// Receive offloads.
     pub rx: RxOffloads,
-    /// On transmit.
+    /// Transmit offloads.
     pub tx: TxOffloads,
 }
 
 impl Offloads {
-    /// All that a virtio port has.
+    /// All offloads of a virtio port.
     pub const VIRTIO: Self = Self { rx: RxOffloads::VIRTIO, tx: TxOffloads::VIRTIO };
-    /// What is true of any port here without work: several segments, packets of any pool.
+    /// The offloads that any port supports at no cost: several segments, packets of any pool.
     pub const FREE: Self =
         Self { rx: RxOffloads::SCATTER, tx: TxOffloads::MULTI_SEGS.union(TxOffloads::MBUF_FAST_FREE) };
 }

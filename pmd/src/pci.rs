@@ -1,9 +1,10 @@
-//! Where a device is on a PCI bus.
+//! PCI addresses.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The place of a PCI device, as `lspci -D` and DPDK's `-a` write it: domain, bus, device and function, in hexadecimal.
+/// The address of a PCI device, as `lspci -D` and DPDK's `-a` write it: domain, bus, device and function, in
+/// hexadecimal.
 ///
 /// ```
 /// use linecard_pmd::pci::PciAddress;
@@ -20,7 +21,7 @@ pub struct PciAddress {
     function: u8,
 }
 
-/// A text that is no [`PciAddress`].
+/// The text is not a [`PciAddress`].
 ///
 /// ```
 /// use linecard_pmd::pci::{NoAddress, PciAddress};
@@ -30,7 +31,7 @@ pub struct PciAddress {
 #[error("a PCI address is written as 0000:00:05.0")]
 pub struct NoAddress;
 
-/// So many hexadecimal digits, at least one, of a number that is at most `max`.
+/// Parses one to `digits` hexadecimal digits to a number that is at most `max`.
 fn hex(text: &str, digits: usize, max: u32) -> Result<u32, NoAddress> {
     let plain = (1..=digits).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = u32::from_str_radix(text, 16).ok().filter(|number| plain && *number <= max);

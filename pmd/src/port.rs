@@ -1,4 +1,4 @@
-//! The port contract: probe → configure → start, and what a started port is made of.
+//! Drivers, devices and ports: probe → configure → start.
 //!
 //! ```text
 //! Driver::probe(args) ─► Device ─ configure(config) ─► Configured ─ start(pool) ─► Port { rx, tx, control }
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `configure`, [`Configured`](crate::Configured) and their errors are in [`config`](crate::config).
-//! A started port has no setters that change its shape: stop it, configure it anew, start it.
-//! Queues are `Send` and not shared: the thread that polls a queue owns it.
+//! A started port has no setters that change its queues: stop it, configure it again, and start it. A queue is `Send`
+//! and not shared: the thread that polls it owns it.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::handover::{HandOver, HandedOver};
 use crate::offload::Offloads;
 use crate::wake::Armed;
 
-/// A kind of port, found by the prefix of a device argument (`net_null` in `net_null0,size=64`).
+/// A kind of port, selected by the prefix of a device argument (`net_null` in `net_null0,size=64`).
 ///
 /// ```
 /// use linecard_pmd::Driver;
@@ -34,39 +34,39 @@ use crate::wake::Armed;
 /// assert_eq!((NullDriver.name(), NullDriver.summary().is_empty()), ("net_null", false));
 /// ```
 pub trait Driver: Sync {
-    /// The name that device arguments start with, without the instance number.
+    /// The prefix of device names, without the instance number.
     fn name(&self) -> &'static str;
-    /// One line for `--help`: what it is, and its arguments.
+    /// One line for `--help`: a description and the arguments.
     fn summary(&self) -> &'static str;
-    /// Whether a device that is named by its [address](crate::pci::PciAddress) on a PCI bus is this driver's.
+    /// Whether this driver opens devices that are named by their [address](crate::pci::PciAddress) on a PCI bus.
     fn drives_pci(&self) -> bool {
         false
     }
-    /// Whether a transmit queue may keep packets after a burst, as long as its peer likes or until the device has sent them.
-    /// One that copies them out within the burst says `false`.
+    /// Whether a transmit queue may keep packets after a burst: until the peer returns them or the device has sent
+    /// them. `false` for a driver that copies packets within the burst.
     fn keeps_packets(&self) -> bool {
         true
     }
-    /// Looks at `args` as [`probe`](Self::probe) does, and opens nothing: whether every key is known, every value possible, and
-    /// none missing. What only the device or the machine can tell (nobody listens at a path, an interface is not there) is left to
-    /// `probe`. The default finds nothing wrong.
+    /// Checks `args` as [`probe`](Self::probe) does without opening anything: every key is known, every value is
+    /// possible, and none is missing. Problems that only show on the device or the machine (no listener at a path, a
+    /// missing interface) are left to `probe`. The default accepts everything.
     ///
     /// # Errors
-    /// As those of `probe` about arguments.
+    /// The errors of `probe` about arguments.
     fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
         let _ = args;
         Ok(())
     }
-    /// Opens the device that `args` names; nothing moves yet.
+    /// Opens the device that `args` names; no packets move yet.
     ///
     /// # Errors
-    /// Unknown or malformed arguments, or a device that cannot be opened; nothing is left behind.
+    /// Unknown or malformed arguments, or a device that cannot be opened. Nothing remains open.
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error>;
-    /// Opens the device that `args` names with what a predecessor in another process [holds](HandOver::hold) of it. Started,
-    /// it moves no packets before it [begins](HandOver::begin); dropped before that, it leaves no trace.
+    /// Opens the device that `args` names with the state that a predecessor in another process [holds](HandOver::hold). The
+    /// started port moves no packets before it [begins](HandOver::begin). Dropped before that, it leaves no trace.
     ///
     /// # Errors
-    /// What was handed over cannot be read or served, or this driver takes nothing over; nothing is left behind.
+    /// The handed-over state cannot be read or used, or this driver does not support a handover. Nothing remains open.
     fn succeed(
         &self,
         context: &ProbeContext,
@@ -82,7 +82,7 @@ pub trait Driver: Sync {
     }
 }
 
-/// What a driver may use while it probes.
+/// The resources that a driver may use while it probes.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -98,15 +98,15 @@ pub trait Driver: Sync {
 pub struct ProbeContext {
     /// The memory of this process's framework instance.
     pub memory: Memory,
-    /// The domain that packets come from where a driver has to choose. What a driver shares with its peer besides packets
-    /// it keeps apart ([`Memory::separate`]), so that no other port's peer gets to see it.
+    /// The domain that packets come from if a driver has to choose one. A driver allocates other memory that it shares
+    /// with its peer separately ([`Memory::separate`]), so that no other port's peer can see it.
     pub domain: Arc<Domain>,
-    /// How long probing may wait for a peer to answer.
+    /// The maximum time to wait for a peer's answer.
     pub wait: Duration,
 }
 
 impl ProbeContext {
-    /// Memory, the domain for packets, and how long to wait for a peer.
+    /// Creates a context of memory, a domain for packets, and the maximum time to wait for a peer.
     #[must_use]
     pub fn new(memory: Memory, domain: Arc<Domain>, wait: Duration) -> Self {
         Self { memory, domain, wait }
@@ -118,7 +118,7 @@ linecard_eal::setters!(ProbeContext {
     wait: Duration,
 });
 
-/// What a device can do, and what it is.
+/// The identity and the limits of a device.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -143,23 +143,23 @@ pub struct DeviceInfo {
     pub max_rx_queues: u16,
     /// Most transmit queues that `start` accepts.
     pub max_tx_queues: u16,
-    /// Smallest and largest ring, in descriptors.
+    /// The smallest and largest ring size, in descriptors.
     pub depth: std::ops::RangeInclusive<u16>,
-    /// Ring sizes must be powers of two.
+    /// Whether ring sizes must be powers of two.
     pub depth_power_of_two: bool,
-    /// Ring size used where the configuration says 0.
+    /// The ring size used if the configuration says 0.
     pub default_depth: u16,
     /// Smallest and largest MTU, in bytes.
     pub mtu: std::ops::RangeInclusive<u16>,
-    /// The address the device came with.
+    /// The device's initial MAC address.
     pub mac: [u8; 6],
-    /// Offloads that may be asked for.
+    /// Offloads that a configuration may request.
     pub offloads: Offloads,
 }
 
 impl DeviceInfo {
-    /// A device of `driver` with the address `mac`: one queue each way, rings of any size, 512 descriptors unless asked
-    /// otherwise, an MTU of 68 to 1500 bytes, and the offloads that cost nothing ([`Offloads::FREE`]).
+    /// A device of `driver` with the address `mac` and these defaults: one queue each way, rings of any size, 512
+    /// descriptors by default, an MTU of 68 to 1500 bytes, and the offloads that cost nothing ([`Offloads::FREE`]).
     #[must_use]
     pub fn new(driver: &'static str, mac: [u8; 6]) -> Self {
         Self {
@@ -188,10 +188,10 @@ linecard_eal::setters!(DeviceInfo {
     offloads: Offloads,
 });
 
-/// An opened device that does not move packets yet. `Send`, and not to be relied on as `Sync`.
+/// An opened device that does not move packets yet. `Send`; do not rely on `Sync`.
 ///
-/// It has no queues to poll; [`configure`](crate::configure) and [`start`](crate::Configured::start) turn it into a [`Port`], and a
-/// started port is no device any more:
+/// It has no queues to poll. [`configure`](crate::configure) and [`start`](crate::Configured::start) turn it into a
+/// [`Port`], which consumes the device:
 ///
 /// ```compile_fail,E0382
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -212,7 +212,7 @@ pub trait Device: Send {
     fn name(&self) -> &str;
     /// Limits and identity.
     fn info(&self) -> DeviceInfo;
-    /// The device argument that would give it more queue pairs than [`info`](Self::info) tells, if there is one.
+    /// The device argument that provides more queue pairs than [`info`](Self::info) reports, if any.
     fn queues_argument(&self) -> Option<&'static str> {
         None
     }
@@ -220,25 +220,24 @@ pub trait Device: Send {
     fn stops_queues(&self) -> bool {
         false
     }
-    /// Whether `config` would be accepted, beyond what [`DeviceInfo`] already says.
+    /// Checks `config` against limits that [`DeviceInfo`] does not express.
     ///
     /// # Errors
-    /// The first limit that `config` breaks, with what was asked and what is allowed.
+    /// The first limit that `config` exceeds, with the requested and the allowed value.
     fn check(&self, config: &PortConfig) -> Result<(), Error> {
         let _ = config;
         Ok(())
     }
-    /// Makes the queues and lets traffic flow. Use [`configure`](crate::configure) to get here.
+    /// Creates the queues and starts traffic. Applications call this through [`configure`](crate::configure).
     ///
     /// # Errors
-    /// The device comes back with the reason, unchanged.
+    /// The reason, with the unchanged device.
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError>;
 }
 
-/// A started port: queues to hand to polling threads, and the control side that stays.
+/// A started port: queues for polling threads, and a control side.
 ///
-/// `Send`, but not `Sync`: a port is one thread's at a time, and so is each queue. What threads share is
-/// [`control`](Self::control).
+/// `Send`, but not `Sync`: one thread at a time uses a port or a queue. Threads share [`control`](Self::control).
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -269,7 +268,7 @@ pub trait Device: Send {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A stopped port is gone, its queues with it:
+/// A stopped port and its queues no longer exist:
 ///
 /// ```compile_fail,E0382
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -292,15 +291,15 @@ pub struct Port {
     pub tx: Vec<Box<dyn TxQueue>>,
     /// Statistics, link, addresses; usable from any thread while queues are polled elsewhere.
     pub control: Arc<dyn PortControl>,
-    /// What turns this port back into a device.
+    /// Turns this port back into a device.
     pub running: Box<dyn Running>,
 }
 
 impl Port {
-    /// Stops the port; packets that its rings held go back to their pools.
+    /// Stops the port; packets in its rings return to their pools.
     ///
-    /// Queues that were handed to threads must be back in `rx` and `tx`; a missing queue is only a
-    /// queue whose packets return when its thread drops it.
+    /// Put queues that were handed to threads back into `rx` and `tx` first. The packets of a missing queue return only
+    /// when its thread drops it.
     pub fn stop(self) -> Box<dyn Device> {
         let Self { rx, tx, control, running } = self;
         drop(control);
@@ -332,15 +331,16 @@ impl std::fmt::Debug for Port {
 /// }
 /// ```
 pub trait Running: Send {
-    /// How the port goes to another process with its peer connected; `None` for a device that has to be opened there anew.
+    /// Access to the handover of the port to another process while its peer stays connected; `None` for a device that
+    /// must be reopened there.
     fn hand_over(&self) -> Option<&dyn HandOver> {
         None
     }
-    /// Takes the queues home, stops the device, returns it ready for another configuration.
+    /// Takes back the queues, stops the device, and returns it ready for another configuration.
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device>;
 }
 
-/// One receive queue, owned by the thread that polls it: `Send`, and not to be relied on as `Sync`.
+/// One receive queue, owned by the thread that polls it. `Send`; do not rely on `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -359,39 +359,39 @@ pub trait Running: Send {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait RxQueue: Send {
-    /// Appends received packets to `packets`, at most `packets.room()`; returns how many.
+    /// Appends received packets to `packets`, at most `packets.room()`, and returns their number.
     ///
-    /// Never blocks. A peer that broke the rules stops this queue, which then returns 0 for ever.
+    /// Never blocks. A queue whose peer violated the protocol stops and returns 0 from then on.
     fn rx_burst(&mut self, packets: &mut Burst) -> usize;
-    /// Receives as [`rx_burst`](Self::rx_burst) does, but may show the frames to `sink` while they still lie in their sender's
-    /// buffers; see [`direct`](crate::direct). Returns how many frames came, those included with which `sink` dealt.
+    /// Receives as [`rx_burst`](Self::rx_burst) does, but may first pass the frames to `sink` in the sender's buffers; see
+    /// [`direct`](crate::direct). Returns the number of frames received, including those that `sink` handled.
     ///
-    /// `sink` is called once at most. If it was, what is appended to `packets` are the frames with which it did not deal, in
-    /// their order. The sender gets no buffer back before `sink` returned.
+    /// `sink` is called at most once. The frames that it did not handle are then appended to `packets`, in order. The
+    /// sender gets no buffer back before `sink` has returned.
     ///
-    /// The default shows nothing.
+    /// The default never calls `sink`.
     fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
         let _ = sink;
         self.rx_burst(packets)
     }
-    /// The data path chosen at start, for people (`split mergeable`).
+    /// The name of the data path chosen at start (`split mergeable`), for display.
     fn path(&self) -> &'static str;
-    /// Asks for a wake-up when packets come, and looks whether some are there already; see [`wake`](crate::wake).
+    /// Requests a wake-up when packets arrive, and checks whether some have already arrived; see [`wake`](crate::wake).
     ///
-    /// Never blocks. The default is a queue that has to be polled.
+    /// Never blocks. The default is for a queue that must be polled.
     fn arm(&mut self) -> Armed {
         Armed::Unable
     }
-    /// Asks for no wake-up any more. Call it when you wake: until then a peer goes on signalling.
+    /// Withdraws the request for a wake-up. Call it after waking: until then the peer continues to signal.
     fn disarm(&mut self) {}
-    /// What to wait for reading on while the queue is armed: there is one from the first
-    /// [`Armed::Asleep`] on, and it stays the same as long as the queue exists.
+    /// The descriptor to wait on for reading while the queue is armed. It exists from the first [`Armed::Asleep`] on
+    /// and stays the same for the lifetime of the queue.
     fn event(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 }
 
-/// One transmit queue, owned by the thread that fills it: `Send`, and not to be relied on as `Sync`.
+/// One transmit queue, owned by the thread that fills it. `Send`; do not rely on `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -411,33 +411,33 @@ pub trait RxQueue: Send {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait TxQueue: Send {
-    /// Takes packets from the front of `packets`; returns how many. What did not fit stays.
+    /// Takes packets from the front of `packets` and returns their number. Packets that do not fit stay.
     ///
-    /// Never blocks. Packets that can never be sent (too long, say) are taken, dropped and counted.
+    /// Never blocks. Packets that can never be sent (too long, for example) are taken, dropped and counted.
     fn tx_burst(&mut self, packets: &mut Burst) -> usize;
     /// Sends from the front of `frames`, as [`tx_burst`](Self::tx_burst) would if they were packets; see
-    /// [`direct`](crate::direct). Returns how many were taken; for the others there is no room. `None` when this queue takes
-    /// packets only, at this moment.
+    /// [`direct`](crate::direct). Returns how many were taken; the others have no room. `None` if this queue currently
+    /// takes packets only.
     ///
     /// The default takes packets only.
     fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
         let _ = frames;
         None
     }
-    /// Finishes what earlier bursts left to do (completed packets return to their pool).
+    /// Finishes work that earlier bursts deferred, such as returning completed packets to their pool.
     fn reclaim(&mut self) {}
-    /// For applications: these packets, meant for this queue, are about to be dropped, for this reason. Does nothing
-    /// but tell whoever captures; see [`observer`](crate::observer).
+    /// For applications: reports that `packets`, meant for this queue, are about to be dropped, and why. This only
+    /// informs a packet capture; see [`observer`](crate::observer).
     fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
         let _ = (packets, cause);
     }
-    /// For queues that lose packets on another thread: somebody captures this queue (`true`, before each burst), or no
-    /// longer does (`false`, once). Now is the time to tell what was [`lost`](crate::observer::lost) since; a queue that
-    /// never was watched need not keep it.
+    /// For queues that lose packets on another thread: `true` before each burst while the queue is captured, and
+    /// `false` once when the capture ends. The queue reports packets [`lost`](crate::observer::lost) since the last
+    /// call; a queue that was never watched need not record them.
     fn watched(&mut self, on: bool) {
         let _ = on;
     }
-    /// The data path chosen at start, for people (`split in-order`).
+    /// The name of the data path chosen at start (`split in-order`), for display.
     fn path(&self) -> &'static str;
 }
 

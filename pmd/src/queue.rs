@@ -1,8 +1,9 @@
-//! Single queues of a started port: which one is meant.
+//! Identifiers of single queues of a started port.
 
 use std::fmt;
 
-/// One queue of a port; for [`PortControl`](crate::PortControl) and [`PortConfig::deferred`](crate::PortConfig::deferred).
+/// A queue of a port; for [`PortControl`](crate::PortControl) and
+/// [`PortConfig::deferred`](crate::PortConfig::deferred).
 ///
 /// ```
 /// use linecard_pmd::QueueId;
@@ -18,7 +19,7 @@ pub enum QueueId {
 }
 
 impl QueueId {
-    /// Its number among the queues of its kind.
+    /// The number of the queue among the queues of its kind.
     #[must_use]
     pub const fn index(self) -> u16 {
         match self {

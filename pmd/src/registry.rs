@@ -1,11 +1,11 @@
-//! The drivers a program knows, and how a device argument finds its own.
+//! The drivers of a program, and the lookup of the driver for a device argument.
 
 use crate::args::DevArgs;
 use crate::error::Error;
 use crate::handover::HandedOver;
 use crate::port::{Device, Driver, ProbeContext};
 
-/// A list of drivers; the program makes it, there is no hidden one.
+/// A list of drivers. A program creates it explicitly; there is no global list.
 ///
 /// ```
 /// use linecard_pmd::Registry;
@@ -21,13 +21,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The drivers in the order they are to be listed.
+    /// Creates a registry of these drivers, in the order in which they are listed.
     #[must_use]
     pub fn new(drivers: &[&'static dyn Driver]) -> Self {
         Self { drivers: drivers.to_vec() }
     }
 
-    /// The same with one more driver at the end. A name that there is already stays with the driver that had it.
+    /// Returns the registry with one more driver at the end. A driver whose name is already taken is not
+    /// added.
     ///
     /// ```
     /// use linecard_pmd::Registry;
@@ -43,17 +44,17 @@ impl Registry {
         self
     }
 
-    /// All of them.
+    /// All drivers, in order.
     pub fn drivers(&self) -> impl Iterator<Item = &'static dyn Driver> {
         self.drivers.iter().copied()
     }
 
-    /// The driver that a device argument names: the longest driver name that the device's name
-    /// starts with, number or suffix after it (`net_null0`, `net_null_b`); DPDK's older names too. A PCI address names the
-    /// driver of PCI devices.
+    /// Finds the driver for a device argument: the one with the longest name that is a prefix of the device
+    /// name, followed by a number or suffix (`net_null0`, `net_null_b`). Older DPDK names work too. A PCI
+    /// address selects the driver of PCI devices.
     ///
     /// # Errors
-    /// There is none, or `device` does not start with a name.
+    /// No driver matches, or `device` does not start with a name.
     pub fn find(&self, device: &str) -> Result<&'static dyn Driver, Error> {
         self.find_for(&DevArgs::parse(device)?)
     }
@@ -77,7 +78,7 @@ impl Registry {
         Error::UnknownDriver { device: args.name().to_owned(), known }
     }
 
-    /// Finds the driver of `device` and has it [look](Driver::check_args) at the arguments; nothing is opened.
+    /// Finds the driver of `device` and has it [check](Driver::check_args) the arguments; opens nothing.
     ///
     /// ```
     /// use linecard_pmd::Registry;
@@ -89,14 +90,14 @@ impl Registry {
     /// ```
     ///
     /// # Errors
-    /// As [`find`](Self::find), and the driver's own.
+    /// As [`find`](Self::find), and the errors of the driver.
     pub fn check(&self, device: &str) -> Result<DevArgs, Error> {
         let args = DevArgs::parse(device)?;
         self.check_args(&args)?;
         Ok(args)
     }
 
-    /// The same for arguments that were read already.
+    /// As [`check`](Self::check), for parsed arguments.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -104,15 +105,15 @@ impl Registry {
         self.find_for(args)?.check_args(args)
     }
 
-    /// Finds the driver of `device` and opens the device with it.
+    /// Finds the driver of `device` and opens the device.
     ///
     /// # Errors
-    /// As [`find`](Self::find), and the driver's own.
+    /// As [`find`](Self::find), and the errors of the driver.
     pub fn probe(&self, context: &ProbeContext, device: &str) -> Result<Box<dyn Device>, Error> {
         self.probe_args(context, &DevArgs::parse(device)?)
     }
 
-    /// The same for arguments that were read already.
+    /// As [`probe`](Self::probe), for parsed arguments.
     ///
     /// # Errors
     /// As [`probe`](Self::probe).
@@ -120,10 +121,10 @@ impl Registry {
         self.find_for(args)?.probe(context, args)
     }
 
-    /// Finds the driver of `device`, and takes the device over with it; see [`Driver::succeed`].
+    /// Finds the driver of `device` and takes over the device from another process; see [`Driver::succeed`].
     ///
     /// # Errors
-    /// As [`find`](Self::find), and the driver's own.
+    /// As [`find`](Self::find), and the errors of the driver.
     pub fn succeed(
         &self,
         context: &ProbeContext,

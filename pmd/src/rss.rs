@@ -1,4 +1,4 @@
-//! Receive-side scaling of a port: which headers are hashed, with which key, and which receive queue a hash names.
+//! Receive-side scaling of a port: the headers that are hashed, the key, and the receive queue for each hash.
 //!
 //! ```text
 //!   any thread   Rss::set ─► configuration, and its number ─► the driver asks its device
@@ -6,9 +6,9 @@
 //!                hash ─► header ─► Packet::hash       where it can: Rss::is_hashed_by_device
 //!   software     whoever wants it does what the device does not ([`flow_hash`])
 //! ```
-//! A port that has an [`Rss`] (see [`PortControl::rss`](crate::PortControl::rss)) hands it to its device when there is one, and
-//! again when there is another one. What a device does may so change while the port runs; the two questions above cost a load
-//! each, to be asked once a burst.
+//! The driver of a port that has an [`Rss`] (see [`PortControl::rss`](crate::PortControl::rss)) configures
+//! each device that the port gets. The abilities of the device may therefore change while the port runs. Each
+//! of the two queries above costs one load; call them once per burst.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -20,14 +20,14 @@ use linecard_net::{Layers, PacketType};
 
 use crate::error::Error;
 
-/// Bytes of a key.
+/// The length of a key in bytes.
 pub const KEY_LEN: usize = DEFAULT_KEY.len();
-/// Most entries of a table; what every virtio device has room for.
+/// The maximum number of table entries, which every virtio device supports.
 pub const MAX_TABLE: usize = 128;
 
 bitflags! {
-    /// Headers that are hashed, by virtio's numbers (`VIRTIO_NET_RSS_HASH_TYPE_…`). A packet is hashed as the most precise kind of
-    /// it that is in the set.
+    /// Headers that are hashed, with the bits of virtio (`VIRTIO_NET_RSS_HASH_TYPE_…`). A packet is hashed as
+    /// the most specific of its types in the set.
     ///
     /// ```
     /// use linecard_pmd::rss::RssTypes;
@@ -50,7 +50,7 @@ bitflags! {
     }
 }
 
-/// How flows are spread.
+/// How flows are spread over receive queues.
 ///
 /// ```
 /// use linecard_pmd::rss::RssConfig;
@@ -60,16 +60,17 @@ bitflags! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RssConfig {
-    /// What is hashed.
+    /// The headers that are hashed.
     pub types: RssTypes,
-    /// Key of the Toeplitz hash.
+    /// The key of the Toeplitz hash.
     pub key: [u8; KEY_LEN],
-    /// Receive queues: the lowest bits of a hash name an entry. Its length is a power of two, at most [`MAX_TABLE`].
+    /// Receive queues, indexed by the lowest bits of a hash. The length is a power of two, at most
+    /// [`MAX_TABLE`].
     pub table: Vec<u16>,
 }
 
 impl RssConfig {
-    /// DPDK's defaults for so many receive queues: the usual key, and queues in turn. Everything is hashed.
+    /// DPDK's defaults for this number of receive queues: the usual key, all types hashed, queues in turn.
     #[must_use]
     pub fn new(queues: u16) -> Self {
         let table = (0..MAX_TABLE).zip((0..queues.max(1)).cycle()).map(|(_, queue)| queue).collect();
@@ -83,7 +84,7 @@ linecard_eal::setters!(RssConfig {
     table: Vec<u16>,
 });
 
-/// The hash of a parsed frame in software; `None` for one that is not to be hashed.
+/// Hashes a parsed frame in software; `None` if its type is not to be hashed.
 ///
 /// ```
 /// use linecard_net::{parse, toeplitz::Toeplitz};
@@ -110,7 +111,7 @@ pub fn flow_hash(toeplitz: &Toeplitz, types: RssTypes, frame: &[u8], layers: &La
     addresses.then(|| toeplitz.flow(frame, &Layers { packet_type: kind.l3(), ..*layers })).flatten()
 }
 
-/// Receive-side scaling of one started port: any thread configures it, the driver has its device follow.
+/// Receive-side scaling of one started port. Any thread configures it; the driver applies it to the device.
 ///
 /// ```
 /// use linecard_pmd::rss::{Rss, RssConfig};
@@ -125,7 +126,7 @@ pub fn flow_hash(toeplitz: &Toeplitz, types: RssTypes, frame: &[u8], layers: &La
 pub struct Rss {
     port: String,
     queues: u16,
-    /// Counts changes of the configuration.
+    /// The version of the configuration.
     number: AtomicU32,
     config: Mutex<Option<Arc<RssConfig>>>,
     spreads: AtomicBool,
@@ -135,7 +136,7 @@ pub struct Rss {
 }
 
 impl Rss {
-    /// Of a port with so many receive queues; nothing is asked of its device.
+    /// Creates the state for a port with this number of receive queues; nothing is requested from the device.
     #[must_use]
     pub fn new(port: &str, queues: u16) -> Self {
         Self {
@@ -149,27 +150,30 @@ impl Rss {
         }
     }
 
-    /// Has `changed` called after every change, on the thread that made it, in the place of what was called before.
+    /// Sets the function that is called after every change, on the thread that made it; it replaces the
+    /// previous one.
     pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
         *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(changed));
     }
 
-    /// What is asked of the device.
+    /// The configuration requested from the device.
     #[must_use]
     pub fn config(&self) -> Option<Arc<RssConfig>> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The number of the configuration: another one when it has changed.
+    /// The version of the configuration, which changes with it.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Asks the device to spread flows so; with `None` as it likes. The device follows a moment later, if it can.
+    /// Requests a configuration from the device; with `None` the device decides. The device follows a moment
+    /// later, if it can.
     ///
     /// # Errors
-    /// The table's length is no power of two up to [`MAX_TABLE`], or it names a queue that there is not; nothing has changed then.
+    /// The table's length is not a power of two up to [`MAX_TABLE`], or the table names a queue that does not
+    /// exist; nothing changes then.
     pub fn set(&self, config: Option<RssConfig>) -> Result<(), Error> {
         if let Some(config) = &config {
             self.check(config)?;
@@ -203,19 +207,19 @@ impl Rss {
         }
     }
 
-    /// Whether the device puts each packet into the queue that the configuration says.
+    /// Whether the device puts each packet into the queue that the configuration selects.
     #[must_use]
     pub fn is_spread_by_device(&self) -> bool {
         self.spreads.load(Ordering::Relaxed)
     }
 
-    /// Whether the device says the hash of each packet that has one.
+    /// Whether the device reports the hash of each packet that has one.
     #[must_use]
     pub fn is_hashed_by_device(&self) -> bool {
         self.hashes.load(Ordering::Relaxed)
     }
 
-    /// For drivers: what the device does from now on.
+    /// For drivers: sets what the device does from now on.
     pub fn set_by_device(&self, spreads: bool, hashes: bool) {
         self.spreads.store(spreads, Ordering::Relaxed);
         self.hashes.store(hashes, Ordering::Relaxed);

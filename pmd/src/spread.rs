@@ -1,22 +1,23 @@
-//! Flows over worker cores, in software: packets of one flow go to one worker, in their order.
+//! Software distribution of flows over worker cores: packets of one flow go to one worker, in order.
 //!
 //! ```text
 //!                        ┌─► burst 0 ─► link ─► worker 0 ─► link ─┐
 //!   rx_burst ─► Spread ──┼─► burst 1 ─► link ─► worker 1 ─► link ─┼─► tx_burst
 //!                        └─► burst 2 ─► link ─► worker 2 ─► link ─┘
 //! ```
-//! A link is a pair of `net_ring` ports, which hand packets over without a copy. `examples/pipeline.rs` is a whole program. A
-//! port with several receive queues, whose device or kernel spreads flows itself, does not need this.
+//! A link is a pair of `net_ring` ports, which pass packets without a copy. `examples/pipeline.rs` is a
+//! complete program. A port with several receive queues, whose device or kernel spreads flows, does not need
+//! this.
 
 use linecard_mempool::{Burst, Packet};
 use linecard_net::parse;
 use linecard_net::toeplitz::{SYMMETRIC_KEY, Toeplitz};
 
-/// Both directions of a flow have one hash.
+/// Both directions of a flow have the same hash.
 static HASH: Toeplitz = Toeplitz::new(&SYMMETRIC_KEY);
 
-/// Deals packets to a number of workers by the hash of their flow: addresses and ports of TCP and UDP, addresses of other
-/// IP packets and of fragments. Packets without an IP header go to the first worker.
+/// Distributes packets over workers by the hash of their flow: addresses and ports of TCP and UDP, addresses
+/// of other IP packets and of fragments. Packets without an IP header go to the first worker.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -37,44 +38,46 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Over so many workers; one at least.
+    /// Creates a distributor for this number of workers, at least one.
     #[must_use]
     pub fn new(workers: usize) -> Self {
         Self { bursts: (0..workers.max(1)).map(|_| Burst::new()).collect() }
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.bursts.len()
     }
 
-    /// Which worker a packet belongs to. A hash that its port has told is used, unless it was received in another way than its
-    /// answers may be; so a program that wants both directions at one worker leaves RSS hashes of ports off.
+    /// The worker for a packet. The hash in the packet's metadata is used if there is one. A device may
+    /// compute different hashes for the two directions of a flow: disable RSS hashes of ports if both
+    /// directions must go to one worker.
     #[must_use]
     pub fn worker_of(&self, packet: &Packet) -> usize {
         let hash = packet.hash().or_else(|| HASH.flow(packet.data(), &parse(packet.data()))).unwrap_or(0);
-        // As the upper half of a product: every worker gets its share of all hashes.
+        // The upper half of a product: every worker gets an equal share of all hashes.
         ((u64::from(hash) * self.bursts.len() as u64) >> 32) as usize
     }
 
-    /// Moves packets to the bursts of their workers, in order. A packet whose worker's burst is full, and all behind it, stay.
+    /// Moves packets to the bursts of their workers, in order. A packet whose worker's burst is full stays,
+    /// with all packets behind it.
     pub fn deal(&mut self, packets: &mut Burst) {
         let mut kept = Burst::new();
         let count = packets.len();
         for packet in packets.drain(..count) {
             let worker = self.worker_of(&packet);
             let full = !kept.is_empty() || self.bursts[worker].room() == 0;
-            // Neither has more room than `packets` had packets.
+            // Neither push fails: `kept` is as large as any burst, and the worker's burst has room.
             let _ = if full { kept.push(packet) } else { self.bursts[worker].push(packet) };
         }
         packets.take_from(&mut kept);
     }
 
-    /// What waits for a worker; for the transmit queue of its link.
+    /// The packets for a worker, to be sent on the transmit queue of its link.
     ///
     /// # Panics
-    /// There is no such worker.
+    /// `worker` is out of range.
     pub fn burst(&mut self, worker: usize) -> &mut Burst {
         &mut self.bursts[worker]
     }

@@ -1,11 +1,11 @@
-//! Counters of a queue: one thread writes them, any thread reads them, nobody locks.
+//! Counters of a queue: one thread writes them, any thread reads them, without locks.
 //!
-//! A queue's owner counts once per burst with a plain load and store ([`Counter::add`]), no locked
-//! instruction; its counters sit on cache lines of their own. A reset does not write them: it
-//! remembers where they stood, so it cannot race with the owner.
+//! A queue's owner counts once per burst with a plain load and store ([`Counter::add`]) instead of a locked
+//! instruction; its counters have their own cache lines. A reset does not write them: it records their
+//! current values, so it cannot race with the owner.
 //!
 //! ```text
-//! rx thread ── received(n, bytes) ─► QueueStats ◄─ totals() ── any thread
+//! rx thread ── moved(n, bytes) ────► QueueStats ◄─ totals() ── any thread
 //!              lost(Cause, n)           └─ baseline ◄─ reset() ─┘
 //! ```
 
@@ -21,13 +21,13 @@ mod port;
 pub use classes::{ClassCounters, PacketClass};
 pub use port::{PortCounters, add_to};
 
-/// Most causes that one queue can tell apart.
+/// The maximum number of causes that one queue can distinguish.
 pub const MAX_CAUSES: usize = 16;
 
 /// A number that one thread increases and any thread reads.
 ///
-/// Two threads adding at once would lose counts, nothing worse; a queue is owned by one thread, so
-/// there is no second.
+/// If two threads added at the same time, counts would be lost. A queue is owned by one thread, so this does
+/// not happen.
 ///
 /// ```
 /// let packets = linecard_pmd::stats::Counter::default();
@@ -38,14 +38,14 @@ pub const MAX_CAUSES: usize = 16;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`, for the owner; wraps at 2^64.
+    /// Adds `n`; for the owner. Wraps at 2^64.
     #[inline(always)]
     pub fn add(&self, n: u64) {
-        // Not `fetch_add`: with one writer a load and a store do, and need no locked instruction.
+        // Not `fetch_add`: with one writer, a load and a store suffice and need no locked instruction.
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// The number now.
+    /// The current value.
     #[inline]
     #[must_use]
     pub fn value(&self) -> u64 {
@@ -66,17 +66,17 @@ pub enum Total {
     Missed,
     /// `ierrors` or `oerrors`: the packet was bad, or could not be sent.
     Error,
-    /// `rx_nombuf`: no buffer to receive into (receive); the packet may still come later.
+    /// `rx_nombuf`: no buffer to receive into (receive); the packet may still arrive later.
     NoBuffer,
-    /// No total; seen among the extended statistics only.
+    /// No total; shown among the extended statistics only.
     None,
 }
 
-/// Why a driver's queue lost packets: an enum made by [`causes!`](crate::causes).
+/// The causes of lost packets of a driver's queue: an enum made by [`causes!`](crate::causes).
 pub trait Cause: Copy + 'static {
     /// Name (`too_long`) and total of each cause, by index; at most [`MAX_CAUSES`].
     const ALL: &'static [(&'static str, Total)];
-    /// Place in [`ALL`](Self::ALL).
+    /// The index in [`ALL`](Self::ALL).
     fn index(self) -> usize;
 }
 
@@ -119,9 +119,9 @@ macro_rules! causes {
 }
 
 crate::causes! {
-    /// For queues that cannot lose anything but what has no name.
+    /// The cause for queues whose losses have no specific one.
     pub enum AnyLoss {
-        /// Whatever it was.
+        /// Any loss.
         Other = ("other", Total::Error),
     }
 }
@@ -131,13 +131,14 @@ struct Counters {
     packets: Counter,
     bytes: Counter,
     bursts: Counter,
-    /// [`Inspections`], beside what a burst writes anyway: read from anywhere else they cost a line of the first cache per burst.
+    /// [`Inspections`], beside the counters that a burst writes anyway; elsewhere they would cost one more L1
+    /// line per burst.
     inspections: AtomicU32,
     lost: [Counter; MAX_CAUSES],
 }
 
 bitflags::bitflags! {
-    /// Why a queue looks at each of its packets.
+    /// Why a queue must look at each of its packets.
     ///
     /// ```
     /// use linecard_pmd::stats::{AnyLoss, Inspections, QueueStats};
@@ -149,14 +150,14 @@ bitflags::bitflags! {
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Inspections: u32 {
-        /// The port's receive filter lets not everything pass.
+        /// The port's receive filter does not let everything pass.
         const FILTER = 1;
         /// Packets are counted by class.
         const CLASSES = 2;
     }
 }
 
-/// What one queue did; shared between the queue and its port's control side.
+/// The counters of one queue, shared between the queue and its port's control side.
 ///
 /// ```
 /// use linecard_pmd::stats::{AnyLoss, QueueStats};
@@ -180,8 +181,8 @@ impl<C: Cause> Default for QueueStats<C> {
 }
 
 impl<C: Cause> QueueStats<C> {
-    /// Counts a burst of `packets` with `bytes` in them that were received or sent; nothing for an
-    /// empty burst. For the queue's owner.
+    /// Counts a burst of `packets` with `bytes` in total that were received or sent; an empty burst counts
+    /// nothing. For the queue's owner.
     #[inline(always)]
     pub fn moved(&self, packets: usize, bytes: u64) {
         if packets > 0 {
@@ -191,14 +192,14 @@ impl<C: Cause> QueueStats<C> {
         }
     }
 
-    /// Why the queue's owner is to look at each packet; once for each burst.
+    /// The reasons for which the owner must look at each packet; read once per burst.
     #[inline(always)]
     #[must_use]
     pub fn inspections(&self) -> Inspections {
         Inspections::from_bits_retain(self.counters.inspections.load(Ordering::Relaxed))
     }
 
-    /// Sets or clears those reasons; the queue's owner sees it in one of its next bursts.
+    /// Sets or clears these reasons; the queue's owner notices in one of its next bursts.
     pub fn inspect(&self, why: Inspections, on: bool) {
         if on {
             self.counters.inspections.fetch_or(why.bits(), Ordering::Relaxed);
@@ -207,35 +208,35 @@ impl<C: Cause> QueueStats<C> {
         }
     }
 
-    /// Counts `n` packets that were lost, and why. For the queue's owner.
+    /// Counts `n` lost packets with their cause. For the queue's owner.
     #[inline]
     pub fn lost(&self, cause: C, n: u64) {
         self.counters.lost[cause.index()].add(n);
     }
 
-    /// Counts a packet that is being dropped, and shows it, with the reason, to whoever captures the queue. For the
-    /// queue's owner, inside of a burst.
+    /// Counts a packet that is being dropped and reports it to a capture of the queue, with the cause. For
+    /// the queue's owner, within a burst.
     #[cold]
     pub fn dropped(&self, cause: C, packet: &Packet) {
         self.lost(cause, 1);
         crate::observer::dropped(packet, C::ALL.get(cause.index()).map_or("", |(name, _)| name));
     }
 
-    /// What was counted since the last reset.
+    /// The counts since the last reset.
     #[must_use]
     pub fn totals(&self) -> Totals<C> {
         let baseline = *self.baseline();
         self.raw().since(&baseline)
     }
 
-    /// Lets the totals start from zero again; the owner may go on counting meanwhile.
+    /// Restarts the totals from zero; the owner may continue to count meanwhile.
     pub fn reset(&self) {
         let mut baseline = self.baseline();
         *baseline = self.raw();
     }
 
     fn baseline(&self) -> MutexGuard<'_, Totals<C>> {
-        // A copy of plain numbers is whole even if its writer panicked.
+        // Plain numbers are valid even if their writer panicked.
         self.baseline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -251,7 +252,7 @@ impl<C: Cause> QueueStats<C> {
     }
 }
 
-/// A queue's numbers at one moment.
+/// A snapshot of a queue's counters.
 ///
 /// ```
 /// use linecard_pmd::stats::{AnyLoss, Totals};

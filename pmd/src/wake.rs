@@ -1,37 +1,40 @@
 //! Sleeping until a packet comes.
 //!
-//! A queue that is [armed](crate::RxQueue::arm) makes its [descriptor](crate::RxQueue::event) readable when packets come.
-//! Arm, look at what arming said, and only then sleep: so no wake-up is lost, however the packets fall.
+//! A queue that is [armed](crate::RxQueue::arm) makes its [descriptor](crate::RxQueue::event) readable when
+//! packets arrive. Arm first, check the result, and only then sleep: no wake-up is lost then.
 //!
 //! | [`Armed`] | |
 //! |---|---|
-//! | [`Ready`](Armed::Ready) | packets are there already: receive them |
-//! | [`Asleep`](Armed::Asleep) | wait for the descriptor, with a bound of your own; then [disarm](crate::RxQueue::disarm) and receive |
-//! | [`Unable`](Armed::Unable) | nothing would wake you at the moment: poll, or look again soon |
+//! | [`Ready`](Armed::Ready) | packets have already arrived: receive them |
+//! | [`Asleep`](Armed::Asleep) | wait for the descriptor, with a timeout of your own; then [disarm](crate::RxQueue::disarm) and receive |
+//! | [`Unable`](Armed::Unable) | no wake-up is possible at the moment: poll, or check again soon |
 //!
-//! **The descriptor** belongs to the queue and is the same as long as the queue exists, also when a peer goes and another
-//! comes: the sleeper wakes then, and arms anew. A port that is stopped and started has new queues, and so new
-//! descriptors. It is there after the first `Asleep`, it is only to be waited on (`poll`, `epoll`, an `AsyncFd`), and a
-//! duplicate of it may be kept. Some are level-triggered (sockets), some stay readable until the queue is armed again.
+//! **The descriptor** belongs to the queue and stays the same for the lifetime of the queue, also when
+//! another peer connects: the sleeper wakes then and arms again. A port that is stopped and started has new
+//! queues and new descriptors. The descriptor exists after the first `Asleep`, is only for waiting (`poll`,
+//! `epoll`, an `AsyncFd`), and may be duplicated. Some are level-triggered (sockets), others stay readable
+//! until the queue is armed again.
 //!
-//! **Which drivers wake:**
+//! **Drivers that support wake-ups:**
 //!
 //! | driver | by |
 //! |---|---|
 //! | `net_virtio_user` | the call eventfd of the ring, through a thread of the port ([`Relay`](linecard_eal::wake::Relay)) |
-//! | `net_vhost` | the kick eventfd of the ring, likewise; not for a frontend that gave none |
+//! | `net_vhost` | the kick eventfd of the ring, likewise; not for a frontend that provides none |
 //! | `net_ring`, `net_vxlan` | an eventfd that the sending port, or the thread that reads the tunnel, signals |
 //! | `net_tap`, `net_af_packet`, `net_af_xdp` | the queue's own descriptor; not while AF_XDP busy-polls |
-//! | `net_impair` | the port behind it; not while packets are delayed here |
-//! | `net_pcap`, `net_null` | nothing: frames are there whenever asked for, or come by the clock, or never |
+//! | `net_impair` | the port behind it; not while it delays packets |
+//! | `net_pcap`, `net_null` | nothing: frames are always available, arrive at set times, or never |
 //!
-//! **What it costs:** nothing per packet on a queue that nobody arms. Arming costs a system call or two and a full fence.
+//! **Cost:** nothing per packet on a queue that is not armed. Arming costs one or two system calls and a full
+//! fence.
 //!
-//! **A peer** that never signals costs its own packets the sleeper's bound, no more. One that signals without having packets
-//! wakes a sleeper at most 64 times a millisecond, and [`Adaptive`] then falls back to looking every [`NAP`].
+//! **Misbehaving peers:** a peer that never signals delays its own packets by the sleeper's timeout. A peer
+//! that signals without packets wakes a sleeper at most 64 times per millisecond; [`Adaptive`] then falls
+//! back to polling every [`NAP`].
 //!
-//! Transmit queues have nothing to arm: call [`reclaim`](crate::TxQueue::reclaim) before you sleep, so that what they put off
-//! is done.
+//! Transmit queues are not armed: call [`reclaim`](crate::TxQueue::reclaim) before you sleep, so that their
+//! deferred work is done.
 
 mod adaptive;
 
@@ -41,7 +44,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// What [`arm`](crate::RxQueue::arm) says; see [the module](self).
+/// The result of [`arm`](crate::RxQueue::arm); see [the module](self).
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -64,15 +67,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Armed {
-    /// Packets, or something else that receiving will take care of, are there already.
+    /// Packets, or something else that receiving handles, have already arrived.
     Ready,
-    /// Nothing is there; what comes makes the descriptor readable.
+    /// Nothing has arrived yet; an arrival makes the descriptor readable.
     Asleep,
-    /// Nothing would wake the caller at the moment.
+    /// No wake-up is possible at the moment.
     Unable,
 }
 
-/// Arms what the kernel wakes for, in a driver: nothing has to be asked, only looked at.
+/// For drivers: arms a descriptor that the kernel makes readable by itself, by only checking its state.
 ///
 /// ```
 /// use linecard_pmd::wake::{Armed, arm_descriptor};
@@ -90,7 +93,7 @@ pub fn arm_descriptor(fd: impl AsFd) -> Armed {
     };
     let mut found = look();
     if found.contains(PollFlags::ERR) {
-        // An interface that was down says so until it is asked.
+        // An interface that was down reports this error until it is read.
         let _ = rustix::net::sockopt::socket_error(&fd);
         found = look();
     }

@@ -1,4 +1,4 @@
-//! Between what a header asks and what a packet's metadata says.
+//! Conversion between the requests of a virtio-net header and a packet's metadata.
 
 use linecard_mempool::{Offload, Packet, TxOffload};
 use linecard_net::gso::Segmenter;
@@ -11,9 +11,9 @@ use linecard_net::{Header, PacketType};
 use super::AcceptedOffloads;
 use super::software::finish;
 
-/// Bytes at the front of a packet in which its headers are looked for.
+/// The number of bytes at the front of a packet in which headers are parsed.
 const HEADERS: usize = 256;
-/// Flags by which an application asks for work.
+/// Flags by which an application requests offloads.
 const TX_ASKS: Offload = Offload::from_bits_retain(
     Offload::TX_L4_MASK.bits()
         | Offload::TX_IP_CKSUM.bits()
@@ -21,7 +21,7 @@ const TX_ASKS: Offload = Offload::from_bits_retain(
         | Offload::TX_UDP_SEG.bits(),
 );
 
-/// Whether flags ask anything of the receiver of a packet, or of us before it is sent.
+/// Whether flags request anything from the receiver of a packet, or from software before it is sent.
 ///
 /// ```
 /// use linecard_mempool::Offload;
@@ -36,7 +36,7 @@ pub fn asks(flags: Offload) -> bool {
         || flags & Offload::RX_L4_CKSUM_MASK == Offload::RX_L4_CKSUM_NONE
 }
 
-/// A packet whose metadata asks for what cannot be done to it.
+/// The metadata of a packet requests an offload that does not fit the packet.
 ///
 /// ```
 /// assert!(linecard_pmd::offload::Malformed.to_string().contains("offload"));
@@ -45,13 +45,13 @@ pub fn asks(flags: Offload) -> bool {
 #[error("the offload flags do not fit the packet; set them for the headers that are there")]
 pub struct Malformed;
 
-/// Writes into the metadata of a packet just received what its sender left to us.
+/// Writes the requests of a received packet's sender into the packet's metadata.
 ///
 /// # Errors
-/// That cannot be done to such a packet, or is more than is `accepted`: then drop it.
+/// The request does not fit the packet, or exceeds `accepted`: drop the packet.
 ///
-/// A checksum this code knows the protocol of stays unfinished ([`Offload::RX_L4_CKSUM_NONE`]); any other is finished
-/// here. `request` must have been checked against the packet's length.
+/// A checksum of a known protocol stays partial ([`Offload::RX_L4_CKSUM_NONE`]); any other is completed here.
+/// `request` must have been checked against the packet's length.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -91,7 +91,8 @@ fn is_described(packet: &mut Packet, request: Request, accepted: AcceptedOffload
     }
 }
 
-/// How a frame in one piece is cut as its sender said; `None` when its headers are not what was said.
+/// Returns how to segment a contiguous frame as its sender requested; `None` if the headers do not match the
+/// request.
 ///
 /// ```
 /// use linecard_pmd::offload::segmenter;
@@ -105,7 +106,7 @@ pub fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
     Segmenter::new(&layers, payload, gso.size)
 }
 
-/// A packet to be cut: only when its headers are what its sender said.
+/// Marks a packet for segmentation, if its headers match the sender's request.
 fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, accepted: AcceptedOffloads) -> bool {
     let payload = packet.len().checked_sub(layers.payload_start());
     let possible = payload.and_then(|payload| Segmenter::new(layers, payload, gso.size)).is_some();
@@ -122,7 +123,7 @@ fn note(packet: &mut Packet, layers: &Layers, flags: Offload, segment: u16) {
     packet.set_tx_offload(flags, lengths);
 }
 
-/// Looks through the headers of a packet, its link header given or (0) looked through too.
+/// Parses the headers of a packet. With an `l2_len` of 0 the link header is parsed too.
 fn look(packet: &Packet, l2_len: u16) -> Layers {
     let mut copy = [0; HEADERS];
     let front = front(packet, &mut copy);
@@ -133,7 +134,7 @@ fn look(packet: &Packet, l2_len: u16) -> Layers {
     Layers { l2_len, ..parse_ip(l3) }
 }
 
-/// The first bytes of a packet, wherever its segments are cut.
+/// The first bytes of a packet, across its segments.
 fn front<'a>(packet: &'a Packet, copy: &'a mut [u8; HEADERS]) -> &'a [u8] {
     let data = packet.data();
     if let Some(data) = data.get(..HEADERS) {
@@ -165,9 +166,9 @@ fn takes_kind(accepted: AcceptedOffloads, layers: &Layers) -> bool {
     }
 }
 
-/// What a packet's metadata asks for, with the headers it is about.
+/// The offloads that a packet's metadata requests, and the headers that they apply to.
 ///
-/// `TX_` flags win over the `RX_` flags of a packet that is passed on.
+/// `TX_` flags take precedence over the `RX_` flags of a packet that is passed on.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -187,17 +188,17 @@ pub struct TxRequest {
     pub(super) layers: Layers,
     /// Payload bytes per segment.
     pub(super) gso: Option<u16>,
-    /// The transport checksum is to be filled in.
+    /// The transport checksum must be filled in.
     pub(super) csum: bool,
-    /// The IPv4 header checksum is to be filled in.
+    /// The IPv4 header checksum must be filled in.
     pub(super) ip: bool,
-    /// The pseudo-header's sum is there already.
+    /// The checksum field already contains the pseudo-header's sum.
     pub(super) prepared: bool,
     ecn: bool,
 }
 
 impl TxRequest {
-    /// Reads the metadata; `None` when it asks nothing.
+    /// Reads the metadata; `None` if it requests nothing.
     ///
     /// # Errors
     /// [`Malformed`].
@@ -221,21 +222,22 @@ impl TxRequest {
         if !fits || cut && Segmenter::new(&layers, payload, size).is_none() {
             return Err(Malformed);
         }
-        // What fits one segment is an ordinary packet.
+        // A packet that fits one segment is an ordinary packet.
         let gso = (cut && payload > usize::from(size)).then_some(size);
         let ip = ip || cut && asked && layers.packet_type.is_ipv4();
         let ecn = gso.is_some() && l4 == PacketType::L4_TCP && announces_reduction(packet, &layers);
         Ok(Some(Self { layers, gso, csum, ip, prepared: !asked, ecn }))
     }
 
-    /// Whether a receiver that takes `takes` can be left all of it, apart from the IPv4 header checksum.
+    /// Whether everything, apart from the IPv4 header checksum, can be left to a receiver that accepts
+    /// `accepted`.
     #[must_use]
     pub fn is_taken(&self, accepted: AcceptedOffloads) -> bool {
         let csum = !self.csum || accepted.csum;
         csum && (self.gso.is_none() || takes_kind(accepted, &self.layers) && (!self.ecn || accepted.ecn))
     }
 
-    /// What is left to the receiver.
+    /// The request that is left to the receiver.
     #[must_use]
     pub fn request(&self) -> Request {
         let partial: Option<Partial> = Partial::of(&self.layers).filter(|_| self.csum);
@@ -246,7 +248,7 @@ impl TxRequest {
     }
 }
 
-/// The transport protocol that `TX_` flags are about, and whether packets are to be cut.
+/// The transport protocol that `TX_` flags refer to, and whether packets must be segmented.
 fn asked_for(flags: Offload) -> Result<(Option<PacketType>, bool), Malformed> {
     const NONE: Offload = Offload::empty();
     let cut = (flags.contains(Offload::TX_TCP_SEG), flags.contains(Offload::TX_UDP_SEG));
@@ -260,7 +262,7 @@ fn asked_for(flags: Offload) -> Result<(Option<PacketType>, bool), Malformed> {
     }
 }
 
-/// CWR in a TCP header.
+/// Whether a TCP header has the CWR flag.
 fn announces_reduction(packet: &Packet, layers: &Layers) -> bool {
     let mut copy = [0; HEADERS];
     let l4 = front(packet, &mut copy).get(layers.l4_start()..).unwrap_or_default();

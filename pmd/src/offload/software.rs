@@ -1,4 +1,5 @@
-//! What the peer does not take: checksums finished and large packets cut before they are sent.
+//! Software for the offloads that the peer does not accept: checksums are completed and large packets
+//! segmented.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,32 +12,34 @@ use linecard_net::offload::{self, Partial};
 use super::{AcceptedOffloads, Malformed, TxRequest};
 use crate::stats::{Cause, QueueStats};
 
-/// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
+/// The maximum number of segments of one packet: 64 KiB at the smallest segment size that systems accept
+/// (88), with a margin.
 const MOST_SEGMENTS: usize = 1024;
-/// Metadata that asks for work, as far as it is gone when the work is done.
+/// The flags that are cleared once the requested work is done.
 const DONE: Offload = Offload::from_bits_retain(
     Offload::TX_OFFLOAD_MASK.bits() & !Offload::TX_VLAN.bits()
         | Offload::RX_L4_CKSUM_MASK.bits()
         | Offload::RX_LRO.bits(),
 );
 
-/// Why software could not make a packet ready. [`soft_causes!`](crate::soft_causes) says which of a queue's own causes each is.
+/// Why software could not prepare a packet. [`soft_causes!`](crate::soft_causes) maps each reason to a
+/// queue's own cause.
 ///
 /// ```
 /// assert_ne!(linecard_pmd::offload::SoftLoss::Malformed, linecard_pmd::offload::SoftLoss::Stopped);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoftLoss {
-    /// The offload flags do not fit the packet, or it would be cut into more pieces than any system sends.
+    /// The offload flags do not fit the packet, or it would need more segments than any system sends.
     Malformed,
     /// The pool had no buffers for a copy or for segments.
     NoBuffer,
-    /// Segments that were not sent when the queue ended.
+    /// Segments were not sent when the queue ended.
     Stopped,
 }
 
 impl SoftLoss {
-    /// What a capture says of such a packet.
+    /// The comment on such a packet in a capture.
     const fn comment(self) -> &'static str {
         match self {
             Self::Malformed => "bad_offload",
@@ -46,7 +49,7 @@ impl SoftLoss {
     }
 }
 
-/// Makes a queue's causes from [`SoftLoss`]: `BadOffload`, `NoBuffer`, and `Stopped` or the one named.
+/// Converts [`SoftLoss`] to a queue's causes: `BadOffload`, `NoBuffer`, and `Stopped` or the cause named.
 ///
 /// ```
 /// use linecard_pmd::offload::SoftLoss;
@@ -87,9 +90,9 @@ impl From<Malformed> for SoftLoss {
     }
 }
 
-/// Makes packets ready for a receiver that takes less than their metadata asks for.
+/// Prepares packets for a receiver that accepts less than their metadata requests.
 ///
-/// Segments of a packet that was cut wait here until the queue behind has room; nothing overtakes them.
+/// Segments of a large packet wait here until the queue behind has room; no other packet overtakes them.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -107,21 +110,21 @@ impl From<Malformed> for SoftLoss {
 pub struct SoftTx {
     pool: Pool,
     lost: Box<dyn Fn(SoftLoss, u64) + Send>,
-    /// Segments on their way out.
+    /// Segments that wait to be sent.
     waiting: VecDeque<Packet>,
-    /// The packet being cut, in one piece, and one segment of it.
+    /// The packet being segmented, in contiguous memory, and one of its segments.
     large: Vec<u8>,
     segment: Vec<u8>,
 }
 
 impl SoftTx {
-    /// Takes buffers for copies and segments from `pool`; `lost` hears of packets that cannot be sent.
+    /// Takes buffers for copies and segments from `pool`; calls `lost` for packets that cannot be sent.
     pub fn new(pool: Pool, lost: impl Fn(SoftLoss, u64) + Send + 'static) -> Self {
         let (large, segment) = (Vec::new(), Vec::new());
         Self { pool, lost: Box::new(lost), waiting: VecDeque::new(), large, segment }
     }
 
-    /// As [`new`](Self::new); lost packets are counted in the `stats` of the transmit queue.
+    /// As [`new`](Self::new), counting lost packets in the `stats` of the transmit queue.
     pub fn counting<L: Cause + From<SoftLoss> + Send + 'static>(
         pool: Pool,
         stats: Arc<QueueStats<L>>,
@@ -129,8 +132,8 @@ impl SoftTx {
         Self::new(pool, move |loss, packets| stats.lost(loss.into(), packets))
     }
 
-    /// Sends from the front of `packets` through `send`, which takes packets from the front of what it gets and leaves
-    /// the rest. Returns how many of `packets` are dealt with; the rest stays.
+    /// Sends from the front of `packets` through `send`, which takes packets from the front of its argument
+    /// and leaves the rest. Returns how many of `packets` were handled; the rest stays.
     pub fn burst(
         &mut self,
         packets: &mut Burst,
@@ -166,7 +169,7 @@ impl SoftTx {
         before - packets.len()
     }
 
-    /// Sends segments that wait; true when none does any more.
+    /// Sends waiting segments; true if none is left.
     pub fn flush(&mut self, mut send: impl FnMut(&mut Burst) -> usize) -> bool {
         while !self.waiting.is_empty() {
             let mut some = Burst::new();
@@ -183,7 +186,7 @@ impl SoftTx {
         true
     }
 
-    /// Whether a packet can go, perhaps after its checksum was finished.
+    /// Whether a packet can be sent, possibly after its checksum was completed.
     fn is_ready(&self, packet: &mut Packet, accepted: AcceptedOffloads) -> bool {
         match TxRequest::of(packet) {
             Ok(None) => true,
@@ -193,11 +196,12 @@ impl SoftTx {
         }
     }
 
-    /// Cuts a packet that was not ready, or (true) makes it ready after all; what can be neither is an error.
+    /// Segments a packet that was not ready (false), or makes it ready after all (true).
     fn cut(&mut self, packet: &mut Packet, accepted: AcceptedOffloads) -> Result<bool, SoftLoss> {
         let asked = TxRequest::of(packet)?.ok_or(SoftLoss::Malformed)?;
         let Some(size) = asked.gso.filter(|_| !asked.is_taken(accepted)) else {
-            // Preparing it failed; if it is to be cut at all, then by its receiver. Now the reason is told.
+            // Preparing the packet failed before. Its receiver does the segmentation, if any is needed. Now
+            // return the reason.
             return prepare(packet, &asked, accepted, &self.pool).map(|()| true);
         };
         self.large.clear();
@@ -243,7 +247,7 @@ impl std::fmt::Debug for SoftTx {
     }
 }
 
-/// Sends the first `n` packets; true when all of them went. What did not stays in front.
+/// Sends the first `n` packets; true if all were taken. The others stay at the front.
 fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -> usize) -> bool {
     let mut front = Burst::with_capacity(packets.capacity());
     front.fill_from(&mut packets.drain(..n));
@@ -254,8 +258,8 @@ fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -
     all
 }
 
-/// Brings a packet into the state in which it may be sent: the checksum prepared for a receiver that takes it so, or
-/// finished. Doing it again changes nothing.
+/// Prepares a packet for sending: the checksum is prepared for a receiver that completes it, or completed
+/// here. Repeating it changes nothing.
 fn prepare(
     packet: &mut Packet,
     asked: &TxRequest,
@@ -291,17 +295,18 @@ fn prepare(
     Ok(())
 }
 
-/// Makes the first `len` bytes of a packet ours to write, in one piece.
+/// Makes the first `len` bytes of a packet writable, in one segment.
 fn reach(packet: &mut Packet, len: usize, pool: &Pool) -> Result<(), SoftLoss> {
     if packet.data_len() < len {
         *packet = packet.copy(pool).ok_or(SoftLoss::NoBuffer)?;
     }
-    // There is none when the packet is shared and there is no buffer for a copy.
+    // `data_mut` returns `None` if the packet is shared and there is no buffer for a copy.
     packet.data_mut().filter(|data| data.len() >= len).map(drop).ok_or(SoftLoss::NoBuffer)
 }
 
-/// Finishes a checksum over the bytes from `partial.csum_start` to `end`. False when there are not as many, or the
-/// checksum is not in the first segment, or that is shared and there is no buffer for a copy.
+/// Completes a checksum over the bytes from `partial.csum_start` to `end`. False if the packet is shorter, if
+/// the checksum field is not in the first segment, or if that segment is shared and there is no buffer for a
+/// copy.
 pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool {
     let start = usize::from(partial.csum_start);
     if end > packet.len() || start > end {
@@ -319,11 +324,11 @@ pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool 
     true
 }
 
-/// Does at once, in software, what the metadata of a packet asks for; cutting excepted.
+/// Performs in software what the metadata of a packet requests, except segmentation.
 ///
 /// # Errors
-/// [`SoftLoss::Malformed`], also for a packet to be cut; [`SoftLoss::NoBuffer`] when it is shared and there is no buffer
-/// for a copy.
+/// [`SoftLoss::Malformed`], also for a packet that must be segmented; [`SoftLoss::NoBuffer`] if the packet is
+/// shared and there is no buffer for a copy.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -342,8 +347,8 @@ pub fn do_now(packet: &mut Packet, pool: &Pool) -> Result<(), SoftLoss> {
     }
 }
 
-/// Finishes the checksums of packets that came without, for an application that does not want to know. Large packets
-/// stay as they are. Returns how many could not be finished; those keep their flag.
+/// Completes the checksums of packets that were received with a partial one, for an application that does not
+/// handle them. Large packets stay unchanged. Returns how many could not be completed; those keep their flag.
 ///
 /// ```
 /// assert_eq!(linecard_pmd::offload::finish_received(&mut []), 0);

@@ -6,7 +6,7 @@ use linecard_mempool::Packet;
 
 use super::Counter;
 
-/// Names of the classes behind `rx_q0_`, in DPDK's order.
+/// Names of the classes after `rx_q0_`, in DPDK's order.
 const NAMES: [&str; CLASSES] = [
     "multicast_packets",
     "broadcast_packets",
@@ -23,7 +23,7 @@ const CLASSES: usize = 10;
 /// The class of the smallest packets.
 const UNDERSIZE: usize = 2;
 
-/// The classes that a packet belongs to: that of its length, and that of its destination, if it is a group's.
+/// The classes of a packet: one for its length, and one for its destination if it is multicast or broadcast.
 ///
 /// ```
 /// use linecard_pmd::stats::PacketClass;
@@ -37,7 +37,7 @@ pub struct PacketClass {
 }
 
 impl PacketClass {
-    /// Of a frame of `len` bytes without FCS that begins with `front`.
+    /// The classes of a frame of `len` bytes without FCS that begins with `front`.
     #[must_use]
     pub fn of(len: usize, front: &[u8]) -> Self {
         let size = match len {
@@ -56,14 +56,14 @@ impl PacketClass {
         Self { size: size as u8, group }
     }
 
-    /// Its names in the extended statistics.
+    /// The names of the classes in the extended statistics.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let places = self.group.into_iter().chain([self.size]);
         places.filter_map(|place| NAMES.get(usize::from(place)).copied())
     }
 }
 
-/// How many packets of each class a queue moved, while somebody asks for that. One thread counts, any thread reads.
+/// Numbers of packets per class, counted while this is requested. One thread counts, any thread reads.
 ///
 /// ```
 /// use linecard_pmd::stats::{ClassCounters, PacketClass};
@@ -94,7 +94,7 @@ impl ClassCounters {
         std::array::from_fn(|place| self.counters[place].value())
     }
 
-    /// What was counted since the last reset, by name.
+    /// The counts since the last reset, by name.
     #[must_use]
     pub fn xstats(&self, prefix: &str) -> Vec<(String, u64)> {
         let baseline = *self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +102,7 @@ impl ClassCounters {
         NAMES.iter().zip(counted).map(|(name, count)| (format!("{prefix}{name}"), count)).collect()
     }
 
-    /// Counts from zero again.
+    /// Restarts all counts from zero.
     pub fn reset(&self) {
         *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = self.raw();
     }

@@ -1,11 +1,11 @@
-//! The counters of a whole port, under DPDK's names.
+//! The counters of a port, under DPDK's names.
 
 use std::sync::Arc;
 
 use super::{Cause, QueueStats, Total, Totals};
 use crate::control::PortStats;
 
-/// The counters of all queues of a port, and DPDK's views of them.
+/// The counters of all queues of a port, with DPDK's totals and extended statistics.
 ///
 /// ```
 /// use linecard_pmd::stats::{AnyLoss, PortCounters};
@@ -22,7 +22,7 @@ pub struct PortCounters<R: Cause, T: Cause> {
 }
 
 impl<R: Cause, T: Cause> PortCounters<R, T> {
-    /// Zeros for a port with so many queues.
+    /// Creates counters for this number of queues, all zero.
     #[must_use]
     pub fn new(rx_queues: u16, tx_queues: u16) -> Self {
         Self {
@@ -31,32 +31,32 @@ impl<R: Cause, T: Cause> PortCounters<R, T> {
         }
     }
 
-    /// The counters of one receive queue, to be given to it.
+    /// The counters of one receive queue, for that queue.
     ///
     /// # Panics
-    /// There is no such queue.
+    /// The queue does not exist.
     #[must_use]
     pub fn rx(&self, queue: usize) -> Arc<QueueStats<R>> {
         Arc::clone(&self.rx[queue])
     }
 
-    /// The counters of one transmit queue, to be given to it.
+    /// The counters of one transmit queue, for that queue.
     ///
     /// # Panics
-    /// There is no such queue.
+    /// The queue does not exist.
     #[must_use]
     pub fn tx(&self, queue: usize) -> Arc<QueueStats<T>> {
         Arc::clone(&self.tx[queue])
     }
 
-    /// Receive and transmit queues.
+    /// The numbers of receive and transmit queues.
     #[must_use]
     pub fn queues(&self) -> (u16, u16) {
-        // They were counted so when this was made.
+        // Both were `u16` in `new`.
         (self.rx.len() as u16, self.tx.len() as u16)
     }
 
-    /// The sum of all queues.
+    /// The totals of all queues.
     #[must_use]
     pub fn stats(&self) -> PortStats {
         let mut stats = PortStats::default();
@@ -65,7 +65,7 @@ impl<R: Cause, T: Cause> PortCounters<R, T> {
         stats
     }
 
-    /// One queue pair; zeros where there is none.
+    /// The totals of one queue pair; zeros if it does not exist.
     #[must_use]
     pub fn queue_stats(&self, queue: u16) -> PortStats {
         let mut stats = PortStats::default();
@@ -78,7 +78,7 @@ impl<R: Cause, T: Cause> PortCounters<R, T> {
         stats
     }
 
-    /// DPDK's names and order first, then every cause of a loss and the bursts, queue by queue.
+    /// DPDK's names in DPDK's order, then every cause of a loss and the bursts, per queue.
     #[must_use]
     pub fn xstats(&self) -> Vec<(String, u64)> {
         let rx: Vec<_> = self.rx.iter().map(|queue| queue.totals()).collect();
@@ -98,7 +98,7 @@ impl<R: Cause, T: Cause> PortCounters<R, T> {
         all
     }
 
-    /// Lets all totals start from zero again.
+    /// Resets all totals to zero.
     pub fn reset(&self) {
         self.rx.iter().for_each(|queue| queue.reset());
         self.tx.iter().for_each(|queue| queue.reset());
@@ -119,7 +119,7 @@ fn add_tx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
     stats.oerrors += queue.lost_as(Total::Error);
 }
 
-/// Adds to the counter of that name among [`PortCounters::xstats`] what somebody else counted.
+/// Adds to the counter of that name among [`PortCounters::xstats`] what was counted elsewhere.
 ///
 /// ```
 /// use linecard_pmd::stats::{AnyLoss, PortCounters, add_to};

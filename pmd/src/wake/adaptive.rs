@@ -1,4 +1,4 @@
-//! The loop between polling and sleeping.
+//! Adaptive polling: the loop between polling and sleeping.
 
 use std::time::{Duration, Instant};
 
@@ -7,25 +7,26 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Armed;
 use crate::port::RxQueue;
 
-/// Interval of polling queues that cannot wake a thread, or that woke it several times in a row without a packet.
+/// The polling interval for queues that cannot wake a thread, or that woke it several times in a row without
+/// a packet.
 pub const NAP: Duration = Duration::from_micros(100);
-/// Number of wake-ups in a row without a packet after which the thread naps instead of believing the queue.
+/// The number of wake-ups in a row without a packet after which the thread naps before it polls again.
 const FALSE_ALARMS: u32 = 4;
 
-/// How one [`wait`](Adaptive::wait) went.
+/// The outcome of one [`wait`](Adaptive::wait).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// The thread did not sleep: packets moved, or did within the spin time.
+    /// The thread did not sleep: packets moved, now or within the spin time.
     Busy,
     /// A queue said that it has packets.
     Ready,
     /// A queue woke the thread.
     Woken,
-    /// The bound passed, or a nap did because a queue cannot wake the thread.
+    /// The timeout passed, or a nap passed because a queue cannot wake the thread.
     Passed,
 }
 
-/// Polls any number of queues while there is traffic, and sleeps once there has been none for a while.
+/// Polls any number of queues while there is traffic, and sleeps once there was none for a while.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -69,15 +70,15 @@ impl Default for Adaptive {
 }
 
 impl Adaptive {
-    /// Goes on polling for `spin` after the last packet, and never sleeps longer than `bound` at a time, so that the caller can
-    /// do its other work.
+    /// Continues polling for `spin` after the last packet, and never sleeps longer than `bound` at a time, so
+    /// that the caller can do other work.
     #[must_use]
     pub const fn new(spin: Duration, bound: Duration) -> Self {
         Self { spin, bound, idle: None, false_alarms: 0, asleep: Duration::ZERO, sleeps: 0 }
     }
 
-    /// Changes the longest sleep, for a caller with a deadline of its own. With `Duration::MAX` only a queue wakes the caller; a
-    /// peer that does not signal then costs its own packets the time until somebody else does.
+    /// Changes the longest sleep, for a caller with its own deadline. With `Duration::MAX` only a queue wakes
+    /// the caller; the packets of a peer that does not signal then wait until another queue wakes the caller.
     ///
     /// ```
     /// use std::time::Duration;
@@ -90,8 +91,9 @@ impl Adaptive {
         self.bound = bound;
     }
 
-    /// To be called after each round over `queues`, with the number of packets it moved: returns at once while there is
-    /// traffic, else sleeps until a queue wakes it or the bound has passed. `queues` must be all that the thread polls.
+    /// Call this after each round over `queues`, with the number of packets it moved. Returns at once while
+    /// there is traffic; otherwise sleeps until a queue wakes the thread or the timeout passes. `queues` must
+    /// be all queues that the thread polls.
     #[inline]
     pub fn wait(&mut self, moved: usize, queues: &mut [&mut dyn RxQueue]) -> WaitOutcome {
         if moved > 0 {
@@ -102,13 +104,13 @@ impl Adaptive {
         self.nothing(queues)
     }
 
-    /// Time spent asleep so far.
+    /// The total time spent asleep.
     #[must_use]
     pub const fn asleep(&self) -> Duration {
         self.asleep
     }
 
-    /// How often it slept so far.
+    /// The number of sleeps.
     #[must_use]
     pub const fn sleeps(&self) -> u64 {
         self.sleeps
@@ -125,7 +127,7 @@ impl Adaptive {
         let (mut ready, mut able) = (false, true);
         for queue in queues.iter_mut() {
             match queue.arm() {
-                // The others need not be armed; those that are will be disarmed below.
+                // The others need not be armed; those that are armed are disarmed below.
                 Armed::Ready => ready = true,
                 Armed::Unable => able = false,
                 Armed::Asleep => {}
@@ -146,7 +148,8 @@ impl Adaptive {
         outcome
     }
 
-    /// A queue announces packets. If that was wrong several times in a row, the thread naps first.
+    /// Handles a queue's announcement of packets. After several false announcements in a row, the thread naps
+    /// first.
     fn alarm(&mut self, now: Instant, why: WaitOutcome) -> WaitOutcome {
         self.false_alarms = self.false_alarms.saturating_add(1);
         if self.false_alarms <= FALSE_ALARMS {
@@ -163,7 +166,7 @@ impl Adaptive {
     }
 }
 
-/// Waits for any of the queues that have a descriptor; whether one was ready.
+/// Waits for any of the queues that have a descriptor; returns whether one became ready.
 fn wait(queues: &[&mut dyn RxQueue], bound: Duration) -> bool {
     let mut set: Vec<PollFd<'_>> = Vec::with_capacity(queues.len());
     set.extend(queues.iter().filter_map(|queue| {
@@ -174,6 +177,6 @@ fn wait(queues: &[&mut dyn RxQueue], bound: Duration) -> bool {
         tv_sec: i64::try_from(bound.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: bound.subsec_nanos().into(),
     };
-    // An interrupted call counts as the end of the bound.
+    // An interrupted call counts as the end of the timeout.
     poll(&mut set, Some(&bound)).is_ok_and(|ready| ready > 0)
 }
