@@ -1,4 +1,4 @@
-//! A handful of packets that travel together.
+//! Bursts: small groups of packets that move together.
 
 #[cfg(test)]
 mod tests;
@@ -10,11 +10,11 @@ use std::{fmt, ptr};
 
 use crate::packet::{Packet, free};
 
-/// Packets in a burst at most.
+/// The maximum number of packets in a burst.
 pub const BURST: usize = 64;
 
-/// Up to [`BURST`] packets, owned, without heap. Derefs to a slice of them; dropping it returns them in bulk. `Send` and
-/// `Sync`, as packets are; a thread that polls has bursts of its own.
+/// Up to [`BURST`] owned packets, without heap allocation. Derefs to a slice of packets; dropping it returns
+/// them in bulk. `Send` and `Sync`, as packets are; each polling thread has its own bursts.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -30,9 +30,9 @@ pub const BURST: usize = 64;
 /// ```
 pub struct Burst {
     len: usize,
-    /// Packets it takes, at most [`BURST`]; `len` never passes it.
+    /// The maximum number of packets, at most [`BURST`]; `len` never exceeds it.
     capacity: usize,
-    /// The first `len` hold packets.
+    /// The first `len` places hold packets.
     packets: [MaybeUninit<Packet>; BURST],
 }
 
@@ -44,7 +44,7 @@ impl Burst {
         Self::with_capacity(BURST)
     }
 
-    /// An empty burst that takes `capacity` packets, at least one and at most [`BURST`]: what bounds a receive burst.
+    /// An empty burst for up to `capacity` packets, from one to [`BURST`]. This limits a receive burst.
     ///
     /// ```
     /// use linecard_mempool::{BURST, Burst};
@@ -59,14 +59,14 @@ impl Burst {
         Self { len: 0, capacity, packets: [const { MaybeUninit::uninit() }; BURST] }
     }
 
-    /// Packets it can hold.
+    /// The number of packets that the burst can hold.
     #[must_use]
     #[inline]
     pub const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Packets that can still be pushed.
+    /// The number of packets that can still be pushed.
     #[must_use]
     #[inline]
     pub const fn room(&self) -> usize {
@@ -76,7 +76,7 @@ impl Burst {
     /// Appends a packet.
     ///
     /// # Errors
-    /// The packet comes back when the burst is full.
+    /// The packet, if the burst is full.
     #[inline]
     pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
         match self.spare_mut().first_mut() {
@@ -89,15 +89,15 @@ impl Burst {
         }
     }
 
-    /// Takes the last packet.
+    /// Removes and returns the last packet.
     #[inline]
     pub fn pop(&mut self) -> Option<Packet> {
         self.len = self.len.checked_sub(1)?;
-        // SAFETY: the place behind the new end held a packet, which is now ours.
+        // SAFETY: the place behind the new end held a packet, which the caller now owns.
         Some(unsafe { self.packets[self.len].assume_init_read() })
     }
 
-    /// Takes packets from `source` while there is room; those it did not ask for stay in `source`. How many came.
+    /// Takes packets from `source` while there is room, and returns how many. The others stay in `source`.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -110,7 +110,7 @@ impl Burst {
     /// assert_eq!((burst.take_from(&mut other), burst.len(), other.len()), (1, 4, 4));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // `Extend` has no place for what a full burst leaves, and would drop it.
+    // Not `Extend`: it would have to drop the packets that do not fit.
     pub fn fill_from(&mut self, source: &mut impl Iterator<Item = Packet>) -> usize {
         let before = self.len;
         for packet in source.take(self.room()) {
@@ -120,20 +120,20 @@ impl Burst {
         self.len - before
     }
 
-    /// Moves packets from the front of `other` while there is room; the others stay there. How many came. Unlike `Vec::append`,
-    /// which takes all: see [`fill_from`](Self::fill_from) for an example.
+    /// Moves packets from the front of `other` while there is room, and returns how many. The others stay
+    /// there, unlike with `Vec::append`; see the example of [`fill_from`](Self::fill_from).
     pub fn take_from(&mut self, other: &mut Self) -> usize {
         let n = self.room().min(other.len);
         let to = self.packets.as_mut_ptr().wrapping_add(self.len);
-        // SAFETY: `n` packets lie there, and `n` places are free here; two bursts do not overlap.
+        // SAFETY: `other` holds `n` packets, `n` places are free here, and two bursts do not overlap.
         unsafe { ptr::copy_nonoverlapping(other.packets.as_ptr(), to, n) };
         self.len += n;
-        // SAFETY: the first `n` were copied to this burst, which owns them now; the other forgets them.
+        // SAFETY: the first `n` packets were copied to this burst, which owns them now.
         unsafe { other.consume_front(n) };
         n
     }
 
-    /// Takes packet `index` and puts the last one in its place.
+    /// Removes packet `index` and moves the last packet to its place.
     pub fn swap_remove(&mut self, index: usize) -> Option<Packet> {
         if index >= self.len {
             return None;
@@ -143,10 +143,10 @@ impl Burst {
         self.pop()
     }
 
-    /// Keeps the packets for which `keep` says so, in order; the others return to their pools.
+    /// Keeps the packets for which `keep` returns true, in order; the others return to their pools.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut Packet) -> bool) {
         let len = std::mem::take(&mut self.len);
-        // Packets not looked at yet are dropped if `keep` panics; those kept so far stay.
+        // If `keep` panics, packets not yet checked are dropped and those kept so far stay.
         let mut rest = Drain { next: 0, end: len, tail: len, burst: self };
         while let Some(mut packet) = rest.next() {
             if keep(&mut packet) {
@@ -158,30 +158,32 @@ impl Burst {
         }
     }
 
-    /// Takes the first `range.end` packets (or all, when there are fewer), one by one. What the iterator does not hand out is dropped with it.
+    /// Removes the first `range.end` packets (or all, if there are fewer), one by one. Packets that the
+    /// iterator has not returned are dropped with it.
     pub fn drain(&mut self, range: RangeTo<usize>) -> Drain<'_> {
         let tail = std::mem::take(&mut self.len);
         Drain { next: 0, end: range.end.min(tail), tail, burst: self }
     }
 
-    /// Returns all packets to their pools in bulk. How many there were.
+    /// Returns all packets to their pools in bulk; returns how many there were.
     #[inline]
     #[track_caller]
     pub fn clear(&mut self) -> usize {
         let n = std::mem::take(&mut self.len);
-        // SAFETY: `n` packets, ours, forgotten above; `Packet` is a transparent pointer to its metadata.
+        // SAFETY: this burst owned `n` packets and no longer counts them; `Packet` is a transparent pointer
+        // to its metadata.
         unsafe { free::bulk(self.packets.as_ptr().cast(), n, Some(Location::caller())) };
         n
     }
 
-    /// The places behind the packets, for a driver to fill; then [`Burst::set_len`].
+    /// The free places behind the packets, for a driver to fill before it calls [`Burst::set_len`].
     #[inline]
     pub fn spare_mut(&mut self) -> &mut [MaybeUninit<Packet>] {
         let end = self.capacity.max(self.len);
         self.packets.get_mut(self.len..end).unwrap_or_default()
     }
 
-    /// Says how many packets there are.
+    /// Sets the number of packets.
     ///
     /// # Safety
     /// `len <= capacity()`, and the first `len` places hold packets that nobody else owns.
@@ -191,7 +193,7 @@ impl Burst {
         self.len = len;
     }
 
-    /// Forgets the first `n` packets and moves the others to the front.
+    /// Removes the first `n` packets without dropping them and moves the others to the front.
     ///
     /// # Safety
     /// `n <= len`, and the first `n` were moved out, for example with `ptr::read`.
@@ -201,7 +203,8 @@ impl Burst {
         let rest = self.len - n;
         if rest > 0 {
             let packets = self.packets.as_mut_ptr();
-            // SAFETY: `n + rest` places hold packets, the first `n` are free to overwrite; the ranges may overlap.
+            // SAFETY: `n + rest` places hold packets, the first `n` may be overwritten; the ranges may
+            // overlap.
             unsafe { ptr::copy(packets.wrapping_add(n), packets, rest) };
         }
         self.len = rest;
@@ -245,7 +248,7 @@ impl fmt::Debug for Burst {
     }
 }
 
-/// Packets on their way out of a [`Burst`]; made by [`Burst::drain`].
+/// An iterator over packets removed from a [`Burst`]; made by [`Burst::drain`].
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -259,7 +262,8 @@ impl fmt::Debug for Burst {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Drain<'a> {
-    /// Its `len` places at the front are in order; packets lie at `next..tail`, those before `end` go out.
+    /// Its first `len` places are in order; packets are at `next..tail`, and those before `end` are to be
+    /// returned.
     burst: &'a mut Burst,
     next: usize,
     end: usize,
@@ -274,7 +278,7 @@ impl Iterator for Drain<'_> {
         if self.next == self.end {
             return None;
         }
-        // SAFETY: a packet that has not been handed out; `next` moves past it.
+        // SAFETY: the place holds a packet that was not returned yet; `next` moves past it.
         let packet = unsafe { self.burst.packets[self.next].assume_init_read() };
         self.next += 1;
         Some(packet)

@@ -1,7 +1,7 @@
-//! Whether a pool is closed, and the room in its caches, which closing takes away.
+//! The closed state of a pool, and the capacity of its caches, which closing removes.
 //!
-//! A cache without room sends every return to the slow path, which looks whether the pool is closed. So of a closed pool no
-//! cache may have room, also not one that its owner makes ready at that moment:
+//! A cache without room sends every return to the slow path, which checks whether the pool is closed.
+//! Therefore no cache of a closed pool may have room, even if its owner makes it ready at that moment:
 //!
 //! ```text
 //!   owner of the cache                      who drops the last handle
@@ -15,7 +15,7 @@
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, fence};
 
-/// The state of one pool.
+/// The closed state of one pool.
 pub(crate) struct Closing {
     closed: AtomicBool,
 }
@@ -25,14 +25,14 @@ impl Closing {
         Self { closed: AtomicBool::new(false) }
     }
 
-    /// Whether the last handle is gone.
+    /// Whether the last handle was dropped.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Gives `room`, which lies in the caller's cache, place for `size`, unless the pool is closed.
+    /// Sets `room`, the capacity of the caller's cache, to `size`, unless the pool is closed.
     pub(crate) fn make_room(&self, room: &AtomicUsize, size: usize) {
-        // The fence is paid once per thread and pool.
+        // The fence runs once per thread and pool.
         if room.load(Ordering::Relaxed) == size || self.is_closed() {
             return;
         }
@@ -44,7 +44,7 @@ impl Closing {
         }
     }
 
-    /// Closes the pool: no cache has `rooms` from here on.
+    /// Closes the pool; from now on, each of `rooms` is 0.
     pub(crate) fn close<'a>(&self, rooms: impl Iterator<Item = &'a AtomicUsize>) {
         self.closed.store(true, Ordering::Relaxed);
         // C4, pairs with C3.

@@ -1,10 +1,11 @@
-//! Debug mode: who took and returned each packet last, guards around buffers, poison in free ones.
+//! Debug mode: records where each packet was last taken and returned, guards around buffers, fills free ones
+//! with a pattern.
 //!
 //! ```text
 //! … guard │ headroom │ data room │ guard (32 B: written past the end) │ guard (32 B: written before the start of the next) │ …
 //! ```
-//! A pool in debug mode has no caches, so every get and put comes through the slow path and is seen here; other pools have one
-//! branch there and nothing in the fast path.
+//! A pool in debug mode has no caches, so every get and put takes the slow path and is recorded here. Other
+//! pools pay one branch there and nothing in the fast path.
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ const GUARD: usize = 32;
 const GUARD_BYTE: u8 = 0xfd;
 const POISON: u8 = 0x6b;
 
-/// What somebody did to a packet.
+/// A kind of misuse of a packet.
 ///
 /// ```
 /// use linecard_mempool::ViolationKind;
@@ -30,17 +31,17 @@ const POISON: u8 = 0x6b;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ViolationKind {
-    /// Returned although it is free already. It is not returned again.
+    /// The packet was returned although it is free already. It is not returned again.
     DoubleFree,
-    /// Returned to a pool it does not belong to. It stays out.
+    /// The packet was returned to a pool that it does not belong to. It stays out.
     ForeignFree,
-    /// Returned raw although it is chained, cloned or has foreign memory. It stays out.
+    /// The packet was returned raw although it is chained, cloned or has external memory. It stays out.
     NotPlain,
-    /// Written this many bytes, or more, past the end of the buffer.
+    /// At least this many bytes were written past the end of the buffer.
     Overrun(usize),
-    /// Written this many bytes before the start of the buffer.
+    /// Bytes were written up to this far before the start of the buffer.
     Underrun(usize),
-    /// Written after it was returned, this many bytes from the start of the buffer.
+    /// The packet was written after its return, at this offset in the buffer.
     UseAfterFree(usize),
 }
 
@@ -57,7 +58,7 @@ impl fmt::Display for ViolationKind {
     }
 }
 
-/// What debug mode found, with the places in the source.
+/// A violation found by debug mode, with source locations.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -78,17 +79,17 @@ impl fmt::Display for ViolationKind {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What happened.
+    /// The kind of misuse.
     pub kind: ViolationKind,
-    /// Name of the pool that found it.
+    /// The name of the pool that found it.
     pub pool: String,
-    /// Number of the packet in its pool; `None` for a foreign one.
+    /// The number of the packet in its pool; `None` for a foreign one.
     pub packet: Option<usize>,
-    /// Where it was noticed; `None` in a destructor.
+    /// Where it was detected; `None` in a destructor.
     pub site: Option<&'static Location<'static>>,
-    /// Where the packet was got last.
+    /// Where the packet was last taken.
     pub last_get: Option<&'static Location<'static>>,
-    /// Where the packet was returned last; `None` by a destructor, or never.
+    /// Where the packet was last returned; `None` if by a destructor, or never.
     pub last_put: Option<&'static Location<'static>>,
 }
 
@@ -130,11 +131,11 @@ fn store(place: &AtomicPtr<Location<'static>>, site: Site) {
 }
 
 fn load(place: &AtomicPtr<Location<'static>>) -> Site {
-    // SAFETY: null, or a reference to a static that `store` took apart; never written through.
+    // SAFETY: null, or a reference to a static that `store` converted to a pointer; never written through.
     unsafe { place.load(Ordering::Relaxed).as_ref() }
 }
 
-/// The books of a pool in debug mode.
+/// The records of a pool in debug mode.
 pub(crate) struct Ledger {
     entries: Box<[Entry]>,
     violations: AtomicU64,
@@ -149,29 +150,31 @@ impl Ledger {
         self.violations.load(Ordering::Relaxed)
     }
 
-    /// Guards and poisons a buffer.
+    /// Writes the guards of a buffer and fills it with the pattern.
     ///
     /// # Safety
-    /// The packet is free and the caller's.
+    /// The packet is free and owned by the caller.
     pub(crate) unsafe fn prepare(&self, pool: &PoolShared, index: usize) {
         let (home, len) = (pool.home(index).as_ptr(), pool.buf_len());
         // SAFETY: buffers of a pool in debug mode have a line before and one behind them.
         unsafe { home.wrapping_sub(GUARD).write_bytes(GUARD_BYTE, GUARD) };
-        // SAFETY: buffers of a pool in debug mode have a line behind them, in nobody's hands while the packet is free.
+        // SAFETY: buffers of a pool in debug mode have a line behind them, which nothing uses while the
+        // packet is free.
         unsafe { home.wrapping_add(len).write_bytes(GUARD_BYTE, GUARD) };
-        // SAFETY: `len` bytes from `home` on are the packet's buffer, which nobody else uses while the packet is free.
+        // SAFETY: `len` bytes from `home` on are the packet's buffer, which nothing uses while the packet is
+        // free.
         unsafe { home.write_bytes(POISON, len) };
     }
 
-    /// Notes that a packet goes out.
+    /// Records that a packet leaves the pool.
     ///
     /// # Safety
-    /// The packet is of `pool`, just left the free list, and is the caller's.
+    /// The packet belongs to `pool`, was just taken off the free list, and is owned by the caller.
     pub(crate) unsafe fn got(&self, pool: &PoolShared, item: NonNull<Meta>, site: Site) {
         let index = pool.index(item);
         let Some(entry) = self.entries.get(index) else { return };
         let home = pool.home(index).as_ptr();
-        // SAFETY: the buffer of a free packet; a peer that scribbles is what this looks for.
+        // SAFETY: the buffer of a free packet, readable. A write by a peer is what this check looks for.
         if let Some(at) = unsafe { differs(home, pool.buf_len(), POISON) } {
             self.report(pool, ViolationKind::UseAfterFree(at), Some((index, entry)), site);
         }
@@ -179,10 +182,10 @@ impl Ledger {
         store(&entry.last_get, site);
     }
 
-    /// Notes that a packet comes back. Whether it may go to the free list.
+    /// Records that a packet returns. Returns whether it may go to the free list.
     ///
     /// # Safety
-    /// None for the item: this is where lies are found. `pool` is the ledger's.
+    /// `pool` is the ledger's. There is no condition on `item`, which is checked here.
     pub(crate) unsafe fn returned(&self, pool: &PoolShared, item: NonNull<Meta>, site: Site) -> bool {
         if !pool.owns(item) {
             self.report(pool, ViolationKind::ForeignFree, None, site);
@@ -194,7 +197,7 @@ impl Ledger {
             self.report(pool, ViolationKind::DoubleFree, Some((index, entry)), site);
             return false;
         }
-        // SAFETY: a packet of this pool that was out, so nobody but the caller has it.
+        // SAFETY: a packet of this pool that was out, so only the caller has it.
         let meta = unsafe { item.as_ref() };
         if meta.state != 0 || meta.next.is_some() || meta.buf != pool.home(index) {
             entry.out.store(true, Ordering::Relaxed);
@@ -203,7 +206,7 @@ impl Ledger {
         }
         self.check_guards(pool, index, entry, site);
         store(&entry.last_put, site);
-        // SAFETY: the caller returns the packet and owns it until it is put away; nobody else uses its buffer.
+        // SAFETY: the caller returns the packet and owns it until it is stored; nothing else uses its buffer.
         unsafe { self.prepare(pool, index) };
         true
     }
@@ -238,7 +241,7 @@ impl Ledger {
     }
 }
 
-/// Where the first of `len` bytes that is not `byte` lies.
+/// The offset of the first of `len` bytes that is not `byte`.
 ///
 /// # Safety
 /// `at` is readable for `len` bytes. Reads are volatile: a peer may write there.

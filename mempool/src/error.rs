@@ -1,7 +1,7 @@
-//! What can go wrong in this crate, each in one sentence with the remedy.
+//! Errors of this crate, each one sentence with the remedy.
 
-/// Every way that making a pool, or attaching memory to a packet, can fail. What a data path may meet has small errors
-/// of its own: [`TooShort`], [`Exhausted`], [`NoRoom`]; or it is an `Option`, where only one thing can be lacking.
+/// Errors of creating a pool or attaching memory to a packet. Data-path operations have small errors of their
+/// own ([`TooShort`], [`Exhausted`], [`NoRoom`]), or return an `Option` if there is only one reason to fail.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -14,17 +14,17 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A pool of no packets, or of more than it can number.
+    /// The number of packets is 0 or above the maximum.
     #[error("pool \"{pool}\" asks for {asked} packets: ask for at least 1 and at most {max}")]
     Packets {
         /// Name of the pool.
         pool: String,
-        /// Packets asked for.
+        /// The requested number of packets.
         asked: u32,
-        /// Most packets of one pool.
+        /// The maximum number of packets of one pool.
         max: u32,
     },
-    /// Headroom and data room together are more than a segment can describe.
+    /// The sum of headroom and data room is 0 or more than a segment can describe.
     #[error(
         "pool \"{pool}\" asks for {headroom} + {data_room} bytes per packet: their sum must be 1 to {max}, \
          longer packets are chains"
@@ -32,11 +32,11 @@ pub enum Error {
     BufferLength {
         /// Name of the pool.
         pool: String,
-        /// Headroom asked for, in bytes.
+        /// The requested headroom in bytes.
         headroom: u16,
-        /// Data room asked for, in bytes.
+        /// The requested data room in bytes.
         data_room: u16,
-        /// Largest sum, in bytes.
+        /// The maximum sum in bytes.
         max: u16,
     },
     /// The packets do not fit into memory.
@@ -44,24 +44,24 @@ pub enum Error {
     Memory {
         /// Name of the pool.
         pool: String,
-        /// What the machine said.
+        /// The cause.
         source: linecard_eal::Error,
     },
-    /// External memory that one segment cannot describe.
+    /// The external memory is longer than one segment can describe.
     #[error("external memory of {len} bytes: attach at most {max} bytes per segment, and chain segments")]
     ExternalLength {
-        /// Bytes offered.
+        /// The length offered, in bytes.
         len: usize,
-        /// Most bytes of one segment.
+        /// The maximum length of one segment, in bytes.
         max: u16,
     },
-    /// Memory can be attached only to a packet that has its own buffer to itself.
+    /// External memory can be attached only to a packet that exclusively uses its own buffer.
     #[error("the packet is chained, cloned or has foreign memory already: attach to a fresh packet")]
     NotPlain,
 }
 
-/// Fewer bytes than were to be removed: what [`Packet::adj`](crate::Packet::adj) and [`Packet::trim`](crate::Packet::trim)
-/// say. Nothing was removed.
+/// A segment has fewer bytes than [`Packet::adj`](crate::Packet::adj) or
+/// [`Packet::trim`](crate::Packet::trim) was asked to remove. Nothing was removed.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -80,14 +80,15 @@ pub enum Error {
 )]
 #[non_exhaustive]
 pub struct TooShort {
-    /// Bytes that were to be removed.
+    /// The number of bytes to remove.
     pub asked: usize,
-    /// Bytes of the first ([`adj`](crate::Packet::adj)) or the last ([`trim`](crate::Packet::trim)) segment.
+    /// The length of the first ([`adj`](crate::Packet::adj)) or the last ([`trim`](crate::Packet::trim))
+    /// segment.
     pub len: usize,
 }
 
-/// The pool has fewer free packets than were asked for. Nothing was taken; [`PoolStats::get_fail`](crate::PoolStats)
-/// counts such requests.
+/// The pool has fewer free packets than requested. Nothing was taken;
+/// [`PoolStats::get_fail`](crate::PoolStats) counts such requests.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -106,7 +107,7 @@ pub struct TooShort {
 )]
 pub struct Exhausted;
 
-/// Why packets did not get into a burst, or bytes into a packet. Nothing was moved.
+/// Why packets were not added to a burst, or bytes to a packet. Nothing was moved.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -122,20 +123,20 @@ pub struct Exhausted;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoRoom {
-    /// The burst takes fewer packets, or the packet fewer bytes.
+    /// The burst has room for fewer packets, or the packet for fewer bytes.
     #[error("{asked} were asked for where there is room for {room}: ask for at most {room}")]
     Full {
-        /// Packets or bytes asked for.
+        /// The requested number of packets or bytes.
         asked: usize,
-        /// Packets or bytes that there is room for.
+        /// The number of packets or bytes for which there is room.
         room: usize,
     },
-    /// Packets are needed, for the burst or as a copy of bytes that clones share, and the pool has too few.
+    /// The pool has too few packets for the burst, or for a copy of bytes that clones share.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
 }
 
-/// Shorthand for this crate's results.
+/// The result type of this crate.
 ///
 /// ```
 /// fn fine() -> linecard_mempool::Result<()> {

@@ -8,16 +8,16 @@
 //!   64 B each, one line                             stride: an odd number of 64-byte lines
 //! ```
 //!
-//! A backend that maps the domain can scribble on packet data, and on nothing else: metadata, free lists and caches are
-//! private. A free packet's pointer lies in one of four places:
-//! - a *magazine* (half of [`PoolConfig::cache`] pointers) that a thread has loaded, or the previous one it keeps:
-//!   reached without any locked instruction;
+//! A backend that maps the domain can overwrite packet data, but nothing else: metadata, free lists and
+//! caches are private. The pointer to a free packet is in one of four places:
+//! - a *magazine* (half of [`PoolConfig::cache`] pointers) loaded by a thread, or the thread's previous
+//!   magazine: reached without a locked instruction;
 //! - a full magazine in the pool's *depot*, a lock-free stack: one compare-and-swap for all its packets;
 //! - the depot's *loose* stack of single packets, for threads and pools without caches;
-//! - the magazines of a thread that has ended: they are adopted by the next thread, or by whoever runs out.
+//! - a magazine of a thread that has ended: the next thread, or a thread that runs out of packets, adopts it.
 //!
-//! Packets cached by *other live* threads stay there: a pool needs some more packets than are in use at once
-//! ([`PoolConfig::cache`] says how many).
+//! Packets cached by *other live* threads are not available, so a pool needs more packets than are in use at
+//! once ([`PoolConfig::cache`] says how many).
 
 mod sync;
 
@@ -59,7 +59,7 @@ linecard_eal::threads! {
     PacketSegment<'static>: neither;
 }
 
-/// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.
+/// Flags and types in a packet's metadata, defined in `net`, which parses and writes headers with them.
 #[cfg(not(loom))]
 pub use linecard_net::{Offload, PacketType, TxOffload};
 

@@ -1,4 +1,4 @@
-//! One packet's metadata: a cache line of private memory.
+//! The metadata of one packet: a cache line of private memory.
 
 use std::mem::{align_of, offset_of, size_of};
 use std::ptr::NonNull;
@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicU32;
 
 use crate::pool::PoolShared;
 
-/// Metadata of one packet segment. Drivers reach it with [`Packet::into_raw`](crate::Packet::into_raw) and
-/// [`Pool::get_raw`](crate::Pool::get_raw); everyone else uses [`Packet`](crate::Packet).
+/// Metadata of one packet segment. Drivers access it through [`Packet::into_raw`](crate::Packet::into_raw)
+/// and [`Pool::get_raw`](crate::Pool::get_raw); all other code uses [`Packet`](crate::Packet).
 ///
-/// `state == 0` promises: one segment, own buffer, never cloned. Such a packet is freed without looking further.
-/// The first 24 bytes are three words that a driver may write whole; see [`Meta::rearm`].
+/// `state == 0` means: one segment, own buffer, no clones. Such a packet is freed without further checks. The
+/// first 24 bytes are three words that a driver may write as a whole; see [`Meta::rearm`].
 ///
 /// ```
 /// assert_eq!(size_of::<linecard_mempool::Meta>(), 64);
@@ -18,35 +18,36 @@ use crate::pool::PoolShared;
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Meta {
-    /// Where the data starts, in bytes from `buf`.
+    /// The offset of the data from `buf`, in bytes.
     pub data_off: u16,
-    /// [`Meta::SHARED`] and its neighbours; 0 for a plain packet.
+    /// [`Meta::SHARED`] and the other state bits; 0 for a plain packet.
     pub state: u8,
-    /// Segments of the packet; meaningful in its first segment.
+    /// The number of segments of the packet; valid in its first segment.
     pub nb_segs: u8,
-    /// Port it came from, [`Meta::NO_PORT`] if none.
+    /// The receiving port, [`Meta::NO_PORT`] if none.
     pub port: u16,
-    /// Bytes at `buf`.
+    /// The length of the buffer at `buf` in bytes.
     pub buf_len: u16,
-    /// Bytes of data in all segments; meaningful in the first segment.
+    /// The length of the data in all segments, in bytes; valid in the first segment.
     pub pkt_len: u32,
-    /// Bytes of data in this segment.
+    /// The length of the data in this segment, in bytes.
     pub data_len: u16,
-    /// VLAN tag control information, valid when the flags say so.
+    /// VLAN tag control information; valid if the flags say so.
     pub vlan_tci: u16,
     /// [`Offload`](crate::Offload) flags.
     pub ol_flags: u32,
     /// [`PacketType`](crate::PacketType).
     pub packet_type: u32,
-    /// Receive-side-scaling hash, valid when the flags say so.
+    /// Receive-side-scaling hash; valid if the flags say so.
     pub hash: u32,
-    /// Packets whose data lies in this one's buffer, itself included; meaningful with [`Meta::SHARED`] only.
+    /// The number of packets whose data is in this one's buffer, including itself; valid with
+    /// [`Meta::SHARED`] only.
     pub refcnt: AtomicU32,
-    /// [`TxOffload`](crate::TxOffload), valid when a transmit flag is set.
+    /// [`TxOffload`](crate::TxOffload); valid if a transmit flag is set.
     pub tx_offload: u64,
-    /// Next segment of the chain; `None` in the last one and in every free packet.
+    /// The next segment of the chain; `None` in the last one and in every free packet.
     pub next: Option<NonNull<Meta>>,
-    /// Start of the buffer (its headroom).
+    /// The start of the buffer, where the headroom begins.
     pub buf: NonNull<u8>,
     pub(crate) pool: NonNull<PoolShared>,
 }
@@ -64,18 +65,19 @@ const _: () = {
 };
 
 impl Meta {
-    /// State bit: clones of this packet may exist; `refcnt` counts.
+    /// State bit: clones of this packet may exist; `refcnt` counts the holders.
     pub const SHARED: u8 = 1;
-    /// State bit: a clone; the data lies in another packet's buffer.
+    /// State bit: this is a clone; its data is in another packet's buffer.
     pub const INDIRECT: u8 = 2;
-    /// State bit: the data lies in memory that someone attached.
+    /// State bit: the data is in attached external memory.
     pub const EXTERNAL: u8 = 4;
-    /// State bit: first segment of a chain.
+    /// State bit: this is the first segment of a chain.
     pub const CHAINED: u8 = 8;
-    /// `port` of a packet that came from none.
+    /// The value of `port` for a packet without a receiving port.
     pub const NO_PORT: u16 = u16::MAX;
 
-    /// The first word (`data_off`, `state`, `nb_segs`, `port`, `buf_len`) of a plain packet, to be stored in one go.
+    /// The first word (`data_off`, `state`, `nb_segs`, `port`, `buf_len`) of a plain packet, to be written in
+    /// one store.
     ///
     /// ```
     /// use linecard_mempool::Meta;
@@ -104,11 +106,11 @@ impl Meta {
         [u64::from_ne_bytes([pkt[0], pkt[1], pkt[2], pkt[3], seg[0], seg[1], 0, 0]), 0]
     }
 
-    /// Makes a packet from [`Pool::get_raw`](crate::Pool::get_raw) a plain one with `len` bytes and no flags; its first
-    /// word is `rearm`, see [`Meta::rearm`].
+    /// Makes a packet from [`Pool::get_raw`](crate::Pool::get_raw) a plain one with `len` bytes and no flags.
+    /// `rearm` is its first word; see [`Meta::rearm`].
     ///
     /// # Safety
-    /// The packet is the caller's alone, and `rearm` and `len` describe data inside its buffer.
+    /// The caller alone owns the packet, and `rearm` and `len` describe data within its buffer.
     ///
     /// ```
     /// # use std::mem::MaybeUninit;
@@ -131,21 +133,21 @@ impl Meta {
     #[inline(always)]
     pub unsafe fn write_plain(meta: NonNull<Self>, rearm: u64, len: u16) {
         let [lengths, flags] = Self::lengths(len);
-        // SAFETY: the packet is the caller's; its first 24 bytes are integers, of any value.
+        // SAFETY: the caller owns the packet; its first 24 bytes are integers, for which any value is valid.
         unsafe { meta.cast::<[u64; 3]>().write([rearm, lengths, flags]) };
     }
 
-    /// Writes the first word alone, see [`Meta::rearm`]: enough to give a packet back.
+    /// Writes only the first word, see [`Meta::rearm`]: enough to return a packet to its pool.
     ///
     /// # Safety
-    /// The packet is the caller's alone.
+    /// The caller alone owns the packet.
     #[inline(always)]
     pub unsafe fn write_rearm(meta: NonNull<Self>, rearm: u64) {
-        // SAFETY: the packet is the caller's; its first 8 bytes are integers, of any value.
+        // SAFETY: the caller owns the packet; its first 8 bytes are integers, for which any value is valid.
         unsafe { meta.cast::<u64>().write(rearm) };
     }
 
-    /// Which pool the packet belongs to: [`Pool::id`](crate::Pool::id).
+    /// The identifier of the packet's pool: [`Pool::id`](crate::Pool::id).
     #[must_use]
     pub fn pool_id(&self) -> usize {
         self.pool.as_ptr().addr()

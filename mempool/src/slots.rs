@@ -1,23 +1,23 @@
-//! Thread slots: which thread owns which row of every pool's caches.
+//! Thread slots, which determine the thread that owns each row of every pool's caches.
 //!
-//! A thread claims a slot when it first needs one and gives it back when it ends. Whoever claims it next, by
-//! starting or by running out of packets, finds the caches as they were left.
+//! A thread claims a slot when it first needs one and releases it when it ends. The next thread that claims
+//! it, on its first use or when it runs out of packets, takes over the caches with their content.
 
 #[cfg(test)]
 mod tests;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Threads that can have caches at the same time; further ones work without.
+/// The maximum number of threads that have caches at the same time; further threads work without caches.
 pub(crate) const SLOTS: usize = 128;
 
-/// The slot of threads that have none: its caches have room for nothing, for ever.
+/// The slot of threads without one; its caches never have room.
 #[cfg_attr(loom, allow(dead_code, reason = "loom builds the parts without threads"))]
 pub(crate) const NO_SLOT: usize = SLOTS;
 
 const WORDS: usize = SLOTS / 64;
 
-/// Which slots are owned, and which ever were.
+/// The slots that are owned, and those that ever were.
 pub(crate) struct Registry {
     owned: [AtomicU64; WORDS],
     used: [AtomicU64; WORDS],
@@ -57,11 +57,12 @@ impl Registry {
         })
     }
 
-    /// Claims `slot` unless it is owned. Its caches are the caller's until [`Registry::release`].
+    /// Claims `slot` unless it is owned. The caller owns its caches until [`Registry::release`].
     #[must_use]
     pub(crate) fn claim(&self, slot: usize) -> bool {
         let (word, bit) = place(slot);
-        // O1, pairs with O2: what the last owner left in the caches is seen; else packets would be lost or doubled.
+        // O1, pairs with O2: the content that the last owner left in the caches is visible; otherwise packets
+        // would be lost or duplicated.
         if self.owned[word].fetch_or(bit, Ordering::Acquire) & bit != 0 {
             return false;
         }
@@ -69,14 +70,14 @@ impl Registry {
         true
     }
 
-    /// Gives `slot` back, with whatever lies in its caches.
+    /// Releases `slot`, with the content of its caches.
     pub(crate) fn release(&self, slot: usize) {
         let (word, bit) = place(slot);
         // O2, pairs with O1.
         self.owned[word].fetch_and(!bit, Ordering::Release);
     }
 
-    /// Slots that were owned once and are not now.
+    /// The slots that were owned once and are not now.
     pub(crate) fn abandoned(&self) -> impl Iterator<Item = usize> {
         (0..WORDS).flat_map(|word| {
             let mut bits =
@@ -96,11 +97,11 @@ mod thread {
 
     use super::{NO_SLOT, Registry};
 
-    /// The threads of this process.
+    /// The slots of the threads of this process.
     pub(crate) static THREADS: Registry = Registry::new();
 
     thread_local! {
-        // Without destructor, so that reading it is one instruction and works while a thread ends.
+        // Without a destructor, so that reading it is one instruction and works while a thread ends.
         static CURRENT: Cell<usize> = const { Cell::new(NO_SLOT) };
         static OWNED: Owned = const { Owned(Cell::new(None)) };
     }
@@ -122,7 +123,7 @@ mod thread {
         CURRENT.get()
     }
 
-    /// This thread's slot; claims one if there is one left and the thread is not ending.
+    /// This thread's slot. Claims one if one is free and the thread is not ending.
     pub(crate) fn enter() -> Option<usize> {
         if current() != NO_SLOT {
             return Some(current());

@@ -1,4 +1,4 @@
-//! The one place that chooses between the standard library's atomics and loom's.
+//! Selects the atomics of the standard library or of loom.
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -6,7 +6,8 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
-/// Tries the interleavings of `f` with up to three preemptions: enough for every known way to break these structures.
+/// Explores the interleavings of `f` with up to three preemptions: enough for every known way to break these
+/// structures.
 #[cfg(all(test, loom))]
 pub(crate) fn model(f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();

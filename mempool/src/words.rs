@@ -1,15 +1,15 @@
-//! Metadata in whole words, for drivers whose every instruction counts.
+//! Metadata in whole words, for drivers in which every instruction counts.
 
 use std::mem::size_of;
 use std::ptr::NonNull;
 
 use crate::meta::Meta;
 
-// Shifts below say where a field lies in its word; `Meta` asserts its offsets.
+// The shifts below give the position of a field in its word; `Meta` asserts its offsets.
 const _: () = assert!(cfg!(target_endian = "little") && size_of::<Meta>() == 64);
 
-/// The metadata of a packet that a driver owns, read and written a word at a time. One line of private memory is all that it
-/// touches.
+/// The metadata of a packet that a driver owns, read and written one word at a time. Accesses touch one cache
+/// line of private memory.
 ///
 /// ```text
 ///  word 0   data_off:16 state:8 nb_segs:8 port:16 buf_len:16     (Meta::rearm)
@@ -37,8 +37,8 @@ const _: () = assert!(cfg!(target_endian = "little") && size_of::<Meta>() == 64)
 #[derive(Clone, Copy, Debug)]
 pub struct MetaWords(NonNull<Meta>);
 
-/// Where a segment's data lies in its buffer, and whether the packet is that one segment: what words 0 and 1 say, from one read of
-/// each.
+/// The position of a segment's data in its buffer, and whether it is the only segment of the packet, from one
+/// read each of words 0 and 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
     first: u64,
@@ -53,14 +53,14 @@ impl Extent {
         (self.first >> 16) as u16 == 0x0100
     }
 
-    /// Where the data starts, in bytes from the start of the buffer.
+    /// The offset of the data from the start of the buffer, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn data_off(self) -> u64 {
         self.first & 0xffff
     }
 
-    /// Bytes of data in this segment.
+    /// The length of the data in this segment, in bytes.
     #[inline(always)]
     #[must_use]
     pub const fn data_len(self) -> u64 {
@@ -72,23 +72,23 @@ impl MetaWords {
     /// The metadata at `meta`.
     ///
     /// # Safety
-    /// `meta` is the metadata of a packet, which was initialised when its pool was made, and nobody else touches it while this or a
-    /// copy is used.
+    /// `meta` is the metadata of a packet, which was initialized when its pool was created, and nothing else
+    /// accesses it while this value or a copy is used.
     #[inline(always)]
     #[must_use]
     pub const unsafe fn new(meta: NonNull<Meta>) -> Self {
         Self(meta)
     }
 
-    /// The metadata at an address from [`address`](Self::address). Its lowest six bits, which are 0 there, are ignored: the driver may
-    /// keep marks in them.
+    /// The metadata at an address from [`address`](Self::address). The lowest six bits, which are 0 there,
+    /// are ignored: the driver may use them as flags.
     ///
     /// # Safety
     /// As for [`new`](Self::new).
     #[inline(always)]
     #[must_use]
     pub unsafe fn from_address(address: u64) -> Self {
-        // SAFETY: the address of metadata is not 0 and a multiple of 64, so that it is the same and not 0 without the marks.
+        // SAFETY: the address of metadata is a nonzero multiple of 64, so masking the flags restores it.
         Self(unsafe { NonNull::new_unchecked((address & !63) as *mut Meta) })
     }
 
@@ -109,18 +109,20 @@ impl MetaWords {
     #[inline(always)]
     fn read<const WORD: usize>(self) -> u64 {
         const { assert!(WORD < 8) };
-        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
+        // SAFETY: metadata is 64 bytes long and 64-aligned, so every word of it is in bounds.
         let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: in bounds; all words were initialised when the pool was made, and nobody else touches them (`new`).
+        // SAFETY: in bounds; all words were initialized when the pool was created, and nothing else accesses
+        // them (`new`).
         unsafe { at.read() }
     }
 
     #[inline(always)]
     fn write<const WORD: usize>(self, value: u64) {
         const { assert!(WORD < 3) };
-        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
+        // SAFETY: metadata is 64 bytes long and 64-aligned, so every word of it is in bounds.
         let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: in bounds, and nobody else touches them (`new`); the fields of words 0 to 2 are integers, of any value.
+        // SAFETY: in bounds, and nothing else accesses it (`new`); the fields of words 0 to 2 are integers,
+        // for which any value is valid.
         unsafe { at.write(value) };
     }
 
@@ -131,40 +133,40 @@ impl MetaWords {
         Extent { first: self.read::<0>(), lengths: self.read::<1>() }
     }
 
-    /// [`Meta::SHARED`] and its neighbours; 0 for a plain packet.
+    /// [`Meta::SHARED`] and the other state bits; 0 for a plain packet.
     #[inline(always)]
     #[must_use]
     pub fn state(self) -> u8 {
         (self.read::<0>() >> 16) as u8
     }
 
-    /// The [`Offload`](crate::Offload) flags' bits.
+    /// The bits of the [`Offload`](crate::Offload) flags.
     #[inline(always)]
     #[must_use]
     pub fn ol_flags(self) -> u32 {
         self.read::<2>() as u32
     }
 
-    /// Address of the buffer.
+    /// The address of the buffer.
     #[inline(always)]
     #[must_use]
     pub fn buf(self) -> u64 {
         self.read::<6>()
     }
 
-    /// Which pool the packet belongs to: [`Pool::id`](crate::Pool::id).
+    /// The identifier of the packet's pool: [`Pool::id`](crate::Pool::id).
     #[inline(always)]
     #[must_use]
     pub fn pool_id(self) -> u64 {
         self.read::<7>()
     }
 
-    /// Makes it a packet of one segment with `len` bytes and no flags, as [`Meta::write_plain`] does, three words one after the
-    /// other.
+    /// Makes it a packet of one segment with `len` bytes and no flags, as [`Meta::write_plain`] does, with
+    /// three single-word stores.
     ///
     /// # Safety
-    /// No [`Packet`](crate::Packet) of this metadata is alive; `rearm` and `len` describe data inside the buffer, or are checked before
-    /// one is made of it.
+    /// No [`Packet`](crate::Packet) of this metadata exists; `rearm` and `len` describe data within the
+    /// buffer, or are checked before a packet is made of it.
     #[inline(always)]
     pub unsafe fn write_received(self, rearm: u64, len: u32) {
         self.write::<0>(rearm);
@@ -172,10 +174,10 @@ impl MetaWords {
         self.write::<2>(0);
     }
 
-    /// Writes the first word alone, see [`Meta::rearm`]: enough to give a packet back.
+    /// Writes only the first word, see [`Meta::rearm`]: enough to return a packet to its pool.
     ///
     /// # Safety
-    /// As for [`write_received`](Self::write_received), of `rearm`.
+    /// As for [`write_received`](Self::write_received), for `rearm`.
     #[inline(always)]
     pub unsafe fn write_rearm(self, rearm: u64) {
         self.write::<0>(rearm);

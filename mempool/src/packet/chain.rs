@@ -29,26 +29,27 @@ pub struct PacketSegment<'a> {
 }
 
 impl<'a> PacketSegment<'a> {
-    /// Its data.
+    /// The data of the segment.
     #[inline]
     #[must_use]
     pub fn data(&self) -> &'a [u8] {
-        // SAFETY: lengths stay inside the buffer; the packet is borrowed, so nobody writes.
+        // SAFETY: lengths stay within the buffer; the packet is borrowed, so this process does not write to
+        // it.
         unsafe { std::slice::from_raw_parts(self.seg.data(), self.seg.len()) }
     }
 
-    /// Address of its data.
+    /// The address of the segment's data.
     #[inline]
     #[must_use]
     pub fn data_ptr(&self) -> *mut u8 {
         self.seg.data()
     }
 
-    /// Whether the data may lie in memory outside every pool.
+    /// Whether the data may be in memory outside every pool.
     #[inline]
     #[must_use]
     pub fn is_external(&self) -> bool {
-        // A clone does not know whether its original is external; only its address tells.
+        // A clone does not record whether its original is external; only the address tells.
         self.seg.has(Meta::EXTERNAL) || self.seg.lies_outside()
     }
 }
@@ -88,20 +89,20 @@ impl<'a> Iterator for Segments<'a> {
 }
 
 impl Packet {
-    /// Segments a packet can have.
+    /// The maximum number of segments of a packet.
     pub const MAX_SEGS: u8 = u8::MAX;
 
-    /// The segments, first to last.
+    /// The segments, from first to last.
     #[inline]
     #[must_use]
     pub fn segments(&self) -> Segments<'_> {
         Segments { next: Some(self.head()), packet: PhantomData }
     }
 
-    /// Appends `tail`'s segments. Its offload metadata is forgotten.
+    /// Appends the segments of `tail`. The offload metadata of `tail` is discarded.
     ///
     /// # Errors
-    /// `tail` comes back when there would be more than [`Packet::MAX_SEGS`] segments.
+    /// `tail`, if there would be more than [`Packet::MAX_SEGS`] segments.
     pub fn chain(&mut self, tail: Packet) -> Result<(), Packet> {
         let (head, other) = (self.head(), tail.head());
         let Some(segments) = head.nb_segs().checked_add(other.nb_segs()) else { return Err(tail) };
@@ -115,7 +116,8 @@ impl Packet {
         Ok(())
     }
 
-    /// Takes everything behind the first segment off, as a packet without offload metadata; `None` when there is nothing.
+    /// Removes all segments behind the first and returns them as a packet without offload metadata; `None` if
+    /// there are none.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -134,7 +136,7 @@ impl Packet {
     pub fn unchain(&mut self) -> Option<Packet> {
         let head = self.head();
         let rest = head.following()?;
-        // Fields of a later segment are stale: those that describe a whole packet are written anew.
+        // Fields of a later segment are stale, so those that describe a whole packet are rewritten.
         rest.set_nb_segs(head.nb_segs() - 1);
         rest.set_pkt_len(head.pkt_len() - u32::from(head.data_len()));
         rest.set_ol_flags(0);
@@ -151,7 +153,8 @@ impl Packet {
     /// Moves all data into the first segment.
     ///
     /// # Errors
-    /// Its tailroom is too small, or clones share it and the pool has no packet left for a copy. Nothing is moved.
+    /// The tailroom is too small, or clones share the segment and the pool has no packet for a copy. Nothing
+    /// is moved.
     #[track_caller]
     pub fn linearize(&mut self) -> Result<(), NoRoom> {
         let site = Some(Location::caller());
@@ -164,22 +167,23 @@ impl Packet {
         if !self.own_head(site) {
             return Err(Exhausted.into());
         }
-        // A copy may have had to move the data.
+        // A copy may have moved the data within the buffer.
         fits(self.head().tailroom())?;
         let head = self.head();
         let mut to = head.data().wrapping_add(head.len());
         for segment in self.segments().skip(1) {
-            // SAFETY: the tailroom has place for all of them; the first segment's buffer is its own.
+            // SAFETY: the tailroom is large enough for all segments; the first segment's buffer is
+            // exclusively its own.
             unsafe { to.copy_from_nonoverlapping(segment.data_ptr(), segment.len()) };
             to = to.wrapping_add(segment.len());
         }
-        // It fits into a buffer, so into 16 bits.
+        // It fits into a buffer, so its length fits into 16 bits.
         head.set_data_len(head.pkt_len() as u16);
         self.cut(site);
         Ok(())
     }
 
-    /// Returns all segments but the first; the first one's data stays.
+    /// Returns all segments but the first to their pools; the data of the first one stays.
     pub(super) fn cut(&mut self, site: crate::pool::Site) {
         let head = self.head();
         let Some(tail) = head.following() else { return };

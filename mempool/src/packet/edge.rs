@@ -1,11 +1,11 @@
-//! Payload in and out.
+//! Conversion between packet data and `Bytes` or slices.
 
 use bytes::{Buf, Bytes};
 
 use super::Packet;
 use crate::error::NoRoom;
 
-/// A packet of one segment, lent to `bytes` until the last view is gone.
+/// A packet of one segment that a `Bytes` owns until its last view is dropped.
 struct Lent(Packet);
 
 impl AsRef<[u8]> for Lent {
@@ -15,10 +15,11 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl Packet {
-    /// Makes `bytes` the data of a packet that is otherwise fresh.
+    /// Resets the packet and makes `bytes` its data.
     ///
     /// # Errors
-    /// The data room is smaller, or clones keep the buffer and the pool has no other. Nothing is done then.
+    /// The data room is too small, or clones share the buffer and the pool has no other. Nothing is changed
+    /// then.
     #[track_caller]
     pub fn copy_from_slice(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         let (asked, room) = (bytes.len(), usize::from(self.head().data_room_of_pool()));
@@ -30,7 +31,7 @@ impl Packet {
         Ok(())
     }
 
-    /// All data, copied.
+    /// Copies all data.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -48,8 +49,9 @@ impl Packet {
         self.reader().copy_to_bytes(self.len())
     }
 
-    /// All data, without copying when the packet is one segment or fits into one; it returns to its pool when the last view
-    /// of the bytes is dropped. A peer that breaks the protocol could write to them meanwhile.
+    /// Converts the packet to `Bytes`, without copying if it is one segment or can be linearized. The packet
+    /// returns to its pool when the last view of the bytes is dropped. A peer that violates the protocol
+    /// could change the bytes meanwhile.
     #[must_use]
     #[track_caller]
     pub fn into_bytes(mut self) -> Bytes {

@@ -1,4 +1,4 @@
-//! Memory of somebody else as a packet's buffer.
+//! External memory as a packet's buffer.
 
 use std::ptr::NonNull;
 
@@ -18,24 +18,26 @@ struct Holder<O> {
 }
 
 unsafe fn release_as<O>(holder: *mut ()) {
-    // SAFETY: `attach_external` made it of this type with `Box::into_raw`, and it is released once.
+    // SAFETY: `attach_external` made it with this type and `Box::into_raw`, and it is released once.
     drop(unsafe { Box::from_raw(holder.cast::<Holder<O>>()) });
 }
 
 /// Drops the owner of external memory.
 ///
 /// # Safety
-/// `holder` was attached by [`Packet::attach_external`]; nobody uses its memory, and this is called once.
+/// `holder` was attached by [`Packet::attach_external`], its memory is no longer used, and this is called
+/// once.
 pub(super) unsafe fn release(holder: *mut ()) {
-    // SAFETY: `attach_external` attaches `Holder`s only, which are `repr(C)` and begin with a `Header`.
+    // SAFETY: `attach_external` attaches only `Holder`s, which are `repr(C)` and begin with a `Header`.
     let release = unsafe { (*holder.cast::<Header>()).release };
     // SAFETY: `release_as::<O>` was written into the holder together with its owner of type `O`; called once (this function's condition).
     unsafe { release(holder) };
 }
 
 impl Packet {
-    /// Makes `owner`'s bytes the packet's buffer, with no headroom and no data yet: [`Packet::append`] what is in it.
-    /// `owner` is dropped when the last packet that refers to the bytes is. No peer can map them: drivers copy.
+    /// Makes the bytes of `owner` the packet's buffer, with no headroom and no data; [`Packet::append`] adds
+    /// the bytes that are data. `owner` is dropped with the last packet that refers to the bytes. No peer can
+    /// map them, so drivers copy.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -50,8 +52,8 @@ impl Packet {
     /// ```
     ///
     /// # Errors
-    /// [`Error::ExternalLength`] above 65 535 bytes, [`Error::NotPlain`] for a packet that is chained, cloned or
-    /// external already. The packet stays as it is; `owner` is dropped.
+    /// [`Error::ExternalLength`] above 65 535 bytes, [`Error::NotPlain`] for a packet that is chained, cloned
+    /// or already external. The packet stays unchanged; `owner` is dropped.
     pub fn attach_external<O: AsMut<[u8]> + Send + 'static>(&mut self, owner: O) -> Result<()> {
         let seg = self.head();
         if !seg.exclusive() || seg.state() != 0 {
@@ -59,11 +61,12 @@ impl Packet {
         }
         let holder = Box::new(Holder { header: Header { release: release_as::<O> }, owner });
         let holder = Box::into_raw(holder);
-        // SAFETY: just made; from here until `release`, the bytes are borrowed and nobody touches the owner.
+        // SAFETY: just made; until `release`, the bytes are borrowed and nothing accesses the owner.
         let bytes = unsafe { (*holder).owner.as_mut() };
         let (len, buf) = (bytes.len(), NonNull::from(bytes).cast::<u8>());
         let Ok(buf_len) = u16::try_from(len) else {
-            // SAFETY: made above and attached to no packet; `bytes` is not used any more, and this is its only release.
+            // SAFETY: made above and attached to no packet; `bytes` is no longer used, and this is the only
+            // release.
             unsafe { release(holder.cast()) };
             return Err(Error::ExternalLength { len, max: u16::MAX });
         };

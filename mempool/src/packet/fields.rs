@@ -1,4 +1,4 @@
-//! What a packet knows beside its data.
+//! Metadata fields of a packet.
 
 use std::fmt;
 
@@ -7,20 +7,20 @@ use crate::meta::Meta;
 use crate::{Offload, PacketType, TxOffload};
 
 impl Packet {
-    /// Port it was received on, [`Meta::NO_PORT`] if none.
+    /// The receiving port, [`Meta::NO_PORT`] if none.
     #[inline]
     #[must_use]
     pub fn port(&self) -> u16 {
         self.head().port()
     }
 
-    /// Notes the port it was received on.
+    /// Sets the receiving port.
     #[inline]
     pub fn set_port(&mut self, port: u16) {
         self.head().set_port(port);
     }
 
-    /// What the receiver found, and what the sender is asked to do.
+    /// Offload flags: the results of the receiver, and the requests to the sender.
     #[inline]
     #[must_use]
     pub fn offload(&self) -> Offload {
@@ -40,7 +40,7 @@ impl Packet {
         self.head().vlan_tci()
     }
 
-    /// Sets the VLAN tag control information; set the flag too.
+    /// Sets the VLAN tag control information; the caller sets the flag too.
     #[inline]
     pub fn set_vlan_tci(&mut self, tci: u16) {
         self.head().set_vlan_tci(tci);
@@ -60,28 +60,28 @@ impl Packet {
         self.set_offload((self.offload() | Offload::RX_RSS_HASH) & !Offload::RX_FDIR_ID);
     }
 
-    /// Mark of the flow rule that matched; `None` without [`Offload::RX_FDIR_ID`].
+    /// The mark of the flow rule that matched; `None` without [`Offload::RX_FDIR_ID`].
     #[inline]
     #[must_use]
     pub fn mark(&self) -> Option<u32> {
         self.offload().contains(Offload::RX_FDIR_ID).then(|| self.head().hash())
     }
 
-    /// Sets the mark and [`Offload::RX_FDIR_ID`]; the hash, which has the same place, is gone.
+    /// Sets the mark and [`Offload::RX_FDIR_ID`]; this replaces the hash, which shares the field.
     #[inline]
     pub fn set_mark(&mut self, mark: u32) {
         self.head().set_hash(mark);
         self.set_offload((self.offload() | Offload::RX_FDIR_ID) & !Offload::RX_RSS_HASH);
     }
 
-    /// What the packet is, as far as the receiver looked.
+    /// The packet's type, as far as the receiver parsed it.
     #[inline]
     #[must_use]
     pub fn packet_type(&self) -> PacketType {
         PacketType::from_bits(self.head().packet_type())
     }
 
-    /// Notes what the packet is.
+    /// Sets the packet's type.
     #[inline]
     pub fn set_packet_type(&mut self, packet_type: PacketType) {
         self.head().set_packet_type(packet_type.bits());
@@ -91,26 +91,26 @@ impl Packet {
     #[inline]
     #[must_use]
     pub fn tx_offload(&self) -> TxOffload {
-        // A fresh packet's field is stale: it is not worth a store per packet.
+        // In a fresh packet the field is stale: initializing it would cost a store per packet.
         let valid = self.offload().intersects(Offload::TX_OFFLOAD_MASK | Offload::RX_LRO);
         if valid { TxOffload::from_bits(self.head().tx_offload()) } else { TxOffload::default() }
     }
 
-    /// Sets header lengths for the sender, and the flags that make them valid.
+    /// Sets header lengths for the sender and the flags that make them valid.
     #[inline]
     pub fn set_tx_offload(&mut self, flags: Offload, lengths: TxOffload) {
         self.head().set_tx_offload(lengths.bits());
         self.set_offload(self.offload() | flags);
     }
 
-    /// Segments of the packet; at least 1.
+    /// The number of segments, at least 1.
     #[inline]
     #[must_use]
     pub fn nb_segs(&self) -> u8 {
         self.head().nb_segs()
     }
 
-    /// Whether it is one segment with its own buffer that was never cloned.
+    /// Whether the packet is one segment with its own buffer and was never cloned.
     #[inline]
     #[must_use]
     pub fn is_plain(&self) -> bool {
@@ -123,14 +123,14 @@ impl Packet {
         self.segments().any(|segment| segment.is_external())
     }
 
-    /// Id of the pool it returns to: [`Pool::id`](crate::Pool::id).
+    /// The identifier of the pool to which it returns: [`Pool::id`](crate::Pool::id).
     #[inline]
     #[must_use]
     pub fn pool_id(&self) -> usize {
         self.head().pool().as_ptr().addr()
     }
 
-    /// Sets the data of a one-segment packet to `len` bytes from where it starts.
+    /// Sets the length of the data of a one-segment packet, without changing its start.
     ///
     /// # Safety
     /// The packet has one segment, and `headroom + len` bytes fit into its buffer.

@@ -1,4 +1,4 @@
-//! Where packets go: plain ones in bulk, all others with a closer look.
+//! Return of packets to their pools: plain packets in bulk, all others one by one.
 
 use std::ptr::NonNull;
 
@@ -16,7 +16,7 @@ pub(crate) unsafe fn bulk(items: *const NonNull<Meta>, n: usize, site: Site) {
     if n == 0 {
         return;
     }
-    // SAFETY: `items` has `n` packets that the caller owns, and nobody writes there until this returns.
+    // SAFETY: `items` has `n` packets that the caller owns, and nothing writes there until this returns.
     let packets = unsafe { std::slice::from_raw_parts(items, n) };
     let [first, ..] = packets else { return };
     // SAFETY: the caller owns the packet, which is in use until it is put below; only read here.
@@ -30,7 +30,8 @@ pub(crate) unsafe fn bulk(items: *const NonNull<Meta>, n: usize, site: Site) {
         // SAFETY: `odd == 0`: all are plain and of `pool`; the caller owns them and does not use them afterwards.
         unsafe { put(pool, items, n, site) }
     } else {
-        // SAFETY: the caller owns the packets and does not use them afterwards, which is all that `mixed` asks.
+        // SAFETY: the caller owns the packets and does not use them afterwards, which is the only condition
+        // of `mixed`.
         unsafe { mixed(packets, site) }
     }
 }
@@ -43,7 +44,7 @@ pub(crate) unsafe fn bulk(items: *const NonNull<Meta>, n: usize, site: Site) {
 #[inline(never)]
 unsafe fn mixed(packets: &[NonNull<Meta>], site: Site) {
     let key = |&packet: &NonNull<Meta>| {
-        // SAFETY: the caller owns the packet, and it is looked at only before it is returned: `rest` has those that are left.
+        // SAFETY: the caller owns the packet, and `rest` has only packets that were not returned yet.
         let seg = unsafe { Seg::new(packet) };
         (seg.state() == 0).then_some(seg.pool())
     };
@@ -96,7 +97,7 @@ pub(super) unsafe fn chain(first: Seg, site: Site) {
     }
 }
 
-/// Gives up one segment, unlinked: its buffer may live on in clones.
+/// Frees one unlinked segment; clones may continue to use its buffer.
 ///
 /// # Safety
 /// The caller owns the segment and does not use it afterwards.
@@ -104,12 +105,14 @@ unsafe fn segment(seg: Seg, site: Site) {
     if seg.has(Meta::INDIRECT) {
         let holder = seg.holder();
         seg.go_home();
-        // SAFETY: it has its own buffer again, which no clone used: clones refer to `holder`.
+        // SAFETY: it uses its own buffer again, which no clone uses: clones refer to `holder`.
         unsafe { retire(seg, site) };
-        // SAFETY: an indirect segment has one hold on its holder; it is indirect no longer, so the hold is given up once.
+        // SAFETY: an indirect segment has one reference to its holder; it is no longer indirect, so this
+        // releases it once.
         unsafe { release(holder, site) };
     } else if seg.has(Meta::SHARED) {
-        // SAFETY: a segment has one hold on itself; the caller gives it up and does not use the segment afterwards.
+        // SAFETY: a segment has one reference to itself; the caller releases it and does not use the segment
+        // afterwards.
         unsafe { release(seg, site) };
     } else {
         // SAFETY: neither indirect nor shared: no clone refers to it, and the caller gives it up.
@@ -117,37 +120,40 @@ unsafe fn segment(seg: Seg, site: Site) {
     }
 }
 
-/// Gives up one hold on a segment that has clones.
+/// Releases one reference to a segment that has clones.
 ///
 /// # Safety
-/// The caller has a hold, and does not use it afterwards.
+/// The caller has a reference, and does not use it afterwards.
 pub(super) unsafe fn release(holder: Seg, site: Site) {
     if holder.unhold() {
         holder.clear_bits(Meta::SHARED);
-        // SAFETY: `unhold` returned the last hold, so nobody refers to the segment any more.
+        // SAFETY: `unhold` released the last reference, so nothing refers to the segment any more.
         unsafe { retire(holder, site) };
     }
 }
 
-/// Gives a segment its own buffer back, and whatever it had instead to where that belongs.
+/// Restores a segment's own buffer, and releases the clone's reference or the external memory that it used
+/// instead.
 ///
 /// # Safety
-/// The segment is the caller's and has no clones.
+/// The caller owns the segment, and it has no clones.
 pub(super) unsafe fn strip(seg: Seg, site: Site) {
     let (indirect, external) = (seg.has(Meta::INDIRECT), seg.has(Meta::EXTERNAL));
     let (holder, owner) = (seg.holder(), seg.attached());
     seg.go_home();
     seg.clear_bits(Meta::INDIRECT | Meta::EXTERNAL);
     if indirect {
-        // SAFETY: an indirect segment has one hold on its holder; the bit is cleared above, so it is given up once.
+        // SAFETY: an indirect segment has one reference to its holder; the bit is cleared above, so this
+        // releases it once.
         unsafe { release(holder, site) };
     } else if external {
-        // SAFETY: made by `attach_external`; without clones nobody uses its memory, and the bit is cleared above, so this is called once.
+        // SAFETY: made by `attach_external`; without clones nothing uses its memory, and the bit is cleared
+        // above, so this is called once.
         unsafe { external::release(owner) };
     }
 }
 
-/// Returns a segment that nobody else knows to its pool.
+/// Returns an exclusively owned segment to its pool.
 ///
 /// # Safety
 /// The caller owns the segment, which is unlinked and has no clones, and does not use it afterwards.
@@ -161,7 +167,8 @@ unsafe fn retire(seg: Seg, site: Site) {
     // SAFETY: plain now (state 0, own buffer), unlinked and without clones (this function's condition).
     unsafe { put(seg.pool(), &raw const packet, 1, site) };
     if let Some(owner) = owner {
-        // SAFETY: made by `attach_external`, and read before the segment went; no clone uses its memory, and this is called once.
+        // SAFETY: made by `attach_external`, and read before the segment was returned; no clone uses its
+        // memory, and this is called once.
         unsafe { external::release(owner) };
     }
 }

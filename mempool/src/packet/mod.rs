@@ -1,4 +1,4 @@
-//! The packet: an owning handle around metadata, with DPDK's operations on its data.
+//! The packet: an owning handle to metadata, with DPDK's operations on its data.
 
 mod chain;
 mod edge;
@@ -21,14 +21,14 @@ use self::seg::Seg;
 use crate::error::TooShort;
 use crate::meta::Meta;
 
-/// A packet of one or more segments, owned. Dropping it returns it to its pool.
+/// An owned packet of one or more segments. Dropping it returns it to its pool.
 ///
-/// Its data may lie in memory that a peer maps. The protocol forbids the peer to write there while we hold the packet,
-/// and nothing but the protocol does: read what decides once, and never assume that two reads agree.
+/// Its data may be in memory that a peer maps. While this process owns the packet, only the protocol forbids
+/// the peer to write there: read values that decide something once, and never assume that two reads agree.
 ///
-/// Writing is always to data that nobody else sees: a packet that shares its bytes with clones gets its own copy first.
+/// Writes only affect this packet: if clones share its bytes, it gets its own copy first.
 ///
-/// `Send` and `Sync`: it may go to any thread, which may drop it, and it then lies in that thread's cache of the pool.
+/// `Send` and `Sync`: any thread may drop it; the packet then goes to that thread's cache of the pool.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -47,30 +47,31 @@ use crate::meta::Meta;
 #[repr(transparent)]
 pub struct Packet(NonNull<Meta>);
 
-// SAFETY: a packet owns its metadata and its hold on the buffer; returning it works from any thread.
+// SAFETY: a packet owns its metadata and its reference to the buffer; returning it works from any thread.
 unsafe impl Send for Packet {}
-// SAFETY: through a shared reference one can only read; other holders only count in the atomic `refcnt`.
+// SAFETY: a shared reference only allows reads; other holders only count in the atomic `refcnt`.
 unsafe impl Sync for Packet {}
 
 impl Packet {
     #[inline(always)]
     fn head(&self) -> Seg {
-        // SAFETY: we own it; setters are called from methods with `&mut self` only.
+        // SAFETY: this packet owns it; setters are called only from methods with `&mut self`.
         unsafe { Seg::new(self.0) }
     }
 
-    /// The first segment's data; all segments': [`Packet::segments`], [`Packet::reader`], [`Packet::read_at`].
+    /// The data of the first segment. For all segments see [`Packet::segments`], [`Packet::reader`],
+    /// [`Packet::read_at`].
     #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let seg = self.head();
-        // SAFETY: `data_off + data_len <= buf_len` is kept by every operation; nobody in this process writes while we
-        // lend.
+        // SAFETY: every operation keeps `data_off + data_len <= buf_len`; nothing in this process writes
+        // there while the slice is borrowed.
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
-    /// The first segment's data, to write. `None` when clones share it and the pool has no packet left for a copy, which
-    /// never happens to a packet that was not cloned.
+    /// The data of the first segment, writable. `None` if clones share it and the pool has no packet for a
+    /// copy, which never happens to a packet that was not cloned.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -93,55 +94,57 @@ impl Packet {
             return None;
         }
         let seg = self.head();
-        // SAFETY: the segment's `len` bytes of data lie in its buffer, which lives while the packet does; no clone of
-        // it exists, by the test above, and `&mut self` keeps others away.
+        // SAFETY: the segment's `len` bytes of data are in its buffer, which lives as long as the packet; no
+        // clone exists, by the test above, and `&mut self` excludes other users.
         Some(unsafe { std::slice::from_raw_parts_mut(seg.data(), seg.len()) })
     }
 
-    /// Address of the first segment's data; valid for reads of [`Packet::data_len`] bytes while the packet is.
+    /// The address of the first segment's data, valid for reads of [`Packet::data_len`] bytes while the
+    /// packet exists.
     #[inline]
     #[must_use]
     pub fn data_ptr(&self) -> *mut u8 {
         self.head().data()
     }
 
-    /// Bytes of data in all segments (`pkt_len`).
+    /// The length of the data in all segments (`pkt_len`), in bytes.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.head().pkt_len() as usize
     }
 
-    /// Whether there is no data.
+    /// Whether the packet has no data.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of data in the first segment.
+    /// The length of the data in the first segment, in bytes.
     #[inline]
     #[must_use]
     pub fn data_len(&self) -> usize {
         self.head().len()
     }
 
-    /// Bytes that [`Packet::prepend`] can take.
+    /// The number of bytes that [`Packet::prepend`] can add.
     #[inline]
     #[must_use]
     pub fn headroom(&self) -> usize {
         usize::from(self.head().data_off())
     }
 
-    /// Bytes that [`Packet::append`] can take: behind the last segment's data.
+    /// The number of bytes that [`Packet::append`] can add behind the last segment's data.
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
         self.head().last().tailroom()
     }
 
-    /// Makes the data start `n` bytes earlier, and lends those (`rte_pktmbuf_prepend`); they hold whatever was there.
-    /// `None`, and nothing done, when the headroom is smaller, or a needed copy finds no packet.
+    /// Extends the data by `n` bytes at the start and returns these bytes (`rte_pktmbuf_prepend`), with
+    /// arbitrary content. `None`, without any change, if the headroom is smaller or the pool has no packet
+    /// for a necessary copy.
     #[inline]
     #[track_caller]
     pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
@@ -152,18 +155,19 @@ impl Packet {
             return None;
         }
         let seg = self.head();
-        // A copy may have had to move the data down.
+        // A copy may have moved the data towards the start of the buffer.
         let off = seg.data_off().checked_sub(n as u16)?;
         seg.set_data_off(off);
         seg.set_data_len(seg.data_len() + n as u16);
         seg.set_pkt_len(seg.pkt_len() + n as u32);
-        // SAFETY: `n` bytes of headroom, now data; exclusive by the test above.
+        // SAFETY: `n` bytes that were headroom and are data now; exclusive by the test above.
         Some(unsafe { std::slice::from_raw_parts_mut(seg.data(), n) })
     }
 
-    /// Makes the last segment's data `n` bytes longer, and lends those (`rte_pktmbuf_append`; a collection's `append` in `std`
-    /// moves elements, this moves none: [`Packet::chain`] joins packets); they hold whatever was there.
-    /// `None`, and nothing done, when the tailroom is smaller, or a needed copy finds no packet.
+    /// Extends the data of the last segment by `n` bytes at the end and returns these bytes
+    /// (`rte_pktmbuf_append`), with arbitrary content. Unlike `append` of collections in `std`, it moves no
+    /// elements; [`Packet::chain`] joins packets. `None`, without any change, if the tailroom is smaller or
+    /// the pool has no packet for a necessary copy.
     #[inline]
     #[track_caller]
     pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
@@ -181,14 +185,14 @@ impl Packet {
         last.set_data_len(last.data_len() + n as u16);
         let head = self.head();
         head.set_pkt_len(head.pkt_len() + n as u32);
-        // SAFETY: `n` bytes of tailroom, now data; exclusive by the test above.
+        // SAFETY: `n` bytes that were tailroom and are data now; exclusive by the test above.
         Some(unsafe { std::slice::from_raw_parts_mut(start, n) })
     }
 
     /// Removes `n` bytes at the start (`rte_pktmbuf_adj`).
     ///
     /// # Errors
-    /// The first segment has fewer, and keeps them.
+    /// The first segment has fewer bytes; it stays unchanged.
     #[inline]
     pub fn adj(&mut self, n: usize) -> Result<(), TooShort> {
         let seg = self.head();
@@ -204,7 +208,7 @@ impl Packet {
     /// Removes `n` bytes at the end (`rte_pktmbuf_trim`).
     ///
     /// # Errors
-    /// The last segment has fewer, and keeps them.
+    /// The last segment has fewer bytes; it stays unchanged.
     #[inline]
     pub fn trim(&mut self, n: usize) -> Result<(), TooShort> {
         let (head, last) = (self.head(), self.head().last());
@@ -216,21 +220,23 @@ impl Packet {
         Ok(())
     }
 
-    /// Returns the packet to its pool, as dropping does; debug mode then knows the place in the source.
+    /// Returns the packet to its pool, as dropping does, and tells debug mode the source location.
     #[track_caller]
     pub fn free(self) {
-        // SAFETY: `into_raw` gives up the only handle, so we own the packet and nobody uses it afterwards.
+        // SAFETY: `into_raw` consumes the only handle, so the packet is owned here and not used afterwards.
         unsafe { free::one(self.into_raw(), Some(Location::caller())) };
     }
 
-    /// The metadata, while the packet stays owned: for drivers that write fields, from the thread that owns the packet.
+    /// The metadata, for drivers that write fields on the thread that owns the packet. The packet stays
+    /// owned.
     #[inline]
     #[must_use]
     pub const fn as_raw(&self) -> NonNull<Meta> {
         self.0
     }
 
-    /// Gives the packet up without returning it. [`Packet::from_raw`] or [`Pool::put_raw`](crate::Pool::put_raw) take it back.
+    /// Releases ownership without returning the packet. [`Packet::from_raw`] or
+    /// [`Pool::put_raw`](crate::Pool::put_raw) take it back.
     #[inline]
     #[must_use]
     pub const fn into_raw(self) -> NonNull<Meta> {
@@ -239,11 +245,11 @@ impl Packet {
         meta
     }
 
-    /// Takes a packet back.
+    /// Takes ownership of a packet.
     ///
     /// # Safety
-    /// `meta` came from [`Packet::into_raw`] or [`Pool::get_raw`](crate::Pool::get_raw) (and is filled), its fields describe
-    /// memory of its buffer, and no other handle exists.
+    /// `meta` came from [`Packet::into_raw`] or [`Pool::get_raw`](crate::Pool::get_raw) (and was filled in),
+    /// its fields describe memory of its buffer, and no other handle exists.
     #[inline]
     #[must_use]
     pub const unsafe fn from_raw(meta: NonNull<Meta>) -> Self {

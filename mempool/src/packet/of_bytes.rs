@@ -1,11 +1,11 @@
-//! Bytes in as many buffers as they take.
+//! Creation of a packet from bytes, in as many buffers as needed.
 
 use crate::packet::Packet;
 use crate::pool::Pool;
 
 impl Pool {
-    /// A packet with these bytes, in segments of at most `piece` bytes and no larger than a buffer of the pool. `None`
-    /// where the pool has too few buffers, or a packet cannot have as many segments; for no bytes too.
+    /// A packet with these bytes, in segments of at most `piece` bytes that fit into a buffer of the pool.
+    /// `None` if the pool has too few buffers, a packet cannot have that many segments, or `bytes` is empty.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};

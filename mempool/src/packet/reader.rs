@@ -1,12 +1,12 @@
-//! Reading across segments.
+//! Sequential reading across segments.
 
 use bytes::Buf;
 
 use super::{Packet, Segments};
 
-/// A packet's bytes from first to last, wherever its segments are cut: a [`bytes::Buf`], made by [`Packet::reader`].
+/// A packet's bytes from first to last, across its segments: a [`bytes::Buf`], made by [`Packet::reader`].
 ///
-/// Borrows the packet and copies nothing; [`Buf::chunk`] is what is left of the current segment.
+/// Borrows the packet and copies nothing; [`Buf::chunk`] is the rest of the current segment.
 ///
 /// ```
 /// use bytes::Buf;
@@ -24,14 +24,14 @@ use super::{Packet, Segments};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Reader<'a> {
-    /// What is left of the current segment; empty only when nothing is left at all.
+    /// The rest of the current segment; empty only at the end of the packet.
     chunk: &'a [u8],
     segments: Segments<'a>,
     remaining: usize,
 }
 
 impl Reader<'_> {
-    /// Steps over segments that are used up or empty.
+    /// Skips segments that are used up or empty.
     fn settle(&mut self) {
         while self.chunk.is_empty() {
             let Some(segment) = self.segments.next() else { return };
@@ -50,7 +50,7 @@ impl Buf for Reader<'_> {
     }
 
     /// # Panics
-    /// When `count` is more than [`remaining`](Buf::remaining), as the trait demands.
+    /// `count` is more than [`remaining`](Buf::remaining), as the trait requires.
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced by {count} of {} bytes", self.remaining);
         self.remaining -= count;
@@ -64,7 +64,7 @@ impl Buf for Reader<'_> {
 }
 
 impl Packet {
-    /// The packet's bytes from first to last, to be read in order.
+    /// A reader of the packet's bytes from first to last.
     #[must_use]
     pub fn reader(&self) -> Reader<'_> {
         let mut reader = Reader { chunk: &[], segments: self.segments(), remaining: self.len() };
@@ -72,7 +72,8 @@ impl Packet {
         reader
     }
 
-    /// Copies bytes from `offset` on into `out`, across segments; returns how many there were (`rte_pktmbuf_read`).
+    /// Copies bytes from `offset` on into `out`, across segments; returns how many were copied
+    /// (`rte_pktmbuf_read`).
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};

@@ -1,4 +1,4 @@
-//! One segment, by pointer: the only place that reads and writes fields of [`Meta`].
+//! Access to one segment by pointer: the only code that reads and writes fields of [`Meta`].
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::meta::Meta;
 use crate::pool::{PoolShared, Site, get};
 
-/// A segment that its user owns or borrows through a packet. No reference to the whole [`Meta`] is ever made: while
-/// we own a segment, others may count in its `refcnt`.
+/// A segment that its user owns or borrows through a packet. No reference to the whole [`Meta`] is ever
+/// created, because other holders may change `refcnt` at the same time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Seg(NonNull<Meta>);
@@ -16,13 +16,13 @@ macro_rules! fields {
     ($($field:ident, $set:ident: $type:ty;)*) => {$(
         #[inline(always)]
         pub(crate) fn $field(self) -> $type {
-            // SAFETY: `Seg::new` promised that the segment may be read.
+            // SAFETY: `Seg::new` requires that the segment may be read.
             unsafe { (*self.0.as_ptr()).$field }
         }
 
         #[inline(always)]
         pub(crate) fn $set(self, value: $type) {
-            // SAFETY: `Seg::new` promised that whoever calls a setter owns the segment.
+            // SAFETY: `Seg::new` requires that the caller of a setter owns the segment.
             unsafe { (*self.0.as_ptr()).$field = value }
         }
     )*};
@@ -66,7 +66,7 @@ impl Seg {
 
     #[inline(always)]
     pub(crate) fn pool(self) -> NonNull<PoolShared> {
-        // SAFETY: written once, when the pool was made.
+        // SAFETY: written once, when the pool was created.
         unsafe { (*self.0.as_ptr()).pool }
     }
 
@@ -87,7 +87,7 @@ impl Seg {
         self.set_state(self.state() & !bits);
     }
 
-    /// First byte of data.
+    /// The address of the first byte of data.
     #[inline(always)]
     pub(crate) fn data(self) -> *mut u8 {
         self.buf().as_ptr().wrapping_add(usize::from(self.data_off()))
@@ -111,14 +111,14 @@ impl Seg {
         last
     }
 
-    /// Its number in its pool decides which buffer is its own.
+    /// The segment's own buffer and its length; its number in the pool determines it.
     fn home(self) -> (NonNull<u8>, u16) {
         // SAFETY: the pool lives as long as one of its packets is out.
         let pool = unsafe { self.pool().as_ref() };
         (pool.home(pool.index(self.0)), pool.buf_len() as u16)
     }
 
-    /// Gives the segment its own buffer back, with full headroom and no data.
+    /// Restores the segment's own buffer, with full headroom and no data.
     pub(crate) fn go_home(self) {
         let (buf, len) = self.home();
         self.set_buf(buf);
@@ -137,7 +137,8 @@ impl Seg {
         unsafe { self.pool().as_ref() }.config.data_room
     }
 
-    /// Copies `source`'s data into this segment's own buffer, as far from its start as there. Whether it fits.
+    /// Copies the data of `source` into this segment's own buffer, with the same headroom if possible.
+    /// Returns whether it fits.
     pub(crate) fn copy_home(self, source: Self) -> bool {
         let (from, len, off) = (source.data(), source.data_len(), source.data_off());
         let (buf, room) = self.home();
@@ -146,7 +147,7 @@ impl Seg {
         }
         let off = off.min(room - len);
         let to = buf.as_ptr().wrapping_add(usize::from(off));
-        // SAFETY: `off + len <= room`; `self`'s own buffer is used by nobody, so it is not `source`'s.
+        // SAFETY: `off + len <= room`; nothing uses `self`'s own buffer, so it is not `source`'s.
         unsafe { to.copy_from_nonoverlapping(from, usize::from(len)) };
         self.set_buf(buf);
         self.set_buf_len(room);
@@ -155,7 +156,7 @@ impl Seg {
         true
     }
 
-    /// Copies what describes a whole packet: lengths of the chain, port, offloads.
+    /// Copies the fields that describe a whole packet: lengths of the chain, port, offloads.
     pub(crate) fn copy_description(self, source: Self) {
         self.set_port(source.port());
         self.set_pkt_len(source.pkt_len());
@@ -172,16 +173,17 @@ impl Seg {
     }
 
     pub(crate) fn attached(self) -> *mut () {
-        // SAFETY: there is an attachment for each packet of the pool, initialised with it; who owns the packet owns it (`new`).
+        // SAFETY: each packet of the pool has an initialized attachment, which the owner of the packet owns
+        // (`new`).
         unsafe { self.attachment().read() }
     }
 
     pub(crate) fn attach(self, to: *mut ()) {
-        // SAFETY: the holder of the packet owns its attachment, and nobody else reads it meanwhile.
+        // SAFETY: the owner of the packet owns its attachment, and nothing else reads it meanwhile.
         unsafe { self.attachment().write(to) }
     }
 
-    /// The segment whose buffer the data lies in: itself, unless it is a clone.
+    /// The segment whose buffer contains the data: itself, unless it is a clone.
     pub(crate) fn holder(self) -> Self {
         match NonNull::new(self.attached().cast()).filter(|_| self.has(Meta::INDIRECT)) {
             Some(holder) => Self(holder),
@@ -189,18 +191,19 @@ impl Seg {
         }
     }
 
-    /// Whether a clone's data lies in memory that was attached to its original.
+    /// Whether a clone's data is in memory that was attached to its original.
     pub(crate) fn lies_outside(self) -> bool {
-        // The original's state belongs to its holder, who may write it now; its pool and its number never change.
+        // The original's state belongs to its owner, who may write it now; its pool and its number never
+        // change.
         self.has(Meta::INDIRECT) && self.buf() != self.holder().home().0
     }
 
-    /// Whether nobody else can see the data. If so, a packet that was shared is no longer.
+    /// Whether the data has no other user. If so, a packet that was shared is marked as not shared.
     pub(crate) fn exclusive(self) -> bool {
         if !self.has(Meta::SHARED | Meta::INDIRECT) {
             return true;
         }
-        // R1, pairs with R2: the other holders' last reads come before our writes.
+        // R1, pairs with R2: the other holders' last reads happen before this holder's writes.
         if self.holder().refcnt().load(Ordering::Acquire) != 1 {
             return false;
         }
@@ -208,11 +211,12 @@ impl Seg {
         true
     }
 
-    /// Lets `clone`, a fresh segment, refer to this one's data. `false` when there are too many clones.
+    /// Makes `clone`, a fresh segment, refer to this one's data. `false` if there are too many clones.
     pub(crate) fn share_with(self, clone: Self) -> bool {
         let holder = self.holder();
         if self.has(Meta::SHARED | Meta::INDIRECT) {
-            // As for `Arc`: a new holder is made by an old one, nothing to order. The test keeps far from the wrap.
+            // As in `Arc`: an existing reference creates a new one, nothing to order. The limit stays far
+            // from wrapping.
             if holder.refcnt().fetch_add(1, Ordering::Relaxed) > u32::MAX / 2 {
                 holder.refcnt().fetch_sub(1, Ordering::Relaxed);
                 return false;
@@ -230,9 +234,11 @@ impl Seg {
         true
     }
 
-    /// Gives up one hold on a shared segment. Whether it was the last: then the segment is the caller's.
+    /// Releases one reference to a shared segment. Returns whether it was the last: then the caller owns the
+    /// segment.
     pub(crate) fn unhold(self) -> bool {
-        // R2, pairs with R1 and, for the last, with every other R2: nobody reads the data after it is free.
+        // R2, pairs with R1 and, for the last reference, with every other R2: no read of the data happens
+        // after it is free.
         self.refcnt().fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -243,13 +249,14 @@ impl Seg {
     pub(crate) unsafe fn fresh(pool: NonNull<PoolShared>, site: Site) -> Option<Self> {
         #[expect(clippy::disallowed_methods, reason = "`get` writes it, or it is not looked at")]
         let mut item = NonNull::dangling();
-        // SAFETY: the pool exists (this function's condition), and `item` is place for one pointer.
+        // SAFETY: the pool exists (this function's condition), and `item` has room for one pointer.
         if !unsafe { get(pool, &raw mut item, 1, site) } {
             return None;
         }
-        // SAFETY: the pool exists until this returns: the packet that we have just taken keeps it.
+        // SAFETY: the packet just taken keeps the pool until this returns.
         let rearm = unsafe { pool.as_ref() }.rearm;
-        // SAFETY: `get` gave the packet to us alone; data of no bytes behind the pool's headroom lies inside its buffer.
+        // SAFETY: `get` gave the packet to the caller alone; no data behind the pool's headroom is within its
+        // buffer.
         unsafe { Meta::write_plain(item, rearm, 0) };
         Some(Self(item))
     }

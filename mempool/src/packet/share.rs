@@ -1,4 +1,4 @@
-//! Clones by reference, and copies on write.
+//! Clones by reference, and copy on write.
 
 use std::panic::Location;
 
@@ -9,8 +9,9 @@ use crate::meta::Meta;
 use crate::pool::{Pool, Site};
 
 impl Packet {
-    /// A packet that refers to the same bytes, with metadata of its own (DPDK's indirect packet), from the same pool.
-    /// Both can be read and sent; who writes first gets a copy. `None` when the pool has too few packets.
+    /// Creates a packet from the same pool that refers to the same bytes, with its own metadata (DPDK's
+    /// indirect packet). Both can be read and sent; the first to be written gets a copy. `None` if the pool
+    /// has too few packets.
     ///
     /// ```
     /// # use linecard_eal::{Memory, MemoryConfig};
@@ -32,7 +33,8 @@ impl Packet {
         let mut clone: Option<Packet> = None;
         let mut rest = Some(self.head());
         while let Some(seg) = rest {
-            // SAFETY: a pool lives while one of its packets is out, and our first segment is one of `pool`'s.
+            // SAFETY: a pool lives while one of its packets is out, and the first segment of `self` belongs
+            // to `pool`.
             let fresh = Packet(unsafe { Seg::fresh(pool, site) }?.raw());
             if !seg.share_with(fresh.head()) {
                 return None;
@@ -48,8 +50,8 @@ impl Packet {
         clone
     }
 
-    /// A packet with a copy of the data and of the offload metadata, from `pool`; a chain if its buffers are smaller.
-    /// `None` when the pool has too few packets.
+    /// Copies the data and the offload metadata to a packet from `pool`; a chain if its buffers are smaller.
+    /// `None` if the pool has too few packets.
     #[track_caller]
     #[must_use]
     pub fn copy(&self, pool: &Pool) -> Option<Packet> {
@@ -74,13 +76,13 @@ impl Packet {
         Some(copy)
     }
 
-    /// Makes the first segment's data ours alone.
+    /// Makes the first segment's data exclusive to this packet.
     #[cold]
     pub(super) fn own_head(&mut self, site: Site) -> bool {
         self.own(self.head(), None, site).is_some()
     }
 
-    /// Makes the last segment's data ours alone.
+    /// Makes the last segment's data exclusive to this packet.
     #[cold]
     pub(super) fn own_last(&mut self, site: Site) -> bool {
         let (mut before, mut last) = (None, self.head());
@@ -90,23 +92,23 @@ impl Packet {
         self.own(last, before, site).is_some()
     }
 
-    /// Makes the data of `seg`, which follows `before`, ours alone. The segment that now has it.
+    /// Makes the data of `seg`, which follows `before`, exclusive. Returns the segment that now has the data.
     fn own(&mut self, seg: Seg, before: Option<Seg>, site: Site) -> Option<Seg> {
         if seg.exclusive() {
             return Some(seg);
         }
         if seg.has(Meta::INDIRECT) {
-            // A clone's own buffer lies idle.
+            // A clone's own buffer is unused.
             let holder = seg.holder();
             if !seg.copy_home(seg) {
                 return None;
             }
             seg.clear_bits(Meta::INDIRECT);
-            // SAFETY: the hold is the clone's, which no longer needs it.
+            // SAFETY: the reference is the clone's, which no longer needs it.
             unsafe { free::release(holder, site) };
             return Some(seg);
         }
-        // The clones keep this segment with its buffer; another one takes its place.
+        // The clones keep this segment with its buffer; another segment replaces it in the packet.
         // SAFETY: a pool lives as long as one of its packets is out, and `seg` is.
         let fresh = Packet(unsafe { Seg::fresh(seg.pool(), site) }?.raw());
         if !fresh.head().copy_home(seg) {
@@ -124,15 +126,15 @@ impl Packet {
         seg.set_next(None);
         seg.set_nb_segs(1);
         seg.clear_bits(Meta::CHAINED);
-        // SAFETY: the packet's own hold on the segment it left.
+        // SAFETY: releases the packet's own reference to the segment that it no longer contains.
         unsafe { free::release(seg, site) };
         Some(own)
     }
 
-    /// Makes the packet fresh: one segment, own buffer, no data, full headroom, no offload metadata.
+    /// Resets the packet: one segment, own buffer, no data, full headroom, no offload metadata.
     ///
     /// # Errors
-    /// Clones keep its buffer and the pool has no other. Nothing is done then.
+    /// Clones use its buffer and the pool has no other. Nothing is changed then.
     #[track_caller]
     pub fn reset(&mut self) -> Result<(), Exhausted> {
         let site = Some(Location::caller());
@@ -144,7 +146,7 @@ impl Packet {
             return Ok(());
         }
         self.cut(site);
-        // SAFETY: ours, and no clone uses its own buffer or its owner's.
+        // SAFETY: the segment is owned, and no clone uses its own buffer or its external memory.
         unsafe { free::strip(head, site) };
         head.set_pkt_len(0);
         head.set_port(Meta::NO_PORT);

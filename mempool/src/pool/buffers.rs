@@ -1,4 +1,4 @@
-//! Where a pool's buffers lie, as numbers: for drivers whose device names a buffer by its address.
+//! Addresses of a pool's buffers, for drivers whose device identifies a buffer by its address.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use linecard_eal::Segment;
 use super::Pool;
 use crate::meta::Meta;
 
-/// The addresses of a pool's buffers: equally long, equally far from each other, numbered from 0.
+/// The addresses of a pool's buffers, which have equal length and distance and are numbered from 0.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -32,39 +32,39 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Address of the first byte of the first buffer.
+    /// The address of the first byte of the first buffer.
     #[must_use]
     pub const fn start(&self) -> usize {
         self.start
     }
 
-    /// Address behind the last byte of the last buffer.
+    /// The address behind the last byte of the last buffer.
     #[must_use]
     pub const fn end(&self) -> usize {
         self.start + (self.count as usize - 1) * self.stride + self.len
     }
 
-    /// Bytes of one buffer, headroom included.
+    /// The length of one buffer in bytes, including headroom.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// How many.
+    /// The number of buffers.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// Where buffer `index` starts; `None` past the last.
+    /// The address of buffer `index`; `None` past the last.
     #[inline]
     #[must_use]
     pub const fn address(&self, index: u32) -> Option<usize> {
         if index < self.count { Some(self.start + index as usize * self.stride) } else { None }
     }
 
-    /// The buffer that the byte at `address` belongs to; `None` outside all buffers and between two.
+    /// The buffer that contains the byte at `address`; `None` outside all buffers and between two.
     #[inline]
     #[must_use]
     pub const fn index_of(&self, address: usize) -> Option<u32> {
@@ -75,7 +75,7 @@ impl Buffers {
 }
 
 impl Pool {
-    /// Where its buffers lie.
+    /// The addresses of the pool's buffers.
     #[must_use]
     pub fn buffers(&self) -> Buffers {
         let shared = self.shared();
@@ -87,21 +87,21 @@ impl Pool {
         }
     }
 
-    /// The segment that all of its buffers lie in.
+    /// The segment that contains all buffers of the pool.
     #[must_use]
     pub fn segment(&self) -> &Arc<Segment> {
         self.shared().buffers.segment()
     }
 
-    /// The metadata of packet `index`, whoever owns it now: for a driver that lent the buffer of that number and gets
-    /// it back. To touch what is there takes ownership of the packet.
+    /// The metadata of packet `index`, whatever its current owner: for a driver that passed the buffer to its
+    /// device and gets it back. Accessing the metadata requires ownership of the packet.
     #[inline]
     #[must_use]
     pub fn packet_at(&self, index: u32) -> Option<NonNull<Meta>> {
         (index < self.shared().config.packets).then(|| self.shared().item(index as usize))
     }
 
-    /// The number of a packet of this pool, which is that of its own buffer; `None` for others.
+    /// The number of a packet of this pool, which is the number of its buffer; `None` for other packets.
     #[inline]
     #[must_use]
     pub fn index_of(&self, packet: NonNull<Meta>) -> Option<u32> {

@@ -1,27 +1,29 @@
-//! One thread's packets of one pool: two magazines.
+//! The packets that one thread caches of one pool, in two magazines.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::Item;
 
-/// Pointers in a magazine at most.
+/// The maximum number of pointers in a magazine.
 pub(super) const MAGAZINE: usize = 256;
 
-/// A row of the table that thread slots index. Only the owner of the slot writes it, with plain loads and stores; atomics
-/// let others read the counters, and let threads without a slot look at the last row, which never changes.
+/// A row of the table that thread slots index. Only the owner of the slot writes it, with plain loads and
+/// stores. Atomics allow other threads to read the counters, and threads without a slot to read the last row,
+/// which never changes.
 #[repr(C, align(128))]
 pub(crate) struct Cache {
-    /// Pointers in `loaded`.
+    /// The number of pointers in `loaded`.
     pub(super) len: AtomicUsize,
-    /// Pointers that `loaded` has place for; 0 sends every return to the slow path.
+    /// The number of pointers that fit into `loaded`; 0 sends every return to the slow path.
     pub(super) room: AtomicUsize,
     pub(super) loaded: AtomicPtr<Item>,
-    /// Packets ever taken through this row.
+    /// The number of packets ever taken through this row.
     pub(super) gets: AtomicU64,
-    /// Packets ever returned through this row; see the module `orphans` for the order.
+    /// The number of packets ever returned through this row; see the module `orphans` for the ordering.
     pub(super) puts: AtomicU64,
-    /// The other magazine: usually full or empty, so that a thread that gets and puts in turn never reaches the depot.
+    /// The other magazine, usually full or empty, so that a thread that alternates gets and puts does not use
+    /// the depot.
     pub(super) previous: AtomicPtr<Item>,
     pub(super) previous_len: AtomicUsize,
 }
@@ -39,12 +41,12 @@ impl Cache {
         }
     }
 
-    /// Packets that lie here.
+    /// The number of packets in this cache.
     pub(super) fn held(&self) -> usize {
         self.len.load(Relaxed) + self.previous_len.load(Relaxed)
     }
 
-    /// Makes the previous magazine the loaded one and the reverse.
+    /// Exchanges the loaded and the previous magazine.
     pub(super) fn swap(&self) {
         let (loaded, len) = (self.loaded.load(Relaxed), self.len.load(Relaxed));
         self.loaded.store(self.previous.load(Relaxed), Relaxed);
@@ -56,21 +58,21 @@ impl Cache {
     /// Takes up to `n` pointers out of the loaded magazine.
     ///
     /// # Safety
-    /// The caller owns the slot; `out` has place for `n`.
+    /// The caller owns the slot; `out` has room for `n` pointers.
     pub(super) unsafe fn pop(&self, out: *mut Item, n: usize) -> usize {
         let len = self.len.load(Relaxed);
         let count = n.min(len);
         if count > 0 {
             // SAFETY: `loaded` holds `len >= count` pointers.
             let from = unsafe { self.loaded.load(Relaxed).add(len - count) };
-            // SAFETY: the magazine is the owner's alone, and never overlaps what a caller passes.
+            // SAFETY: only the owner uses the magazine, and it never overlaps `out`.
             unsafe { ptr::copy_nonoverlapping(from, out, count) };
             self.len.store(len - count, Relaxed);
         }
         count
     }
 
-    /// Puts up to `n` pointers into the loaded magazine, which has place for `room`.
+    /// Puts up to `n` pointers into the loaded magazine, which has room for `room`.
     ///
     /// # Safety
     /// The caller owns the slot; `items` are `n` free packets of this pool.
@@ -78,9 +80,9 @@ impl Cache {
         let len = self.len.load(Relaxed);
         let count = n.min(room.saturating_sub(len));
         if count > 0 {
-            // SAFETY: `len + count <= room`, which the magazine has.
+            // SAFETY: `len + count <= room`, the size of the magazine.
             let to = unsafe { self.loaded.load(Relaxed).add(len) };
-            // SAFETY: the magazine is the owner's alone, and never overlaps what a caller passes.
+            // SAFETY: only the owner uses the magazine, and it never overlaps `items`.
             unsafe { ptr::copy_nonoverlapping(items, to, count) };
             self.len.store(len + count, Relaxed);
         }
@@ -88,7 +90,7 @@ impl Cache {
     }
 }
 
-/// Copies `n` pointers in blocks that become vector moves without a call.
+/// Copies `n` pointers in blocks that compile to vector moves without a call.
 ///
 /// # Safety
 /// `src` is readable and `dst` writable for `n` pointers, and they do not overlap.
@@ -106,7 +108,7 @@ pub(super) unsafe fn copy(src: *const Item, dst: *mut Item, n: usize) {
         at += BLOCK;
     }
     if blocks < n {
-        // SAFETY: `blocks < n`: the last `n - blocks` pointers, of which both sides have place for `n` and do not overlap.
+        // SAFETY: `blocks < n`: these are the last `n - blocks` of `n` pointers; the sides do not overlap.
         unsafe { ptr::copy_nonoverlapping(src.wrapping_add(blocks), dst.wrapping_add(blocks), n - blocks) }
     }
 }

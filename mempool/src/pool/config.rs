@@ -1,15 +1,15 @@
-//! What a pool is made of, and what it counts.
+//! Configuration and counters of a pool.
 
 use crate::debug::Violation;
 use crate::error::{Error, Result};
 
-/// Bytes before the data of a fresh packet, unless asked otherwise: room for a virtio-net header and tunnels.
+/// The default number of bytes before the data of a fresh packet: room for a virtio-net header and tunnels.
 pub const HEADROOM: u16 = 128;
 
-/// Bytes for data, unless asked otherwise.
+/// The default number of bytes for data.
 pub const DATA_ROOM: u16 = 2048;
 
-/// Shape of a pool.
+/// The configuration of a pool.
 ///
 /// ```
 /// let config = linecard_mempool::PoolConfig::default().packets(4096).cache(0);
@@ -18,23 +18,25 @@ pub const DATA_ROOM: u16 = 2048;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolConfig {
-    /// For messages; need not be unique.
+    /// The name in messages; need not be unique.
     pub name: String,
-    /// How many packets; at least 1.
+    /// The number of packets, at least 1.
     pub packets: u32,
-    /// Bytes per packet behind the headroom. Headroom and data room together are 1 to 65 535 bytes.
+    /// The number of bytes per packet behind the headroom. Headroom and data room together are 1 to 65 535
+    /// bytes.
     pub data_room: u16,
-    /// Bytes before the data of a fresh packet.
+    /// The number of bytes before the data of a fresh packet.
     pub headroom: u16,
-    /// Packets that one thread may keep for itself; at most 512 are used (DPDK's limit), 0 means no caches. All caches of the
-    /// machine's cores together never hold more than two thirds of the pool: small pools get smaller caches, or none.
-    /// Packets in the caches of other live threads cannot be had, so give a pool this many more per thread.
+    /// The number of packets that one thread may cache: at most 512 (DPDK's limit), 0 for no caches. The
+    /// caches of as many threads as the machine has cores hold at most two thirds of the pool, so small pools
+    /// get smaller caches, or none. Packets in the caches of other live threads are not available, so give a
+    /// pool this many more packets per thread.
     pub cache: u16,
-    /// Find double frees, foreign frees, writes past either end of a buffer and writes after free, with the
-    /// place in the source. Costs about a microsecond per packet; when off, nothing.
+    /// Detects double frees, foreign frees, writes past either end of a buffer and writes after free, with
+    /// the source location. Costs about a microsecond per packet; nothing when off.
     pub debug: bool,
-    /// What to do with a violation that debug mode found; without it the thread panics. The packet concerned is
-    /// kept out of the pool if returning it would do harm.
+    /// Called with each violation that debug mode found; without it the thread panics. The packet is kept out
+    /// of the pool if returning it would do harm.
     pub report: Option<fn(&Violation)>,
 }
 
@@ -63,7 +65,7 @@ linecard_eal::setters!(PoolConfig {
 });
 
 impl PoolConfig {
-    /// Most packets of one pool: the free lists number them with 32 bits, and 0 means none.
+    /// The maximum number of packets of one pool: the free lists number them with 32 bits, and 0 means none.
     pub const MAX_PACKETS: u32 = u32::MAX / 2;
 
     pub(super) fn check(&self) -> Result<()> {
@@ -82,13 +84,13 @@ impl PoolConfig {
         }
     }
 
-    /// Bytes of one buffer.
+    /// The length of one buffer in bytes.
     pub(super) fn buf_len(&self) -> u16 {
         self.headroom + self.data_room
     }
 }
 
-/// Counters of a pool. Made for people and tests; a data path never needs them.
+/// Counters of a pool, for users and tests; a data path does not need them.
 ///
 /// ```
 /// let stats = linecard_mempool::PoolStats::default();
@@ -96,20 +98,20 @@ impl PoolConfig {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
-    /// Packets of the pool.
+    /// The number of packets of the pool.
     pub total: usize,
-    /// Packets that any thread can get.
+    /// The number of packets that any thread can get.
     pub free: usize,
-    /// Packets that lie in the caches of threads.
+    /// The number of packets in the caches of threads.
     pub cached: usize,
-    /// Packets that someone holds, a driver or the application.
+    /// The number of packets owned by a driver or the application.
     pub in_use: usize,
-    /// Packets got since the pool exists.
+    /// The number of packets taken since the pool was created.
     pub gets: u64,
-    /// Packets returned since the pool exists.
+    /// The number of packets returned since the pool was created.
     pub puts: u64,
-    /// Requests (not packets) that got nothing because too few were left.
+    /// The number of requests (not packets) that failed because too few packets were left.
     pub get_fail: u64,
-    /// Violations that debug mode reported.
+    /// The number of violations that debug mode reported.
     pub violations: u64,
 }

@@ -1,4 +1,4 @@
-//! What no thread has in its cache: full magazines, empty magazines, loose packets.
+//! Storage for packets that are in no thread's cache: full magazines, empty magazines, loose packets.
 
 use std::ptr::NonNull;
 
@@ -20,12 +20,12 @@ pub(crate) struct Depot {
     /// `size` pointers each, at multiples of `pitch`.
     magazines: Option<Region>,
     metas: NonNull<Meta>,
-    /// Pointers in a full magazine; 0 when the pool has no caches.
+    /// The number of pointers in a full magazine; 0 if the pool has no caches.
     pub(super) size: usize,
     pitch: usize,
 }
 
-/// Pointers from one magazine to the next: whole lines.
+/// The distance between two magazines in pointers: whole cache lines.
 const fn pitch(size: usize) -> usize {
     size.next_multiple_of(8)
 }
@@ -34,18 +34,19 @@ fn links(n: usize) -> Box<[AtomicU32]> {
     (0..n).map(|_| AtomicU32::new(0)).collect()
 }
 
-/// Magazines that a pool needs: enough for all packets, and two for each thread.
+/// The number of magazines of a pool: enough for all packets, and two for each thread.
 fn magazines_for(packets: usize, size: usize) -> usize {
     packets.checked_div(size).map_or(0, |full| full + 2 * SLOTS)
 }
 
-/// Bytes of all magazines of a pool.
+/// The length of all magazines of a pool in bytes.
 pub(super) fn magazine_bytes(packets: usize, size: usize) -> usize {
     magazines_for(packets, size) * pitch(size) * size_of::<Item>()
 }
 
 impl Depot {
-    /// A depot that holds all `packets`, first ones on top. `magazines` is as large as [`magazine_bytes`] says.
+    /// Creates a depot that holds all `packets`, the first ones on top. `magazines` has the length from
+    /// [`magazine_bytes`].
     pub(super) fn new(metas: NonNull<Meta>, packets: usize, magazines: Option<Region>, size: usize) -> Self {
         let count = magazines_for(packets, size);
         let depot = Self {
@@ -75,7 +76,8 @@ impl Depot {
             for place in 0..self.size {
                 let item = self.item((magazine * self.size + place) as u32);
                 let to = self.magazine(magazine as u32).wrapping_add(place);
-                // SAFETY: `magazine < magazines` and `place < size`: inside the region, and nobody else knows it yet.
+                // SAFETY: `magazine < magazines` and `place < size`: within the region, and nothing else
+                // refers to it yet.
                 unsafe { to.write(item) };
             }
             self.full.push(&self.magazine_links, magazine as u32);
@@ -94,59 +96,60 @@ impl Depot {
         ((magazine.addr() - self.base().addr()) / (self.pitch * size_of::<Item>())) as u32
     }
 
-    /// The packet of that number.
+    /// The packet with this number.
     pub(super) fn item(&self, number: u32) -> Item {
-        // SAFETY: packets are numbered below the length of the table of metadata.
+        // SAFETY: packet numbers are below the length of the metadata table.
         unsafe { self.metas.add(number as usize) }
     }
 
-    /// The number of one of this pool's packets.
+    /// The number of a packet of this pool.
     pub(super) fn index(&self, item: Item) -> usize {
         (item.as_ptr().addr() - self.metas.as_ptr().addr()) / size_of::<Meta>()
     }
 
-    /// A magazine with `size` pointers.
+    /// Takes a magazine with `size` pointers.
     pub(super) fn take_full(&self) -> Option<*mut Item> {
         self.full.pop(&self.magazine_links).map(|number| self.magazine(number))
     }
 
-    /// Hands over a magazine with `size` pointers.
+    /// Stores a magazine with `size` pointers.
     pub(super) fn give_full(&self, magazine: *mut Item) {
         self.full.push(&self.magazine_links, self.number(magazine));
     }
 
-    /// A magazine without pointers.
+    /// Takes a magazine without pointers.
     pub(super) fn take_empty(&self) -> Option<*mut Item> {
         self.empty.pop(&self.magazine_links).map(|number| self.magazine(number))
     }
 
-    /// Hands over a magazine without pointers.
+    /// Stores a magazine without pointers.
     pub(super) fn give_empty(&self, magazine: *mut Item) {
         self.empty.push(&self.magazine_links, self.number(magazine));
     }
 
-    /// Up to `max` loose packets.
+    /// Takes up to `max` loose packets.
     ///
     /// # Safety
-    /// `out` has place for `max` pointers.
+    /// `out` has room for `max` pointers.
     pub(super) unsafe fn take_loose(&self, out: *mut Item, max: usize) -> usize {
         let Some((mut node, count)) = self.loose.pop_chain(&self.packet_links, max) else { return 0 };
         for place in 0..count {
             // SAFETY: `place < max`.
             let to = unsafe { out.add(place) };
-            // SAFETY: `place < max`, and `out` has place for `max` pointers (the caller's promise).
+            // SAFETY: `place < max`, and `out` has room for `max` pointers (this function's condition).
             unsafe { to.write(self.item(node)) };
             node = stack::next(&self.packet_links, node);
         }
         count
     }
 
-    /// Hands over `n` packets, in one step.
+    /// Stores `n` packets in one step.
     ///
     /// # Safety
     /// `items` are `n` free packets of this pool that the caller owns.
     pub(super) unsafe fn give_loose(&self, items: *const Item, n: usize) {
-        // SAFETY: `n` pointers lie at `items` (this function's condition), which nobody writes until this returns.
+        // SAFETY: `n` pointers are at `items` (this function's condition), and nothing writes them until this
+        // returns.
         let items = unsafe { std::slice::from_raw_parts(items, n) };
         let mut nodes = items.iter().map(|&item| self.index(item) as u32);
         let Some(first) = nodes.next() else { return };
@@ -157,7 +160,7 @@ impl Depot {
         self.loose.push_chain(&self.packet_links, first, last);
     }
 
-    /// Counts what lies here by walking; right at rest only.
+    /// Counts the stored packets by walking; exact only while no other thread changes the depot.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.full.count(&self.magazine_links) * self.size + self.loose.count(&self.packet_links)

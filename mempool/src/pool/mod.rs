@@ -1,4 +1,4 @@
-//! Pools: where packets come from and return to.
+//! Pools, from which packets are taken and to which they return.
 
 mod buffers;
 mod cache;
@@ -28,13 +28,13 @@ use crate::error::{Exhausted, NoRoom, Result};
 use crate::meta::Meta;
 use crate::packet::Packet;
 
-/// Pointers to packets move in and out of magazines as these.
+/// The form in which pointers to packets move in and out of magazines.
 pub(crate) type Item = NonNull<Meta>;
 
-/// Packets of one shape, preallocated. A handle: clones refer to the same packets.
+/// Preallocated packets with equal buffers. This is a handle: clones refer to the same packets.
 ///
-/// Packets may outlive every handle; the memory goes when the last one returned. `Send` and `Sync`: one handle serves any
-/// number of threads, each of which has a cache of its own ([`PoolConfig::cache`]).
+/// Packets may outlive every handle; the memory is freed when the last packet has returned. `Send` and
+/// `Sync`: one handle serves any number of threads, each with its own cache ([`PoolConfig::cache`]).
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -53,18 +53,18 @@ pub struct Pool {
     pub(crate) shared: NonNull<PoolShared>,
 }
 
-// SAFETY: a handle is a counted reference to `PoolShared`, whose shared state is atomics, lock-free stacks and caches
-// that only the owner of a thread slot touches.
+// SAFETY: a handle is a counted reference to `PoolShared`, whose shared state consists of atomics, lock-free
+// stacks and caches that only the owner of a thread slot changes.
 unsafe impl Send for Pool {}
-// SAFETY: every method takes a shared reference, and what it reaches is safe to share.
+// SAFETY: every method takes a shared reference and only accesses state that is safe to share.
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// Lays out `config.packets` packets: data in one zone of `domain`, all else in private memory.
+    /// Creates `config.packets` packets: data in one zone of `domain`, everything else in private memory.
     ///
     /// # Errors
     /// [`Error::Packets`](crate::Error::Packets), [`Error::BufferLength`](crate::Error::BufferLength),
-    /// [`Error::Memory`](crate::Error::Memory). Nothing is left behind.
+    /// [`Error::Memory`](crate::Error::Memory). Nothing remains allocated.
     pub fn new(domain: &Arc<Domain>, config: PoolConfig) -> Result<Self> {
         Self::with_memory(region::Source::Domain(domain), config)
     }
@@ -74,28 +74,28 @@ impl Pool {
         Ok(Self { shared: PoolShared::create(source, config)? })
     }
 
-    /// A pool on the heap: for tests under miri, and with a probe that is released with the memory.
+    /// Creates a pool on the heap: for tests under miri, and with a probe that is released with the memory.
     #[cfg(test)]
     pub(crate) fn on_heap(probe: &Arc<()>, config: PoolConfig) -> Result<Self> {
         Self::with_memory(region::Source::Heap(probe), config)
     }
 
     fn shared(&self) -> &PoolShared {
-        // SAFETY: allocated in `create`, freed after the last handle is gone, and `self` is one.
+        // SAFETY: allocated in `create`, freed after the last handle is dropped, and `self` is one.
         unsafe { self.shared.as_ref() }
     }
 
-    /// One packet: no data, full headroom, no flags. `None` when the pool is empty.
+    /// Takes one packet: no data, full headroom, no flags. `None` if the pool is empty.
     #[inline]
     #[track_caller]
     #[must_use]
     pub fn get(&self) -> Option<Packet> {
         let mut packet = [MaybeUninit::uninit()];
-        // SAFETY: `get_into` filled every place, as it said.
+        // SAFETY: on success, `get_into` has filled every place.
         self.get_into(&mut packet).ok().map(|()| unsafe { packet[0].assume_init_read() })
     }
 
-    /// Puts `n` packets behind those of `burst`.
+    /// Appends `n` packets to `burst`.
     ///
     /// # Errors
     /// The burst has less room, or the pool fewer packets. None is taken then.
@@ -110,7 +110,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Fills `out` with packets as [`Pool::get`] gives them.
+    /// Fills `out` with packets in the state that [`Pool::get`] returns.
     ///
     /// # Errors
     /// The pool has fewer packets. Nothing is filled then.
@@ -124,14 +124,15 @@ impl Pool {
         for packet in raw {
             // SAFETY: `get_raw` filled every place.
             let meta = unsafe { packet.assume_init() };
-            // SAFETY: `get_raw` gave the packet to us alone; data of no bytes behind the headroom lies inside its buffer.
+            // SAFETY: `get_raw` gave the packet to this function alone; no data behind the headroom is within
+            // its buffer.
             unsafe { Meta::write_plain(meta, rearm, 0) };
         }
         Ok(())
     }
 
-    /// Fills `out` with packets whose first 24 bytes of metadata are stale. The caller writes all of
-    /// [`Meta::rearm`] and [`Meta::lengths`] before the packet is used in any other way. `buf`, `next` and `pool` are right.
+    /// Fills `out` with packets whose first 24 bytes of metadata are stale. Before any other use, the caller
+    /// writes [`Meta::rearm`] and [`Meta::lengths`] to each. `buf`, `next` and `pool` are valid.
     ///
     /// # Errors
     /// The pool has fewer packets. Nothing is filled then.
@@ -139,7 +140,7 @@ impl Pool {
     #[track_caller]
     pub fn get_raw(&self, out: &mut [MaybeUninit<NonNull<Meta>>]) -> Result<(), Exhausted> {
         let n = out.len();
-        // SAFETY: this handle keeps the pool; `out` has room for as many as asked for.
+        // SAFETY: this handle keeps the pool; `out` has room for `n` pointers.
         let filled = unsafe { get(self.shared, out.as_mut_ptr().cast(), n, Some(Location::caller())) };
         if filled { Ok(()) } else { Err(Exhausted) }
     }
@@ -147,8 +148,9 @@ impl Pool {
     /// Returns packets that came from [`Packet::into_raw`](crate::Packet::into_raw) or [`Pool::get_raw`].
     ///
     /// # Safety
-    /// Each packet is of this pool, has `state == 0`, `next == None` and its own `buf`, is owned by the caller, and is listed once;
-    /// none is used afterwards. A pool in debug mode reports most violations instead.
+    /// Each packet belongs to this pool, has `state == 0`, `next == None` and its own `buf`, is owned by the
+    /// caller, and is listed once; none is used afterwards. A pool in debug mode reports most violations
+    /// instead.
     #[inline]
     #[track_caller]
     pub unsafe fn put_raw(&self, packets: &[NonNull<Meta>]) {
@@ -156,51 +158,52 @@ impl Pool {
         unsafe { put(self.shared, packets.as_ptr(), packets.len(), Some(Location::caller())) }
     }
 
-    /// Counters. At rest `free + cached + in_use == total`; while threads work, each is right for some recent moment.
+    /// Counters. Without concurrent use, `free + cached + in_use == total`; otherwise each is correct for
+    /// some recent moment.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.shared().stats()
     }
 
-    /// Where the data lies: what a peer must map.
+    /// The domain of the packet data, which a peer must map.
     #[must_use]
     pub fn domain(&self) -> &Arc<Domain> {
         self.shared().buffers.domain()
     }
 
-    /// Bytes per packet behind the headroom.
+    /// The number of bytes per packet behind the headroom.
     #[must_use]
     #[inline]
     pub fn data_room(&self) -> u16 {
         self.shared().config.data_room
     }
 
-    /// Bytes before the data of a fresh packet.
+    /// The number of bytes before the data of a fresh packet.
     #[must_use]
     #[inline]
     pub fn headroom(&self) -> u16 {
         self.shared().config.headroom
     }
 
-    /// Bytes from one buffer to the next: an odd number of lines.
+    /// The distance between two buffers in bytes: an odd number of cache lines.
     #[must_use]
     pub fn stride(&self) -> usize {
         self.shared().stride
     }
 
-    /// Its name, for messages.
+    /// The pool's name, for messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared().config.name
     }
 
-    /// What it was made of, as asked for.
+    /// The configuration with which the pool was created.
     #[must_use]
     pub fn config(&self) -> &PoolConfig {
         &self.shared().config
     }
 
-    /// A number that equals [`Meta::pool_id`] of its packets.
+    /// An identifier that equals [`Meta::pool_id`] of the pool's packets.
     #[must_use]
     #[inline]
     pub fn id(&self) -> usize {
@@ -210,7 +213,7 @@ impl Pool {
 
 impl Clone for Pool {
     fn clone(&self) -> Self {
-        // A new handle is made from one that exists: nothing to order.
+        // An existing handle creates a new one: nothing to order.
         self.shared().handles.fetch_add(1, Ordering::Relaxed);
         Self { shared: self.shared }
     }
@@ -218,7 +221,8 @@ impl Clone for Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // H1, pairs with H2: what was done through this handle, gets above all, is seen by whoever closes the pool.
+        // H1, pairs with H2: the thread that closes the pool sees all operations through this handle, in
+        // particular gets.
         if self.shared().handles.fetch_sub(1, Ordering::Release) == 1 {
             // H2, pairs with H1 of every other handle.
             fence(Ordering::Acquire);

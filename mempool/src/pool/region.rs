@@ -1,20 +1,20 @@
-//! Where a pool's memory comes from.
+//! Sources of a pool's memory.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_eal::{Domain, PrivateZone, Result, Segment, Zone};
 
-/// What a pool asks for memory.
+/// The source of a pool's memory.
 pub(super) enum Source<'a> {
     Domain(&'a Arc<Domain>),
-    /// The heap, for tests where there are no memfds. Every piece holds a count of the probe.
+    /// The heap, for tests without memfds. Every allocation holds a count of the probe.
     #[cfg(test)]
     Heap(&'a Arc<()>),
 }
 
 impl Source<'_> {
-    /// Memory that peers may map.
+    /// Allocates memory that peers may map.
     pub(super) fn shared(&self, label: &str, len: usize) -> Result<Region> {
         match self {
             Self::Domain(domain) => domain.zone(label, len, 64).map(Region::Shared),
@@ -23,7 +23,7 @@ impl Source<'_> {
         }
     }
 
-    /// Zeroed memory that nobody else ever sees.
+    /// Allocates zeroed memory that is never shared.
     pub(super) fn private(&self, len: usize) -> Result<Region> {
         match self {
             Self::Domain(_) => PrivateZone::new(len, 64).map(Region::Private),
@@ -33,7 +33,7 @@ impl Source<'_> {
     }
 }
 
-/// Memory of a pool, given back on drop; aligned to lines.
+/// Memory of a pool, aligned to cache lines and released on drop.
 pub(crate) enum Region {
     Shared(Zone),
     Private(PrivateZone),

@@ -1,4 +1,4 @@
-//! What all handles and packets of a pool share, and the two hot paths.
+//! The state that all handles and packets of a pool share, and the two hot paths.
 
 use std::panic::Location;
 use std::ptr::NonNull;
@@ -16,24 +16,24 @@ use crate::error::{Error, Result};
 use crate::meta::Meta;
 use crate::slots::{self, SLOTS};
 
-/// Where in the user's source something was asked for; `None` in a destructor.
+/// The source location of a call; `None` in a destructor.
 pub(crate) type Site = Option<&'static Location<'static>>;
 
-/// The pool itself. Lives on the heap until no handle and no packet is left; see the module `orphans`.
+/// The pool itself. It is on the heap until no handle and no packet is left; see the module `orphans`.
 #[repr(C, align(128))]
 pub(crate) struct PoolShared {
-    /// One row per thread slot, and one that never has anything for threads without.
+    /// One row per thread slot, and an always empty one for threads without a slot.
     pub(super) caches: [Cache; SLOTS + 1],
-    /// First word of a fresh packet's metadata.
+    /// The first word of a fresh packet's metadata.
     pub(crate) rearm: u64,
     pub(crate) config: PoolConfig,
     pub(super) stride: usize,
     pub(super) depot: Depot,
     pub(super) buffers: Region,
-    /// Bytes from the start of `buffers` to the first buffer.
+    /// The offset of the first buffer in `buffers`, in bytes.
     first: usize,
     metas: Region,
-    /// For each packet: the packet it is a clone of, or the owner of its external memory.
+    /// For each packet: the packet that it is a clone of, or the owner of its external memory.
     attachments: Region,
     pub(super) ledger: Option<Ledger>,
     pub(super) handles: AtomicUsize,
@@ -47,14 +47,14 @@ pub(crate) struct PoolShared {
 /// Takes `n` packets, all or none.
 ///
 /// # Safety
-/// The pool exists until this returns; `out` has place for `n` pointers.
+/// The pool exists until this returns; `out` has room for `n` pointers.
 #[inline(always)]
 pub(crate) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
     // SAFETY: the pool exists until this returns (this function's condition).
     let cache = unsafe { cache(pool) };
     let len = cache.len.load(Ordering::Relaxed);
     let Some(rest) = len.checked_sub(n) else {
-        // SAFETY: `slow::get` has this function's conditions: the pool exists, and `out` has place for `n`.
+        // SAFETY: `slow::get` has this function's conditions: the pool exists, and `out` has room for `n`.
         return unsafe { slow::get(pool, out, n, site) };
     };
     // SAFETY: `rest <= len`, and the loaded magazine holds `len`.
@@ -70,7 +70,7 @@ pub(crate) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, si
 /// Returns `n` packets.
 ///
 /// # Safety
-/// They are plain packets of this pool that the caller owns; the pool may be gone afterwards.
+/// They are plain packets of this pool that the caller owns; the pool may not exist afterwards.
 #[inline(always)]
 pub(crate) unsafe fn put(pool: NonNull<PoolShared>, items: *const Item, n: usize, site: Site) {
     // SAFETY: the pool exists as long as one of its packets is out.
@@ -78,17 +78,17 @@ pub(crate) unsafe fn put(pool: NonNull<PoolShared>, items: *const Item, n: usize
     let len = cache.len.load(Ordering::Relaxed);
     let sum = len + n;
     if sum > cache.room.load(Ordering::Relaxed) {
-        // SAFETY: `slow::put` has this function's conditions: plain packets of the pool, the caller's.
+        // SAFETY: `slow::put` has this function's conditions: plain packets of the pool that the caller owns.
         return unsafe { slow::put(pool, items, n, site) };
     }
-    // SAFETY: `len + n <= room`, which is never more than the loaded magazine has.
+    // SAFETY: `len + n <= room`, which is never more than the size of the loaded magazine.
     let to = unsafe { cache.loaded.load(Ordering::Relaxed).add(len) };
     // SAFETY: the magazine belongs to this thread; `items` are not in it.
     unsafe { copy(items, to, n) };
     cache.len.store(sum, Ordering::Relaxed);
     let puts = cache.puts.load(Ordering::Relaxed);
-    // L1, pairs with L2 (orphans): the last access to the pool, ordered after all others; else its memory could go
-    // while it is still written.
+    // L1, pairs with L2 (orphans): the last access to the pool, ordered after all others; otherwise its
+    // memory could be freed while it is still being written.
     cache.puts.store(puts.wrapping_add(n as u64), Ordering::Release);
 }
 
@@ -103,15 +103,15 @@ unsafe fn cache<'a>(pool: NonNull<PoolShared>) -> &'a Cache {
     unsafe { &*row }
 }
 
-/// Bytes from one buffer to the next: whole lines, an odd number of them, so that neighbouring packets' first lines
-/// spread over all sets of a cache.
+/// The distance between two buffers in bytes: an odd number of whole cache lines, so that the first lines of
+/// packets spread over all sets of a cache.
 fn stride(buf_len: u16, debug: bool) -> usize {
     let lines = usize::from(buf_len).div_ceil(64) + usize::from(debug);
     (lines | 1) * 64
 }
 
-/// Pointers per magazine: as configured, but all caches of as many threads as there are cores hold at most two
-/// thirds of the pool.
+/// The number of pointers per magazine: as configured, but limited so that the caches of as many threads as
+/// there are cores hold at most two thirds of the pool.
 fn magazine_size(config: &PoolConfig) -> usize {
     let threads = available_parallelism().map_or(2, |n| n.get().clamp(2, SLOTS));
     let share = config.packets as usize * 2 / 3 / threads;
@@ -154,17 +154,18 @@ impl PoolShared {
         });
         // SAFETY: `Box::into_raw` never returns null.
         let pool = unsafe { NonNull::new_unchecked(Box::into_raw(pool)) };
-        // SAFETY: the pool was made two lines above, and its pointer has not left this function.
+        // SAFETY: the pool was made above, and its pointer has not left this function.
         unsafe { Self::lay_out(pool) };
         Ok(pool)
     }
 
-    /// Writes every packet's metadata for the first time.
+    /// Initializes every packet's metadata.
     ///
     /// # Safety
-    /// Nobody else knows the pool.
+    /// Nothing else refers to the pool.
     unsafe fn lay_out(this: NonNull<Self>) {
-        // SAFETY: the pool exists and nobody else knows it (this function's condition), so nothing changes it through another pointer.
+        // SAFETY: the pool exists and nothing else refers to it (this function's condition), so no other
+        // pointer changes it.
         let pool = unsafe { this.as_ref() };
         for index in 0..pool.config.packets as usize {
             let meta = Meta {
@@ -185,10 +186,10 @@ impl PoolShared {
                 buf: pool.home(index),
                 pool: this,
             };
-            // SAFETY: `metas` has place for `packets`, aligned to lines.
+            // SAFETY: `metas` has room for `packets`, aligned to cache lines.
             unsafe { pool.item(index).write(meta) };
             if let Some(ledger) = &pool.ledger {
-                // SAFETY: the pool has not been handed out, so the packet is free and nobody uses its buffer.
+                // SAFETY: the pool is not shared yet, so the packet is free and nothing uses its buffer.
                 unsafe { ledger.prepare(pool, index) };
             }
         }
@@ -196,16 +197,16 @@ impl PoolShared {
 
     /// The buffer that belongs to packet `index`.
     pub(crate) fn home(&self, index: usize) -> NonNull<u8> {
-        // SAFETY: `index` is below `packets`, for which `buffers` has place.
+        // SAFETY: `index` is below `packets`, for which `buffers` has room.
         unsafe { self.buffers.ptr().add(self.first + index * self.stride) }
     }
 
-    /// Packet `index`, by pointer.
+    /// The pointer to packet `index`.
     pub(super) fn item(&self, index: usize) -> Item {
         self.depot.item(index as u32)
     }
 
-    /// Bytes of one buffer.
+    /// The length of one buffer in bytes.
     pub(crate) fn buf_len(&self) -> usize {
         usize::from(self.config.buf_len())
     }
@@ -215,22 +216,23 @@ impl PoolShared {
         self.depot.index(item)
     }
 
-    /// Whether `item` is one of this pool's packets, whatever its memory says.
+    /// Whether `item` points to one of this pool's packets, without reading it.
     pub(crate) fn owns(&self, item: Item) -> bool {
         let offset = item.as_ptr().addr().wrapping_sub(self.metas.ptr().as_ptr().addr());
         offset < self.config.packets as usize * size_of::<Meta>() && offset.is_multiple_of(size_of::<Meta>())
     }
 
-    /// Where the attachment of a packet of this pool is kept: the holder of the packet may read and write it.
+    /// The place of a packet's attachment, which the owner of the packet may read and write.
     pub(crate) fn attachment(&self, item: Item) -> NonNull<*mut ()> {
         // SAFETY: `attachments` has one place for each packet, and `index` is below their number for a packet of this pool.
         unsafe { self.attachments.ptr().cast().add(self.index(item)) }
     }
 
-    /// Packets ever taken and ever returned. At rest their difference is what is out.
+    /// The numbers of packets ever taken and ever returned. Without concurrent use, the difference is the
+    /// packets out.
     pub(super) fn gets_and_puts(&self) -> (u64, u64) {
-        // L2, pairs with L1: returns are read before gets. A return that is counted has its get counted too (it
-        // happened before), so the difference is never too small.
+        // L2, pairs with L1: returns are read before gets. The get of a counted return is counted too,
+        // because it happened before, so the difference is never too small.
         let puts = self.sum(&self.puts, |cache| &cache.puts, Ordering::Acquire);
         let gets = self.sum(&self.gets, |cache| &cache.gets, Ordering::Relaxed);
         (gets, puts)

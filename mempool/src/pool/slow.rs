@@ -1,4 +1,4 @@
-//! Getting and returning when the loaded magazine does not do: exchanges, pools and threads without caches, debug mode.
+//! The slow paths of get and put: exchange of magazines, pools and threads without caches, debug mode.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{self, Relaxed};
@@ -13,25 +13,26 @@ use crate::slots::{self, THREADS};
 /// Takes `n` packets, all or none.
 ///
 /// # Safety
-/// The pool exists until this returns; `out` has place for `n` pointers.
+/// The pool exists until this returns; `out` has room for `n` pointers.
 #[cold]
 #[inline(never)]
 pub(super) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
     // SAFETY: the pool exists until this returns (this function's condition).
     let pool = unsafe { pool.as_ref() };
     let cache = pool.enter();
-    // SAFETY: `enter` returns this thread's own cache; `out` has place for `n` pointers.
+    // SAFETY: `enter` returns this thread's own cache; `out` has room for `n` pointers.
     let have = unsafe { pool.gather(cache, out, n) };
     if have < n {
-        // SAFETY: `gather` wrote `have` packets to `out`, which are ours; nobody sees them there, since this returns false.
+        // SAFETY: `gather` wrote `have` owned packets to `out`, which the caller does not use, since this
+        // returns false.
         unsafe { pool.spread(cache, out, have) };
         pool.get_fail.fetch_add(1, Relaxed);
         return false;
     }
     if let Some(ledger) = &pool.ledger {
-        // SAFETY: `gather` wrote `n` packets to `out`, where nobody writes until this returns.
+        // SAFETY: `gather` wrote `n` packets to `out`, where nothing writes until this returns.
         let items = unsafe { std::slice::from_raw_parts(out, n) };
-        // SAFETY: `gather` took them from the pool, so we own them until this returns.
+        // SAFETY: `gather` took them from the pool, so they are owned here until this returns.
         items.iter().for_each(|&item| unsafe { ledger.got(pool, item, site) });
     }
     match cache {
@@ -44,20 +45,20 @@ pub(super) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, si
 /// Returns `n` packets.
 ///
 /// # Safety
-/// As for the fast path: plain packets of this pool, owned by the caller; the pool may be gone afterwards.
+/// As for the fast path: plain packets of this pool, owned by the caller; the pool may not exist afterwards.
 #[cold]
 #[inline(never)]
 pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize, site: Site) {
-    // C1, pairs with C2 (closing): whoever read `room == 0` because the pool was closed sees `closed`; else the memory
-    // would wait for the next pool operation of the process.
+    // C1, pairs with C2 (closing): a thread that read `room == 0` because the pool was closed sees `closed`;
+    // otherwise the memory would not be freed before the next pool operation of the process.
     fence(Ordering::Acquire);
     // SAFETY: the pool exists as long as one of its packets is out, that is until the counter at the end.
     let pool = unsafe { this.as_ref() };
     if pool.ledger.is_some() {
-        // SAFETY: `n` pointers lie at `items`, where nobody writes until this returns.
+        // SAFETY: `n` pointers are at `items`, where nothing writes until this returns.
         let items = unsafe { std::slice::from_raw_parts(items, n) };
         for item in items {
-            // SAFETY: the caller says that it owns the packet; the ledger checks it.
+            // SAFETY: the caller claims to own the packet; the ledger checks it.
             unsafe { put_checked(this, *item, site) };
         }
     } else {
@@ -66,14 +67,14 @@ pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize
     }
 }
 
-/// Returns one packet of a pool in debug mode, if that does no harm.
+/// Returns one packet of a pool in debug mode, if this does no harm.
 ///
 /// # Safety
 /// The pool exists: packets of it that have not been returned keep it.
 unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
-    // SAFETY: the packets not yet returned keep the pool; a violation leaves it without one fewer.
+    // SAFETY: the packets not yet returned keep the pool; a violation returns none.
     let pool = unsafe { this.as_ref() };
-    // SAFETY: the ledger looks at nothing but its own memory before it knows that the packet is the pool's.
+    // SAFETY: the ledger reads only its own memory before it knows that the packet is the pool's.
     let sound = pool.ledger.as_ref().is_none_or(|ledger| unsafe { ledger.returned(pool, item, site) });
     if sound {
         // SAFETY: now known to be a packet of this pool that was out.
@@ -84,12 +85,15 @@ unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
 /// Returns `n` packets, unchecked.
 ///
 /// # Safety
-/// Plain packets of this pool that the caller owns, or none of a pool that it keeps; the pool may be gone afterwards.
+/// Plain packets of this pool that the caller owns, or none of a pool that it keeps; the pool may not exist
+/// afterwards.
 unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
-    // SAFETY: the pool lives while packets of it are out, and the caller holds some (its promise).
+    // SAFETY: the pool exists while packets of it are out, and the caller holds some (this function's
+    // condition).
     let pool = unsafe { this.as_ref() };
     if pool.closing.is_closed() {
-        // SAFETY: the packets are of this pool and the caller's (this function's condition), and the pool is closed.
+        // SAFETY: the caller owns these packets of this pool (this function's condition), and the pool is
+        // closed.
         return unsafe { orphans::put(this, items, n) };
     }
     let cache = pool.enter();
@@ -103,7 +107,7 @@ unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
 }
 
 impl PoolShared {
-    /// This thread's cache, made ready; `None` when it cannot have one.
+    /// This thread's cache, made ready; `None` if it cannot have one.
     fn enter(&self) -> Option<&Cache> {
         if self.depot.size == 0 {
             return None;
@@ -122,18 +126,18 @@ impl PoolShared {
         Some(cache)
     }
 
-    /// Collects up to `n` packets, nearest first.
+    /// Takes up to `n` packets, from the nearest storage first.
     ///
     /// # Safety
-    /// The caller owns `cache`; `out` has place for `n` pointers.
+    /// The caller owns `cache`; `out` has room for `n` pointers.
     unsafe fn gather(&self, cache: Option<&Cache>, out: *mut Item, n: usize) -> usize {
         let mut have = 0;
         loop {
             let rest = out.wrapping_add(have);
             have += match cache {
-                // SAFETY: the caller owns the cache; `rest` has place for `n - have`.
+                // SAFETY: the caller owns the cache; `rest` has room for `n - have`.
                 Some(cache) => unsafe { cache.pop(rest, n - have) },
-                // SAFETY: `rest` has place for `n - have`, as promised to this function for `out`.
+                // SAFETY: `rest` has room for `n - have`, because `out` has room for `n`.
                 None => unsafe { self.depot.take_loose(rest, n - have) },
             };
             if have == n {
@@ -150,7 +154,7 @@ impl PoolShared {
         }
     }
 
-    /// Gets something into the loaded magazine, which is empty.
+    /// Refills the loaded magazine, which is empty.
     ///
     /// # Safety
     /// The caller owns `cache`, and its loaded magazine is empty.
@@ -165,7 +169,7 @@ impl PoolShared {
             cache.len.store(self.depot.size, Relaxed);
             return true;
         }
-        // SAFETY: every magazine has place for `size` pointers, and the loaded one is empty and the caller's.
+        // SAFETY: every magazine has room for `size` pointers, and the loaded one is empty and owned by the caller.
         let count = unsafe { self.depot.take_loose(cache.loaded.load(Relaxed), self.depot.size) };
         cache.len.store(count, Relaxed);
         count > 0
@@ -174,13 +178,13 @@ impl PoolShared {
     /// Turns a full magazine into loose packets.
     fn break_up(&self) -> bool {
         let Some(full) = self.depot.take_full() else { return false };
-        // SAFETY: a full magazine holds `size` packets, and is ours.
+        // SAFETY: a full magazine holds `size` packets and is owned here.
         unsafe { self.depot.give_loose(full, self.depot.size) };
         self.depot.give_empty(full);
         true
     }
 
-    /// Puts `n` packets away, nearest first.
+    /// Stores `n` packets, in the nearest storage first.
     ///
     /// # Safety
     /// The caller owns `cache` and the `n` free packets at `items`.
@@ -198,11 +202,11 @@ impl PoolShared {
                 }
             }
         }
-        // SAFETY: `n - done` packets of the caller's remain.
+        // SAFETY: `n - done` packets of the caller remain.
         unsafe { self.depot.give_loose(items.wrapping_add(done), n - done) };
     }
 
-    /// Makes place in the loaded magazine, which is full.
+    /// Makes room in the loaded magazine, which is full.
     fn unload(&self, cache: &Cache) -> bool {
         if cache.previous_len.load(Relaxed) < self.depot.size {
             cache.swap();
@@ -216,7 +220,7 @@ impl PoolShared {
         true
     }
 
-    /// Makes the caches of threads that ended available. Whether there were any packets.
+    /// Moves the packets in caches of threads that ended to the depot. Returns whether there were any.
     #[cold]
     fn adopt(&self) -> bool {
         let mut found = false;
@@ -230,7 +234,7 @@ impl PoolShared {
         found
     }
 
-    /// Moves what lies in a cache that the caller owns to the depot.
+    /// Moves the packets in a cache that the caller owns to the depot.
     fn empty_out(&self, cache: &Cache) -> bool {
         let held = cache.held();
         for _ in 0..2 {
