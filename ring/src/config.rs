@@ -1,4 +1,4 @@
-//! What a ring is to be: capacity, watermark, where it lives.
+//! Configuration of a ring: capacity, watermark, memory.
 
 use std::any::Any;
 use std::ptr::NonNull;
@@ -10,10 +10,10 @@ use crate::mode::Mode;
 use crate::storage::Storage;
 use crate::{Consumer, Error, Producer};
 
-/// Most elements of a ring: indices are 32 bits wide and "full" must differ from "empty".
+/// The maximum number of elements: indices are 32 bits wide, and a full ring must differ from an empty one.
 pub const MAX_CAPACITY: usize = 1 << 31;
 
-/// What a ring is to be.
+/// The configuration of a ring.
 ///
 /// ```
 /// use linecard_ring::{Config, Hts, Single};
@@ -33,21 +33,21 @@ pub struct Config {
     start: u32,
 }
 
-/// The checked form of a [`Config`].
+/// A validated [`Config`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Geometry {
-    /// Elements the ring holds.
+    /// The number of elements that the ring holds.
     pub(crate) capacity: u32,
-    /// Slots; a power of two, at least the capacity.
+    /// The number of slots: a power of two, at least the capacity.
     pub(crate) slots: u32,
-    /// Elements in use from which on the ring is "high"; 0 for never.
+    /// The number of elements from which on the ring is above its watermark; 0 for never.
     pub(crate) watermark: u32,
-    /// First index of both sides.
+    /// The first index of both sides.
     pub(crate) start: u32,
 }
 
 impl Geometry {
-    /// Bytes of a ring of `element`-byte elements.
+    /// The length in bytes of a ring whose elements have `element` bytes.
     pub(crate) fn bytes(&self, element: usize) -> Result<usize, Error> {
         (self.slots as usize)
             .checked_mul(element)
@@ -58,28 +58,30 @@ impl Geometry {
 }
 
 impl Config {
-    /// A ring of `capacity` elements, which must be a power of two. All of them can be used (rte_ring's
-    /// default holds one less).
+    /// A ring of `capacity` elements, which must be a power of two. All of them can be used (a default
+    /// `rte_ring` holds one less).
     pub const fn power_of_two(capacity: usize) -> Self {
         Self { capacity, exact: false, watermark: None, start: 0 }
     }
 
-    /// A ring of exactly `capacity` elements (`RING_F_EXACT_SZ`); memory is taken for the next power of two.
+    /// A ring of exactly `capacity` elements (`RING_F_EXACT_SZ`); it uses the memory of the next power of
+    /// two.
     pub const fn exact(capacity: usize) -> Self {
         Self { capacity, exact: true, watermark: None, start: 0 }
     }
 
-    /// From `used` elements on, every enqueue reports [`Moved::high`](crate::Moved::high).
+    /// Sets the watermark: with `used` or more elements in the ring, an enqueue sets
+    /// [`Moved::high`](crate::Moved::high).
     pub const fn watermark(self, used: usize) -> Self {
         Self { watermark: Some(used), ..self }
     }
 
-    /// The index that both sides begin with; lets tests reach the wrap of 32 bits at once.
+    /// Sets the first index of both sides; tests use it to reach the wrap at 32 bits quickly.
     pub const fn start_index(self, start: u32) -> Self {
         Self { start, ..self }
     }
 
-    /// Bytes that the ring needs in memory given by the caller.
+    /// The number of bytes that the ring needs in memory given by the caller.
     ///
     /// # Errors
     /// As for [`heap`](Self::heap).
@@ -87,11 +89,11 @@ impl Config {
         self.check()?.bytes(size_of::<T>())
     }
 
-    /// Makes the ring on the heap.
+    /// Creates the ring on the heap.
     ///
     /// # Errors
-    /// A capacity of 0, above [`MAX_CAPACITY`], or not a power of two where one was promised; a watermark
-    /// outside of `1..=capacity`; no memory.
+    /// The capacity is 0, above [`MAX_CAPACITY`], or not a power of two although required; the watermark is
+    /// outside of `1..=capacity`; or memory is short.
     pub fn heap<T, P, C>(&self) -> Result<Ends<T, P, C>, Error>
     where
         T: Copy + Send,
@@ -103,15 +105,15 @@ impl Config {
         Ok(ends(&Arc::new(storage), &geometry))
     }
 
-    /// Lays the ring out in `memory`, which is erased. Another process attaches to either side; the handle of
-    /// that side here is then dropped.
+    /// Creates the ring in `memory`, overwriting its content. Another process attaches to either side; then
+    /// drop the handle of that side here.
     ///
     /// # Errors
-    /// As for [`heap`](Self::heap); memory that is too short or not aligned to 128 bytes.
+    /// As for [`heap`](Self::heap), and if the memory is too short or not aligned to 128 bytes.
     ///
     /// # Safety
-    /// Nobody uses the memory now, and a [`Single`](crate::Single) side has at most one live handle among all
-    /// processes at any time.
+    /// Nothing else uses the memory now, and a [`Single`](crate::Single) side never has more than one live
+    /// handle among all processes.
     pub unsafe fn in_memory<T, P, C>(&self, memory: SharedMemory) -> Result<Ends<T, P, C>, Error>
     where
         T: Plain,
@@ -120,7 +122,7 @@ impl Config {
     {
         let geometry = self.check()?;
         let modes = Modes { producer: P::KIND, consumer: C::KIND };
-        // SAFETY: `memory` is valid (`SharedMemory::new`) and unused, by this function's contract.
+        // SAFETY: `memory` is valid (`SharedMemory::new`) and unused (this function's condition).
         let storage = unsafe { Storage::format::<T>(memory, &geometry, modes) }?;
         Ok(ends(&Arc::new(storage), &geometry))
     }
@@ -152,7 +154,7 @@ impl Config {
     }
 }
 
-/// Both handles of a fresh ring of `T`, with mode `P` among its producers and `C` among its consumers.
+/// Both handles of a new ring of `T`, with mode `P` for producers and `C` for consumers.
 pub type Ends<T, P, C> = (Producer<T, P>, Consumer<T, C>);
 
 fn ends<T, P: Mode, C: Mode>(storage: &Arc<Storage>, geometry: &Geometry) -> Ends<T, P, C> {
@@ -161,10 +163,10 @@ fn ends<T, P: Mode, C: Mode>(storage: &Arc<Storage>, geometry: &Geometry) -> End
     (Producer::new(producer), Consumer::new(consumer))
 }
 
-/// Elements that may lie in memory that another process can write: any bytes are a valid value.
+/// Types of elements that may be in memory written by another process: any bytes are a valid value.
 ///
 /// # Safety
-/// Every bit pattern of the type's size is a valid value, without padding whose content matters.
+/// Every bit pattern of the type's size is a valid value, and there is no padding whose content matters.
 pub unsafe trait Plain: Copy + Send {}
 
 macro_rules! plain {
@@ -175,12 +177,12 @@ macro_rules! plain {
 }
 plain!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64);
 
-// SAFETY: an array is its elements.
+// SAFETY: an array consists of its elements only.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Memory given by the caller for a ring, shared with other processes or not.
+/// Memory for a ring, given by the caller and possibly shared with other processes.
 ///
-/// Two processes map the same memory; one lays the ring out, the other attaches:
+/// Two processes map the same memory; one creates the ring, the other attaches:
 /// ```
 /// use linecard_ring::{Config, Consumer, SharedMemory, Multi, Single};
 /// # use std::{ptr::NonNull, sync::Arc};
@@ -209,9 +211,10 @@ pub struct SharedMemory {
     _owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: only an address and an owner that is `Send + Sync`; `new` demands that every thread may use it.
+// SAFETY: only an address and an owner that is `Send + Sync`; `new` requires that every thread may use the
+// memory.
 unsafe impl Send for SharedMemory {}
-// SAFETY: only an address and an owner that is `Sync`; `new` demands that every thread may use the memory.
+// SAFETY: only an address and an owner that is `Sync`; `new` requires that every thread may use the memory.
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
@@ -219,14 +222,14 @@ impl SharedMemory {
     ///
     /// # Safety
     /// The bytes are valid for reads and writes, from any thread, until the last handle of a ring in them is
-    /// gone (or for the life of the owner given to [`keeping`](Self::keeping)), and are accessed only through
-    /// rings. What other processes write there is their business: it may garble elements, nothing else.
+    /// dropped (or while the owner given to [`keeping`](Self::keeping) exists), and are accessed only through
+    /// rings. Writes by other processes are allowed; they can only corrupt elements.
     #[must_use]
     pub const unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
         Self { start, len, _owner: None }
     }
 
-    /// Keeps `owner` alive, which keeps the memory mapped, as long as a handle of the ring lives.
+    /// Keeps `owner`, and thereby the mapping, alive while a handle of the ring exists.
     #[must_use]
     pub fn keeping(self, owner: Arc<dyn Any + Send + Sync>) -> Self {
         Self { _owner: Some(owner), ..self }

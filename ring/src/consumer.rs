@@ -1,4 +1,4 @@
-//! The side that takes elements out.
+//! The consumer side of a ring.
 
 use std::mem::MaybeUninit;
 
@@ -10,7 +10,7 @@ use crate::view::Peek;
 use crate::{Error, Moved, prefetch};
 
 /// A handle that dequeues. In mode [`Single`](crate::Single) it is the only one and `Send`; in the shared
-/// modes it is `Clone` and `Sync` as well.
+/// modes it is also `Clone` and, except in [`Adaptive`](crate::Adaptive), `Sync`.
 ///
 /// ```
 /// let (producer, consumer) = linecard_ring::spsc::ring::<u32>(256)?;
@@ -42,13 +42,13 @@ impl<T, M: Mode> std::fmt::Debug for Consumer<T, M> {
 }
 
 impl<T: Plain, M: Mode> Consumer<T, M> {
-    /// Joins the consuming side of a ring that was laid out in `memory`.
+    /// Attaches to the consumer side of a ring in `memory`.
     ///
     /// # Errors
-    /// The memory holds no ring, or one with another layout version, element size or consumer mode.
+    /// The memory has no ring, or one with another layout version, element size or consumer mode.
     ///
     /// # Safety
-    /// In mode [`Single`](crate::Single) no other consumer handle of the ring lives, in any process.
+    /// In mode [`Single`](crate::Single) no other consumer handle of the ring exists, in any process.
     pub unsafe fn attach(memory: SharedMemory) -> Result<Self, Error> {
         Ok(Self { end: End::attach(memory, Half::Consumer)? })
     }
@@ -59,19 +59,19 @@ impl<T, M: Mode> Consumer<T, M> {
         Self { end }
     }
 
-    /// Elements the ring holds when full.
+    /// The number of elements that the ring can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.end.capacity()
     }
 
-    /// Elements that can be dequeued now.
+    /// The number of elements that can be dequeued now.
     #[must_use]
     pub fn count(&self) -> usize {
         self.end.available()
     }
 
-    /// Free slots now, not counting those being enqueued.
+    /// The number of free slots now, not counting those being enqueued.
     #[must_use]
     pub fn free_count(&self) -> usize {
         self.end.capacity() - self.end.available()
@@ -79,13 +79,13 @@ impl<T, M: Mode> Consumer<T, M> {
 }
 
 impl<T: Copy + Send, M: Mode> Consumer<T, M> {
-    /// Fills all of `out`, or takes nothing if the ring holds fewer elements.
+    /// Fills all of `out`, or dequeues nothing if the ring has fewer elements.
     #[inline]
     pub fn dequeue_bulk(&self, out: &mut [T]) -> Moved {
         self.read::<true>(as_uninit(out))
     }
 
-    /// Fills as much of the front of `out` as there are elements.
+    /// Dequeues as many elements as there are, at most `out.len()`, to the front of `out`.
     #[inline]
     pub fn dequeue_burst(&self, out: &mut [T]) -> Moved {
         self.read::<false>(as_uninit(out))
@@ -105,14 +105,15 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
         self.read::<false>(out)
     }
 
-    /// Takes one element, or `None` if the ring is empty.
+    /// Dequeues one element, or returns `None` if the ring is empty.
     #[inline]
     pub fn dequeue(&self) -> Option<T> {
         let claim = self.end.claim::<true>(1);
         if claim.count == 0 {
             return None;
         }
-        // SAFETY: the slot is claimed; claimable slots hold values (in shared memory: any bytes are one).
+        // SAFETY: the slot is claimed; slots that can be claimed hold values (in shared memory any bytes are
+        // a value).
         let item = unsafe { self.end.slots.take(claim.start) };
         self.end.finish(claim);
         Some(item)
@@ -123,7 +124,7 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
         let claim = self.end.claim::<EXACT>(out.len());
         let count = claim.count as usize;
         if count != 0 {
-            // `count <= out.len()`, as a claim is never more than was wanted; an exact one is all of it.
+            // `count <= out.len()`, because a claim never exceeds the request; an exact one equals it.
             let out = if EXACT { out } else { out.get_mut(..count).unwrap_or_default() };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.read(claim.start, out) };
@@ -135,21 +136,21 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
 }
 
 impl<T: Copy + Send, M: Exclusive> Consumer<T, M> {
-    /// Looks at up to `count` elements in place. They stay in the ring until
-    /// [`release`](Peek::release); dropping the view takes nothing.
+    /// Returns a view of up to `count` elements in place. They stay in the ring until
+    /// [`release`](Peek::release); dropping the view dequeues nothing.
     ///
-    /// In mode [`Hts`](crate::Hts) other consumers wait while the view is open, so do not dequeue through
-    /// another handle from the same thread meanwhile, and do not leak it.
+    /// In mode [`Hts`](crate::Hts) other consumers wait while the view is open: do not dequeue through
+    /// another handle on the same thread meanwhile, and do not leak the view.
     #[inline]
     pub fn peek(&mut self, count: usize) -> Peek<'_, T, M> {
         Peek::new(&self.end, self.end.claim::<false>(count))
     }
 }
 
-/// Initialised memory is as good as uninitialised to write elements into.
+/// Elements may be written to initialized memory as to uninitialized memory.
 #[inline(always)]
 fn as_uninit<T: Copy>(out: &mut [T]) -> &mut [MaybeUninit<T>] {
     let (start, len) = (out.as_mut_ptr().cast(), out.len());
-    // SAFETY: same layout and lifetime; only this module gets the slice, and it writes nothing but values.
+    // SAFETY: same layout and lifetime; only this module uses the slice, and it writes only values.
     unsafe { std::slice::from_raw_parts_mut(start, len) }
 }

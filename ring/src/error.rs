@@ -1,8 +1,8 @@
-//! What can be wrong with a request for a ring.
+//! Errors of creating, attaching to and using a ring.
 
 use std::fmt;
 
-/// Why a ring could not be made or attached to.
+/// Why a ring could not be created or attached to.
 ///
 /// ```
 /// let error = linecard_ring::spsc::ring::<u64>(1000).err().map(|e| e.to_string());
@@ -12,72 +12,72 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// No room for a single element was asked for.
+    /// The requested capacity is 0.
     ZeroCapacity,
-    /// More elements than indices can tell apart.
+    /// The requested capacity exceeds the range of indices.
     TooBig {
-        /// Elements asked for.
+        /// The requested number of elements.
         asked: usize,
-        /// Most elements of a ring ([`MAX_CAPACITY`](crate::MAX_CAPACITY)).
+        /// The maximum number of elements ([`MAX_CAPACITY`](crate::MAX_CAPACITY)).
         max: usize,
     },
-    /// A power of two was asked for, and this is none.
+    /// The requested capacity is not a power of two, although required.
     NotPowerOfTwo {
-        /// Elements asked for.
+        /// The requested number of elements.
         asked: usize,
         /// The next power of two.
         next: usize,
     },
-    /// The watermark lies outside the ring.
+    /// The watermark is out of range.
     Watermark {
-        /// Elements asked for.
+        /// The requested watermark in elements.
         asked: usize,
-        /// Elements the ring holds.
+        /// The number of elements that the ring holds.
         capacity: usize,
     },
-    /// The heap has no room for the ring.
+    /// The heap has no memory for the ring.
     OutOfMemory {
-        /// Bytes of the ring.
+        /// The length of the ring in bytes.
         bytes: usize,
     },
     /// The given memory is not aligned for a ring.
     Misaligned {
-        /// Address given.
+        /// The given address.
         address: usize,
-        /// Alignment needed, in bytes.
+        /// The required alignment in bytes.
         align: usize,
     },
     /// The given memory is shorter than the ring.
     RegionTooSmall {
-        /// Bytes given.
+        /// The given length in bytes.
         have: usize,
-        /// Bytes needed.
+        /// The required length in bytes.
         need: usize,
     },
-    /// The memory holds no ring, or its maker is not done yet.
+    /// The memory has no ring, or its creation is not complete.
     NotARing,
-    /// The ring in memory was made by a version with another layout.
+    /// The ring in memory has the layout of another version.
     Version {
-        /// Layout version found.
+        /// The layout version found.
         found: u32,
-        /// Layout version of this crate.
+        /// The layout version of this crate.
         want: u32,
     },
-    /// The ring in memory holds other elements.
+    /// The ring in memory has elements of another size.
     Element {
-        /// Bytes per element found.
+        /// The element size found, in bytes.
         found: u32,
-        /// Bytes per element asked for.
+        /// The requested element size, in bytes.
         want: u32,
     },
-    /// The ring in memory synchronises this side in another way.
+    /// The ring in memory has another mode on this side.
     Mode {
-        /// Mode found (`single`, `multi`, `rts`, `hts`, `adaptive` or `unknown`).
+        /// The mode found (`single`, `multi`, `rts`, `hts`, `adaptive` or `unknown`).
         found: &'static str,
-        /// Mode asked for.
+        /// The requested mode.
         want: &'static str,
     },
-    /// The header of the ring in memory contradicts itself.
+    /// The header of the ring in memory is inconsistent.
     BadHeader,
 }
 
@@ -126,7 +126,8 @@ impl fmt::Display for Error {
     }
 }
 
-/// All slots of a [`Reservation`](crate::Reservation) are written: what [`write`](crate::Reservation::write) says then.
+/// All slots of a [`Reservation`](crate::Reservation) are written; returned by
+/// [`write`](crate::Reservation::write).
 ///
 /// ```
 /// let (mut producer, _consumer) = linecard_ring::spsc::ring::<u32>(8)?;
@@ -145,14 +146,14 @@ impl fmt::Display for AllWritten {
     }
 }
 
-/// A slot of a [`Reservation`](crate::Reservation) is not written yet: what [`rewrite`](crate::Reservation::rewrite), where
-/// there is an example, says then.
+/// The slot of a [`Reservation`](crate::Reservation) is not written yet; returned by
+/// [`rewrite`](crate::Reservation::rewrite), which has an example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotWritten {
-    /// The slot, counted from the first of the reservation.
+    /// The index of the slot in the reservation.
     pub index: usize,
-    /// Slots written so far.
+    /// The number of slots written so far.
     pub written: usize,
 }
 

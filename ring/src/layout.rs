@@ -1,4 +1,4 @@
-//! The ring in memory, the same on the heap and in a shared region:
+//! The layout of a ring in memory, the same on the heap and in shared memory:
 //!
 //! ```text
 //!   0  header          magic, layout version, element size, geometry, modes
@@ -9,9 +9,9 @@
 //! 640  slots           a power of two of elements
 //! ```
 //!
-//! Every cell has 128 bytes of its own, because adjacent lines are fetched in pairs. Head and tail are
-//! apart so that the other side, which polls the tail, never takes the head's line away.
-//! Indices run freely through all 32-bit values; a slot is `index mod slots`.
+//! Every cell has 128 bytes, because processors fetch adjacent lines in pairs. Head and tail are separate so
+//! that the other side, which polls the tail, never takes the head's line. Indices run through all 32-bit
+//! values; a slot is `index mod slots`.
 
 use crossbeam::utils::CachePadded;
 use std::ptr::NonNull;
@@ -21,33 +21,33 @@ use crate::config::Geometry;
 use crate::sync::AtomicU64;
 use crate::{Error, MAX_CAPACITY};
 
-/// "lcring" and a byte that no text contains.
+/// "lcring" between two bytes that do not occur in text.
 const MAGIC: u64 = 0x0067_6e69_7263_6cff;
 const VERSION: u32 = 1;
-/// Bytes before the first slot.
+/// The number of bytes before the first slot.
 pub(crate) const PREFIX: usize = size_of::<Control>();
-/// Alignment of the whole ring, in bytes.
+/// The alignment of the whole ring in bytes.
 pub(crate) const ALIGN: usize = align_of::<Control>();
 
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 const _: () = assert!(PREFIX == 640 && ALIGN == 128);
 
-/// One side's indices.
+/// The indices of one side.
 #[repr(C)]
 pub(crate) struct Side {
-    /// Claimed by threads of this side; its meaning belongs to the mode.
+    /// Claimed by threads of this side; the mode defines its format.
     pub(crate) head: CachePadded<Head>,
-    /// Published to the other side: the index in the low half, the mode's own in the high half.
+    /// Published to the other side: the index in the low half, mode-specific data in the high half.
     pub(crate) tail: CachePadded<AtomicU64>,
 }
 
-/// What the threads of one side share.
+/// The state shared by the threads of one side.
 #[repr(C)]
 pub(crate) struct Head {
     pub(crate) word: AtomicU64,
-    /// A bound up to which this side may go, seen earlier (HTS only).
+    /// A limit for this side that was seen earlier (HTS only).
     pub(crate) limit: AtomicU64,
-    /// Handles of this side (adaptive only).
+    /// The number of handles of this side (adaptive only).
     pub(crate) handles: AtomicU64,
 }
 
@@ -70,23 +70,23 @@ struct Header {
     consumer_mode: AtomicU32,
 }
 
-/// Which half of the ring.
+/// A side of the ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {
     Producer,
     Consumer,
 }
 
-/// Who may make handles of a ring.
+/// Who may create handles of a ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sharing {
-    /// Only who has one already.
+    /// Only the owner of an existing handle.
     Handles,
     /// Any process that maps the memory.
     Anyone,
 }
 
-/// The modes of both halves, by number.
+/// The mode numbers of both sides.
 #[derive(Clone, Copy)]
 pub(crate) struct Modes {
     pub(crate) producer: u32,
@@ -119,15 +119,15 @@ impl Header {
     }
 }
 
-/// A ring's control cells, somewhere in memory.
+/// The control cells of a ring in memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Cells(NonNull<Control>);
 
 impl Cells {
-    /// Lays an empty ring out.
+    /// Initializes an empty ring.
     ///
     /// # Safety
-    /// `at` is valid for writes of [`PREFIX`] bytes, aligned to [`ALIGN`], and used by nobody else yet.
+    /// `at` is valid for writes of [`PREFIX`] bytes, aligned to [`ALIGN`], and not used by anything else yet.
     pub(crate) unsafe fn format(
         at: NonNull<u8>,
         geometry: &Geometry,
@@ -135,7 +135,7 @@ impl Cells {
         modes: Modes,
         place: Sharing,
     ) -> Self {
-        // Handles of other processes can appear at any time: no handle may ever find itself alone.
+        // Other processes can create handles at any time, so no handle may ever consider itself the only one.
         let handles = u64::from(place == Sharing::Anyone);
         let start = geometry.start;
         let full = start.wrapping_add(geometry.capacity);
@@ -155,19 +155,19 @@ impl Cells {
             ),
         };
         let at = at.cast::<Control>();
-        // SAFETY: valid, aligned and unshared by this function's contract.
+        // SAFETY: valid, aligned and unshared (this function's condition).
         unsafe { at.write(control) };
         let cells = Self(at);
-        // H1, pairs with H2 in `attach`: who sees the magic sees the whole header.
+        // H1, pairs with H2 in `attach`: a process that sees the magic sees the whole header.
         cells.header().magic.store(MAGIC, Ordering::Release);
         cells
     }
 
-    /// Finds the ring that another process laid out, and reads its header once.
+    /// Attaches to a ring that another process created, and reads its header once.
     ///
     /// # Safety
-    /// `at` is valid for reads and writes of `len` bytes for as long as the cells are used, and written by
-    /// others only through rings.
+    /// `at` is valid for reads and writes of `len` bytes while the cells are used, and others write there
+    /// only through rings.
     pub(crate) unsafe fn attach(
         at: NonNull<u8>,
         len: usize,
@@ -209,15 +209,15 @@ impl Cells {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: the cells are valid while their storage lives, which every holder keeps; they are atomics.
+        // SAFETY: the cells are valid while their storage exists, which every holder keeps; they are atomics.
         unsafe { &(*self.0.as_ptr()).header }
     }
 
-    /// The side of `half` and the one across.
+    /// The side `half` and the opposite side.
     pub(crate) fn sides(self, half: Half) -> (NonNull<Side>, NonNull<Side>) {
-        // SAFETY: `self.0` points to a whole `Control`, so its fields lie inside the same object.
+        // SAFETY: `self.0` points to a whole `Control`, so its fields are within the same object.
         let producer = unsafe { &raw mut (*self.0.as_ptr()).producer };
-        // SAFETY: `self.0` points to a whole `Control`, so its fields lie inside the same object.
+        // SAFETY: `self.0` points to a whole `Control`, so its fields are within the same object.
         let consumer = unsafe { &raw mut (*self.0.as_ptr()).consumer };
         // SAFETY: the address of a field is not null.
         let producer = unsafe { NonNull::new_unchecked(producer) };
@@ -229,28 +229,28 @@ impl Cells {
         }
     }
 
-    /// Where the ring begins.
+    /// The start of the ring.
     pub(crate) fn start(self) -> NonNull<u8> {
         self.0.cast()
     }
 
-    /// The first slot.
+    /// The start of the first slot.
     pub(crate) fn slots(self) -> NonNull<u8> {
-        // SAFETY: slots begin right behind the control cells, inside the same storage.
+        // SAFETY: slots begin directly behind the control cells, in the same storage.
         unsafe { self.0.cast::<u8>().add(PREFIX) }
     }
 
-    /// Ends the cells' life in heap storage.
+    /// Drops the cells in heap storage.
     ///
     /// # Safety
-    /// Nobody uses them any more.
+    /// Nothing uses them any more.
     pub(crate) unsafe fn destroy(self) {
-        // SAFETY: valid until now, unused afterwards, by this function's contract.
+        // SAFETY: valid until now, unused afterwards (this function's condition).
         unsafe { self.0.drop_in_place() };
     }
 }
 
-/// Is `len` bytes at `at` a place for `need` bytes of ring?
+/// Checks that a ring of `need` bytes fits into `len` bytes at `at`, with the required alignment.
 pub(crate) fn check_region(at: NonNull<u8>, len: usize, need: usize) -> Result<(), Error> {
     let address = at.addr().get();
     if !address.is_multiple_of(ALIGN) {

@@ -1,9 +1,11 @@
-//! Lock-free rings of fixed-size elements, in the manner of DPDK's rte_ring.
+//! Lock-free rings of fixed-size elements, modelled on DPDK's `rte_ring`.
 //!
-//! - [`spsc`] and [`mpmc`]: handles to put in and take out, one by one, in bulk (all or nothing) or in bursts.
-//! - [`Config`]: exact or power-of-two capacity, watermark, heap, or [`SharedMemory`] of the caller's that other processes may map.
-//! - [`Single`], [`Multi`], [`Rts`], [`Hts`]: rte_ring's sync modes, chosen per side as type parameters; and
-//!   [`Adaptive`], which is the first until a handle is cloned and the second from then on.
+//! - [`spsc`] and [`mpmc`]: handles that enqueue and dequeue, one by one, in bulk (all or nothing) or in
+//!   bursts.
+//! - [`Config`]: exact or power-of-two capacity, watermark, heap or [`SharedMemory`] of the caller that other
+//!   processes may map.
+//! - [`Single`], [`Multi`], [`Rts`], [`Hts`]: the sync modes of `rte_ring`, chosen per side as type
+//!   parameters. [`Adaptive`] is [`Single`] until a handle is cloned and [`Multi`] from then on.
 //! - [`Reservation`] and [`Peek`]: zero-copy views, `reserve → write → publish`, `peek → read → release`.
 //!
 //! | | SP/SC | MP/MC | RTS | HTS |
@@ -13,12 +15,13 @@
 //! | waits for other threads of its side | never | to publish | when far behind | to begin |
 //! | zero-copy views | yes | no | no | yes |
 //!
-//! Elements are `Copy`: a ring never drops any. What remains in a ring when its last handle goes is forgotten.
+//! Elements are `Copy`: a ring never drops any. Elements left in a ring when its last handle is dropped are
+//! forgotten.
 //!
-//! In shared memory every index is masked and every count checked against the geometry read at attach, so a
-//! peer that scribbles on the ring garbles elements and counts and nothing else. A side that shares its head
-//! with a hostile process can be made to wait for ever; between processes that do not trust each other use
-//! [`Single`] on both sides, which never waits.
+//! In shared memory every index is masked and every count is checked against the geometry read at attach. A
+//! peer that overwrites the ring can only corrupt elements and counts. A hostile process that shares a side's
+//! head can block that side forever; between processes that do not trust each other, use [`Single`] on both
+//! sides, which never waits.
 
 mod config;
 mod consumer;

@@ -1,33 +1,33 @@
-//! The oracle: a ring is a bounded `VecDeque`. The same model runs as unit test, property test, fuzz target
-//! and under miri.
+//! The reference model: a ring behaves like a bounded `VecDeque`. The same model runs as unit test, property
+//! test, fuzz target and under miri.
 
 use std::collections::VecDeque;
 
 use crate::{Adaptive, Config, Consumer, Error, Exclusive, Hts, Mode, Moved, Multi, Producer, Rts, Single};
 
-/// One step. Counts are taken modulo a bit more than the capacity, so that any byte is useful.
+/// One operation. Counts are reduced modulo slightly more than the capacity, so that any byte is useful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// `enqueue`.
     Enqueue,
     /// `dequeue`.
     Dequeue,
-    /// `enqueue_bulk` of so many.
+    /// `enqueue_bulk` of this many elements.
     EnqueueBulk(u8),
-    /// `enqueue_burst` of so many.
+    /// `enqueue_burst` of this many elements.
     EnqueueBurst(u8),
-    /// `dequeue_bulk` of so many.
+    /// `dequeue_bulk` of this many elements.
     DequeueBulk(u8),
-    /// `dequeue_burst` of so many.
+    /// `dequeue_burst` of this many elements.
     DequeueBurst(u8),
-    /// `reserve` the first number, write the second; published or dropped.
+    /// `reserve` the first number, write the second; publish or drop.
     Reserve(u8, u8, bool),
-    /// `peek` at the first number, read the second; released or dropped.
+    /// `peek` at the first number, read the second; release or drop.
     Peek(u8, u8, bool),
 }
 
 impl Op {
-    /// The step that three bytes stand for.
+    /// The operation that three bytes encode.
     ///
     /// ```
     /// use linecard_ring::model::Op;
@@ -48,11 +48,11 @@ impl Op {
     }
 }
 
-/// Runs `ops` on a ring of `capacity` (1 to 256) in every pairing of modes whose indices begin at `start`, and
-/// panics where it differs from a deque.
+/// Runs `ops` on a ring of `capacity + 1` (1 to 256) elements whose indices begin at `start`, in several
+/// pairings of modes. Panics if it differs from a deque.
 ///
 /// # Errors
-/// No memory.
+/// Memory is short.
 ///
 /// ```
 /// use linecard_ring::model::{Op, run};
@@ -75,7 +75,7 @@ pub fn run(capacity: u8, start: u32, ops: &[Op]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The ring under test beside the deque it should equal.
+/// The ring under test and the deque that it must equal.
 struct Pair<P: Mode, C: Mode> {
     producer: Producer<u64, P>,
     consumer: Consumer<u64, C>,
@@ -112,7 +112,7 @@ impl<P: Mode, C: Mode> Pair<P, C> {
         self.producer.capacity() - self.deque.len()
     }
 
-    /// A number from 0 to a bit more than fits.
+    /// A number from 0 to slightly more than the capacity.
     fn size(&self, count: u8) -> usize {
         usize::from(count) % (self.producer.capacity() + 3)
     }
@@ -205,7 +205,7 @@ impl<P: Exclusive, C: Exclusive> Pair<P, C> {
     }
 }
 
-/// Alone on the ring, a burst moves all it can, and what it reports as left is there.
+/// Checks that a burst without concurrent access moved all it could, and that it did not overstate the rest.
 fn check(moved: Moved, asked: usize, possible: usize, bulk: bool) {
     let want = if asked <= possible {
         asked

@@ -1,6 +1,6 @@
-//! What a burst did.
+//! The result of a burst.
 
-/// What a burst moved, and what it saw.
+/// The result of an enqueue or dequeue.
 ///
 /// ```
 /// let (producer, consumer) = linecard_ring::spsc::ring::<u8>(4)?;
@@ -13,11 +13,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[must_use = "a full or empty ring moves fewer elements than asked, or none"]
 pub struct Moved {
-    /// Elements moved: the first ones of the slice.
+    /// The number of elements moved: the first ones of the slice.
     pub count: usize,
-    /// What certainly remains: free slots after an enqueue, elements after a dequeue. There may be more, as
-    /// the other side's progress is only looked at when needed.
+    /// A lower bound of what remains: free slots after an enqueue, elements after a dequeue. There may be
+    /// more, because the other side's progress is only read when needed.
     pub left: usize,
-    /// An enqueue left the ring at or above its watermark.
+    /// Whether an enqueue left the ring at or above its watermark.
     pub high: bool,
 }

@@ -2,14 +2,14 @@
 
 use crate::{Adaptive, Config, Error};
 
-/// One of the producers of a ring.
+/// A producer of a ring.
 pub type Producer<T, M = Adaptive> = crate::Producer<T, M>;
-/// One of the consumers of a ring.
+/// A consumer of a ring.
 pub type Consumer<T, M = Adaptive> = crate::Consumer<T, M>;
 
-/// A ring of `capacity` elements (a power of two) on the heap, MP/MC: clone a handle for each thread. A side that has
-/// one handle pays for no locked instruction ([`Adaptive`]). Handles to share by reference, and other modes, sizes
-/// and places: [`Config`].
+/// Creates an MP/MC ring of `capacity` elements (a power of two) on the heap: clone a handle for each thread.
+/// A side with one handle executes no locked instruction ([`Adaptive`]). [`Config`] creates handles to share
+/// by reference, and rings with other modes, sizes and memory.
 ///
 /// # Errors
 /// As for [`Config::heap`].

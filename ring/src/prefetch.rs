@@ -1,37 +1,37 @@
-//! Assembly: prefetches of cache lines, and a barrier for the compiler.
+//! Inline assembly: prefetches of cache lines, and a compiler barrier.
 
-/// Bytes of a cache line.
+/// The length of a cache line in bytes.
 pub(crate) const LINE: usize = 64;
 
 pub(crate) use imp::{compiler_barrier, read, write};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod imp {
-    /// Fetches the line of `at` for reading.
+    /// Prefetches the line of `at` for reading.
     #[inline(always)]
     pub(crate) fn read(at: *const u8) {
-        // SAFETY: a hint; any address is allowed, nothing is read or written.
+        // SAFETY: a hint; any address is allowed, and memory is neither read nor written.
         unsafe {
             core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
         };
     }
 
-    /// Fetches the line of `at` for writing, so that the store finds it owned. Does nothing on processors
-    /// without `prefetchw`, where its encoding is reserved as a no-operation.
+    /// Prefetches the line of `at` for writing, so that a later store finds it in exclusive state. Does
+    /// nothing on processors without `prefetchw`, where its encoding is reserved as a no-operation.
     #[inline(always)]
     pub(crate) fn write(at: *const u8) {
-        // SAFETY: a hint; any address is allowed, nothing is read or written.
+        // SAFETY: a hint; any address is allowed, and memory is neither read nor written.
         unsafe {
             core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
         };
     }
 
-    /// Prevents the compiler from unrolling the loop around it and from making a conditional move of the branch around it. Bursts
-    /// are a few lines long, and an unrolled loop spends more on finding its entry than on them; a conditional move waits for what
-    /// both sides of the branch need.
+    /// Prevents the compiler from unrolling the loop around it, and from turning the branch around it into a
+    /// conditional move. Bursts are a few lines long: an unrolled loop spends more time on finding its entry
+    /// than on them, and a conditional move waits for the operands of both sides of the branch.
     #[inline(always)]
     pub(crate) fn compiler_barrier() {
-        // SAFETY: no instruction at all.
+        // SAFETY: no instruction is emitted.
         unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
     }
 }

@@ -1,4 +1,4 @@
-//! The side that puts elements in.
+//! The producer side of a ring.
 
 use crate::config::{Plain, SharedMemory};
 use crate::end::End;
@@ -8,7 +8,7 @@ use crate::view::Reservation;
 use crate::{Error, Moved, prefetch};
 
 /// A handle that enqueues. In mode [`Single`](crate::Single) it is the only one and `Send`; in the shared
-/// modes it is `Clone` and `Sync` as well.
+/// modes it is also `Clone` and, except in [`Adaptive`](crate::Adaptive), `Sync`.
 ///
 /// ```
 /// use linecard_ring::mpmc;
@@ -43,13 +43,13 @@ impl<T, M: Mode> std::fmt::Debug for Producer<T, M> {
 }
 
 impl<T: Plain, M: Mode> Producer<T, M> {
-    /// Joins the producing side of a ring that was laid out in `memory`.
+    /// Attaches to the producer side of a ring in `memory`.
     ///
     /// # Errors
-    /// The memory holds no ring, or one with another layout version, element size or producer mode.
+    /// The memory has no ring, or one with another layout version, element size or producer mode.
     ///
     /// # Safety
-    /// In mode [`Single`](crate::Single) no other producer handle of the ring lives, in any process.
+    /// In mode [`Single`](crate::Single) no other producer handle of the ring exists, in any process.
     pub unsafe fn attach(memory: SharedMemory) -> Result<Self, Error> {
         Ok(Self { end: End::attach(memory, Half::Producer)? })
     }
@@ -60,19 +60,19 @@ impl<T, M: Mode> Producer<T, M> {
         Self { end }
     }
 
-    /// Elements the ring holds when full.
+    /// The number of elements that the ring can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.end.capacity()
     }
 
-    /// Free slots now.
+    /// The number of free slots now.
     #[must_use]
     pub fn free_count(&self) -> usize {
         self.end.available()
     }
 
-    /// Elements in the ring now, including those being dequeued.
+    /// The number of elements in the ring now, including those being dequeued.
     #[must_use]
     pub fn count(&self) -> usize {
         self.end.capacity() - self.end.available()
@@ -95,14 +95,14 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
     /// Enqueues one element.
     ///
     /// # Errors
-    /// The ring is full; the element comes back.
+    /// The element, if the ring is full.
     #[inline]
     pub fn enqueue(&self, item: T) -> Result<(), T> {
         let claim = self.end.claim::<true>(1);
         if claim.count == 0 {
             return Err(item);
         }
-        // SAFETY: the claim is of one slot, `start`, and ours until `finish`.
+        // SAFETY: the claim is the one slot `start`, which this thread owns until `finish`.
         unsafe { self.end.slots.put(claim.start, item) };
         self.end.finish(claim);
         Ok(())
@@ -113,7 +113,7 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
         let claim = self.end.claim::<EXACT>(items.len());
         let count = claim.count as usize;
         if count != 0 {
-            // `count <= items.len()`, as a claim is never more than was wanted; an exact one is all of it.
+            // `count <= items.len()`, because a claim never exceeds the request; an exact one equals it.
             let items = if EXACT { items } else { items.get(..count).unwrap_or(items) };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.write(claim.start, items) };
@@ -123,7 +123,8 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
         Moved { count, left: claim.left() as usize, high: self.high(claim) }
     }
 
-    /// Is the ring at its watermark after this claim? A cached view of the consumers is looked at again first.
+    /// Whether the ring is at its watermark after this claim. Reads the consumers' tail again before it
+    /// answers yes.
     #[inline(always)]
     fn high(&self, claim: Claim) -> bool {
         claim.left() < self.end.high_below && self.free_count() < self.end.high_below as usize
@@ -132,16 +133,16 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
 
 impl<T: Copy + Send, M: Exclusive> Producer<T, M> {
     /// Reserves up to `count` slots to be written in place. Nothing is visible before
-    /// [`publish`](Reservation::publish); dropping the view gives all slots back.
+    /// [`publish`](Reservation::publish); dropping the view returns all slots.
     ///
-    /// In mode [`Hts`](crate::Hts) other producers wait while the view is open, so do not enqueue through
-    /// another handle from the same thread meanwhile, and do not leak it.
+    /// In mode [`Hts`](crate::Hts) other producers wait while the view is open: do not enqueue through
+    /// another handle on the same thread meanwhile, and do not leak the view.
     #[inline]
     pub fn reserve(&mut self, count: usize) -> Reservation<'_, T, M> {
         Reservation::new(&self.end, self.end.claim::<false>(count))
     }
 
-    /// [`reserve`](Self::reserve), all or nothing: `None` if fewer than `count` slots are free.
+    /// As [`reserve`](Self::reserve), but all or nothing: `None` if fewer than `count` slots are free.
     #[inline]
     pub fn reserve_bulk(&mut self, count: usize) -> Option<Reservation<'_, T, M>> {
         let claim = self.end.claim::<true>(count);

@@ -1,4 +1,4 @@
-//! The elements of a ring, by free-running index. All raw access to them is here.
+//! The elements of a ring, by free-running index. Only this module accesses them by pointer.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -6,10 +6,10 @@ use std::ptr::NonNull;
 use crate::prefetch::{LINE, compiler_barrier};
 use crate::sync::Track;
 
-/// Most lines to prefetch for the next burst.
+/// The maximum number of lines to prefetch for the next burst.
 const AHEAD: u32 = 8;
 
-/// Slots of `T`; every index is masked, so none is out of bounds.
+/// Slots of `T`. Every index is masked, so none is out of bounds.
 pub(crate) struct Slots<T> {
     base: NonNull<T>,
     mask: u32,
@@ -29,16 +29,17 @@ impl<T> Slots<T> {
         Self { base, mask, track }
     }
 
-    /// The slot of `index`, and how many slots follow in a row, itself included.
+    /// The slot of `index`, and the number of slots from there to the end of the memory.
     #[inline(always)]
     pub(crate) fn run(&self, index: u32) -> (*mut T, usize) {
         let slot = index & self.mask;
-        // SAFETY: `slot <= mask`, inside the slots by `new`.
+        // SAFETY: `slot <= mask`, within the slots (the condition of `new`).
         let at = unsafe { self.base.as_ptr().add(slot as usize) };
         (at, (self.mask - slot) as usize + 1)
     }
 
-    /// Calls `hint` for the lines of up to `count` slots from `index` on; of slots larger than a line, for the first.
+    /// Calls `hint` for the lines of up to `count` slots from `index` on; if a slot is longer than a line,
+    /// for its first line.
     #[inline(always)]
     pub(crate) fn prefetch(&self, index: u32, count: u32, hint: impl Fn(*const u8)) {
         let per_line = const { if per_line::<T>() == 0 { 1 } else { per_line::<T>() } } as u32;
@@ -53,7 +54,7 @@ impl<T> Slots<T> {
     /// Copies `items` into the slots from `index` on.
     ///
     /// # Safety
-    /// The caller has claimed `items.len()` slots from `index` on, no more than there are.
+    /// The caller has claimed `items.len()` slots from `index` on, at most all slots.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, index: u32, items: &[T])
     where
@@ -62,15 +63,17 @@ impl<T> Slots<T> {
         let (at, row) = self.run(index);
         if items.len() <= row {
             self.track.write((index & self.mask) as usize, items.len());
-            // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
+            // SAFETY: `row` slots follow `at`; the caller owns them (this function's condition).
             unsafe { copy(items.as_ptr(), at, items.len()) };
         } else {
-            // SAFETY: the caller claimed the slots (this function's condition), and they go beyond the row's end.
+            // SAFETY: the caller claimed the slots (this function's condition), and they go beyond the row's
+            // end.
             unsafe { self.write_around(index, items) };
         }
     }
 
-    /// [`write`](Self::write) past the last slot, which is rare: apart, so that the usual way is short.
+    /// As [`write`](Self::write), across the last slot. This is rare, and a separate function keeps the usual
+    /// path short.
     ///
     /// # Safety
     /// As for [`write`](Self::write), and fewer slots than `items.len()` follow `index` in a row.
@@ -84,16 +87,16 @@ impl<T> Slots<T> {
         let (first, rest) = items.split_at(row);
         self.track.write((index & self.mask) as usize, row);
         self.track.write(0, rest.len());
-        // SAFETY: up to the last slot; they are ours by this function's contract.
+        // SAFETY: up to the last slot; the caller owns them (this function's condition).
         unsafe { at.copy_from_nonoverlapping(first.as_ptr(), first.len()) };
         // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
         unsafe { self.base.as_ptr().copy_from_nonoverlapping(rest.as_ptr(), rest.len()) };
     }
 
-    /// Copies the slots from `index` on to `out`, all of which is filled.
+    /// Fills `out` with the slots from `index` on.
     ///
     /// # Safety
-    /// The caller has claimed `out.len()` slots from `index` on, no more than there are.
+    /// The caller has claimed `out.len()` slots from `index` on, at most all slots.
     #[inline(always)]
     pub(crate) unsafe fn read(&self, index: u32, out: &mut [MaybeUninit<T>])
     where
@@ -102,7 +105,7 @@ impl<T> Slots<T> {
         let (at, row) = self.run(index);
         if out.len() <= row {
             self.track.read((index & self.mask) as usize, out.len());
-            // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
+            // SAFETY: `row` slots follow `at`; the caller owns them (this function's condition).
             unsafe { copy(at, out.as_mut_ptr().cast(), out.len()) };
         } else {
             // SAFETY: the caller claimed the slots (this function's condition), and they go beyond the row's end.
@@ -110,7 +113,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// [`read`](Self::read) past the last slot, as [`write_around`](Self::write_around).
+    /// As [`read`](Self::read), across the last slot, like [`write_around`](Self::write_around).
     ///
     /// # Safety
     /// As for [`read`](Self::read), and fewer slots than `out.len()` follow `index` in a row.
@@ -124,7 +127,7 @@ impl<T> Slots<T> {
         let (first, rest) = out.split_at_mut(row);
         self.track.read((index & self.mask) as usize, row);
         self.track.read(0, rest.len());
-        // SAFETY: up to the last slot; they are ours by this function's contract.
+        // SAFETY: up to the last slot; the caller owns them (this function's condition).
         unsafe { at.copy_to_nonoverlapping(first.as_mut_ptr().cast(), first.len()) };
         // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
         unsafe { self.base.as_ptr().copy_to_nonoverlapping(rest.as_mut_ptr().cast(), rest.len()) };
@@ -137,7 +140,7 @@ impl<T> Slots<T> {
     #[inline(always)]
     pub(crate) unsafe fn put(&self, index: u32, item: T) {
         self.track.write((index & self.mask) as usize, 1);
-        // SAFETY: a valid slot, ours by this function's contract.
+        // SAFETY: a valid slot that the caller owns (this function's condition).
         unsafe { self.run(index).0.write(item) };
     }
 
@@ -151,19 +154,19 @@ impl<T> Slots<T> {
         T: Copy,
     {
         self.track.read((index & self.mask) as usize, 1);
-        // SAFETY: a valid slot with a value, ours by this function's contract.
+        // SAFETY: a valid slot with a value that the caller owns (this function's condition).
         unsafe { self.run(index).0.read() }
     }
 }
 
-/// Elements in a cache line; 0 if they do not fill one exactly.
+/// The number of elements in a cache line; 0 if they do not fill one exactly.
 const fn per_line<T>() -> usize {
     let size = size_of::<T>();
     if size == 0 || !LINE.is_multiple_of(size) { 0 } else { LINE / size }
 }
 
-/// Copies `count` elements: whole lines in a loop, then halves of a line. Bursts are short, and a call to `memcpy`
-/// with its own dispatch costs as much as the copy.
+/// Copies `count` elements: whole lines in a loop, then halves of a line. Bursts are short, and the dispatch
+/// in `memcpy` costs as much as the copy.
 ///
 /// # Safety
 /// Both sides are valid for `count` elements and do not overlap.
@@ -192,7 +195,7 @@ unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
     let mut part = per_line / 2;
     while part > 0 {
         if left & part != 0 {
-            // SAFETY: what is left is below twice `part` and has its bit, so there are as many.
+            // SAFETY: fewer than twice `part` elements remain, and the bit `part` of their number is set.
             unsafe { to.copy_from_nonoverlapping(from, part) };
             // SAFETY: at least `part` elements were left on both sides, so this is at most one past the end.
             from = unsafe { from.add(part) };

@@ -7,7 +7,8 @@ pub type Producer<T> = crate::Producer<T, Single>;
 /// The only consumer of a ring.
 pub type Consumer<T> = crate::Consumer<T, Single>;
 
-/// A ring of `capacity` elements (a power of two) on the heap. Other sizes and places: [`Config`].
+/// Creates a ring of `capacity` elements (a power of two) on the heap. [`Config`] creates rings in other
+/// sizes and memory.
 ///
 /// # Errors
 /// As for [`Config::heap`].

@@ -1,4 +1,4 @@
-//! The one place where the standard library and loom differ.
+//! The differences between the standard library and loom.
 
 pub(crate) use imp::{AtomicU64, Pause, Track};
 
@@ -6,7 +6,7 @@ pub(crate) use imp::{AtomicU64, Pause, Track};
 mod imp {
     pub(crate) use core::sync::atomic::AtomicU64;
 
-    /// Waiting for another thread of the same side: spins, then yields the core.
+    /// Waits for another thread of the same side: spins, then yields the core.
     pub(crate) struct Pause(crossbeam::utils::Backoff);
 
     impl Pause {
@@ -52,20 +52,20 @@ mod imp {
         }
     }
 
-    /// Tells loom which slots are read and written, so that it finds unordered access.
+    /// Reports to loom which slots are read and written, so that it detects unordered accesses.
     #[derive(Clone)]
     pub(crate) struct Track(std::sync::Arc<Tracked>);
 
     struct Tracked {
         cells: Box<[loom::cell::UnsafeCell<()>]>,
-        /// Loom's clocks advance at atomic operations only: without one between a claim and the access to
-        /// its slots, loom takes the access to be as old as the claim and misses races.
+        /// Loom's clocks advance only at atomic operations: without one between a claim and the access to its
+        /// slots, loom considers the access as old as the claim and misses races.
         tick: AtomicU64,
     }
 
-    // SAFETY: the cells hold nothing; loom itself checks that their use is ordered.
+    // SAFETY: the cells have no content; loom itself checks that their use is ordered.
     unsafe impl Send for Track {}
-    // SAFETY: the cells hold nothing, and loom fails the test when two threads use one without order.
+    // SAFETY: the cells have no content, and loom fails the test if two threads use one without order.
     unsafe impl Sync for Track {}
 
     impl Track {

@@ -4,7 +4,7 @@ use crate::end::End;
 use crate::error::{AllWritten, NotWritten};
 use crate::mode::{Claim, Exclusive};
 
-/// Slots to be written in place; from [`Producer::reserve`](crate::Producer::reserve).
+/// Reserved slots that are written in place; from [`Producer::reserve`](crate::Producer::reserve).
 ///
 /// ```
 /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
@@ -26,19 +26,19 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         Self { end, claim, written: 0 }
     }
 
-    /// Slots not yet written.
+    /// The number of slots not yet written.
     #[must_use]
     pub fn room(&self) -> usize {
         (self.claim.count - self.written) as usize
     }
 
-    /// Slots reserved.
+    /// The number of reserved slots.
     #[must_use]
     pub fn len(&self) -> usize {
         self.claim.count as usize
     }
 
-    /// Whether the ring was full.
+    /// Whether no slot is reserved, because the ring was full.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.claim.count == 0
@@ -47,29 +47,30 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
     /// Writes the next slot.
     ///
     /// # Errors
-    /// All slots are written.
+    /// All slots are written already.
     #[inline]
     pub fn write(&mut self, item: T) -> Result<(), AllWritten> {
         if self.written >= self.claim.count {
             return Err(AllWritten);
         }
-        // SAFETY: `written < count`: the slot lies inside the claim, which this view holds until it is published or dropped.
+        // SAFETY: `written < count`: the slot is in the claim, which this view holds until it is published or
+        // dropped.
         unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
         self.written += 1;
         Ok(())
     }
 
-    /// Writes as many of `items` as there is room for; returns how many.
+    /// Writes as many of `items` as there is room for, and returns how many.
     #[inline]
     pub fn write_slice(&mut self, items: &[T]) -> usize {
         let items = items.get(..self.room()).unwrap_or(items);
-        // SAFETY: the slots lie inside the claim, there are no more items than room.
+        // SAFETY: the slots are in the claim, and there are no more items than room.
         unsafe { self.end.slots.write(self.claim.start.wrapping_add(self.written), items) };
         self.written += count(items);
         items.len()
     }
 
-    /// Forgets what was written behind the first `count` slots; they can be written again.
+    /// Discards the elements behind the first `count` slots; these slots can be written again.
     ///
     /// ```
     /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
@@ -83,7 +84,7 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// Writes again a slot that is written already, counted from the first of the reservation.
+    /// Overwrites a slot that is already written; `index` counts from the first slot of the reservation.
     ///
     /// # Errors
     /// The slot is not written yet.
@@ -103,13 +104,13 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
     pub fn rewrite(&mut self, index: usize, item: T) -> Result<(), NotWritten> {
         let slot = u32::try_from(index).ok().filter(|slot| *slot < self.written);
         let slot = slot.ok_or(NotWritten { index, written: self.written as usize })?;
-        // SAFETY: the slot lies inside the claim: before what is written, which is.
+        // SAFETY: the slot is before the end of the written ones, which are in the claim.
         unsafe { self.end.slots.put(self.claim.start.wrapping_add(slot), item) };
         Ok(())
     }
 
-    /// Makes the written slots visible to the consumers, by one store; unwritten ones go back. Returns how
-    /// many were published.
+    /// Makes the written slots visible to the consumers with one store, and returns the others to the ring.
+    /// Returns how many were published.
     #[inline]
     pub fn publish(self) -> usize {
         let (end, claim, written) = (self.end, self.claim, self.written);
@@ -125,7 +126,7 @@ impl<T, M: Exclusive> Drop for Reservation<'_, T, M> {
     }
 }
 
-/// Elements to be read in place; from [`Consumer::peek`](crate::Consumer::peek).
+/// Elements that are read in place; from [`Consumer::peek`](crate::Consumer::peek).
 ///
 /// ```
 /// let (producer, mut consumer) = linecard_ring::spsc::ring::<u32>(8)?;
@@ -150,7 +151,7 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         Self { end, claim, read: 0 }
     }
 
-    /// Elements not yet read.
+    /// The number of elements not yet read.
     #[must_use]
     pub fn len(&self) -> usize {
         (self.claim.count - self.read) as usize
@@ -162,20 +163,21 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         self.len() == 0
     }
 
-    /// The element `offset` places behind the next one, without reading past it.
+    /// Returns the element `offset` places behind the next one without advancing.
     ///
-    /// In shared memory another process may have changed it by the next call: decide on the value returned.
+    /// In shared memory another process may change it before the next call: base decisions on the returned
+    /// value.
     #[inline]
     #[must_use]
     pub fn get(&self, offset: usize) -> Option<T> {
         let offset = u32::try_from(offset).ok()?;
         let inside = offset < self.claim.count - self.read;
         let index = self.claim.start.wrapping_add(self.read).wrapping_add(offset);
-        // SAFETY: the slot lies inside the claim and holds a value.
+        // SAFETY: the slot is in the claim and holds a value.
         inside.then(|| unsafe { self.end.slots.take(index) })
     }
 
-    /// Reads the next element.
+    /// Reads the next element and advances.
     #[inline]
     pub fn read(&mut self) -> Option<T> {
         let item = self.get(0)?;
@@ -183,14 +185,14 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         Some(item)
     }
 
-    /// Passes over up to `count` elements as if read.
+    /// Skips up to `count` elements; they count as read.
     pub fn skip(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         self.read = self.read.saturating_add(count).min(self.claim.count);
     }
 
-    /// Gives the slots of the elements read back to the producers, by one store; the others stay in the ring.
-    /// Returns how many were released.
+    /// Returns the slots of the elements read to the producers with one store; the other elements stay in the
+    /// ring. Returns how many were released.
     #[inline]
     pub fn release(self) -> usize {
         let (end, claim, read) = (self.end, self.claim, self.read);
@@ -218,7 +220,7 @@ impl<T, M: Exclusive> std::fmt::Debug for Peek<'_, T, M> {
     }
 }
 
-/// Ends a view: `count` slots are done, the others go back.
+/// Ends a view: finishes `count` slots and returns the others.
 #[inline(always)]
 fn close<T, M: Exclusive>(end: &End<T, M>, claim: Claim, count: u32) {
     if claim.count != 0 {
@@ -226,7 +228,7 @@ fn close<T, M: Exclusive>(end: &End<T, M>, claim: Claim, count: u32) {
     }
 }
 
-/// The length of a slice that is no longer than a claim.
+/// The length of a slice that is not longer than a claim.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "claims count in 32 bits")]
 fn count<T>(items: &[T]) -> u32 {

@@ -1,7 +1,7 @@
-//! Counted handles: as SP/SC while a side has one handle, as MP/MC from the second on.
+//! Counted handles: SP/SC while a side has one handle, MP/MC from the second on.
 //!
-//! The head word is that of MP/MC. A handle is used by one thread at a time (it is not `Sync`), so who finds
-//! itself alone stays alone until it clones itself: nobody else can make a second handle.
+//! The head word is that of MP/MC. One thread at a time uses a handle (it is not `Sync`), so a handle that is
+//! the only one stays the only one until it is cloned.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::multi::{Look, look};
 use super::{ADAPTIVE, Adaptive, Claim, Multi, Sides, protocol::Protocol};
 
-/// Keeps the handle from being used by two threads at once.
+/// Prevents two threads from using the handle at the same time.
 pub struct Local(PhantomData<Cell<()>>);
 
 impl Protocol for Adaptive {
@@ -18,13 +18,13 @@ impl Protocol for Adaptive {
     const KIND: u32 = ADAPTIVE;
 
     fn join(sides: &Sides) -> Local {
-        // The new handle reaches its thread by some ordered way; the old one is on this thread.
+        // Passing the new handle to its thread synchronizes; the old handle is on this thread.
         sides.own().head.handles.fetch_add(1, Ordering::Relaxed);
         Local(PhantomData)
     }
 
     fn leave(_: &Local, sides: &Sides) {
-        // L1, pairs with L2: who is alone from now on sees every claim that this handle made.
+        // L1, pairs with L2: the handle that remains sees every claim that this handle made.
         sides.own().head.handles.fetch_sub(1, Ordering::Release);
     }
 
@@ -37,8 +37,8 @@ impl Protocol for Adaptive {
         }
         match look::<EXACT>(sides, head.word.load(Ordering::Relaxed), want) {
             Look::Claim(claim, next) => {
-                // Plain: nobody else writes the word while this handle is the only one. Release for whom it
-                // clones later costs nothing here and keeps C2's partner.
+                // A plain store: nothing else writes the word while this is the only handle. Release, for
+                // handles cloned later, costs nothing here and keeps the pairing with C2.
                 head.word.store(next, Ordering::Release);
                 claim
             }

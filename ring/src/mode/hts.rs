@@ -1,4 +1,5 @@
-//! HTS: the head word holds `{head, tail}`; a claim is open while they differ, and nobody else claims then.
+//! HTS: the head word is `{head, tail}`. A claim is open while they differ, and no other thread can claim
+//! then.
 
 use std::sync::atomic::Ordering;
 
@@ -46,9 +47,10 @@ impl Protocol for Hts {
     fn finish((): &(), sides: &Sides, claim: Claim, count: u32) {
         let own = sides.own();
         let tail = claim.start.wrapping_add(count);
-        // T1, pairs with T2. Before E1, or the next one in could publish first and be overwritten here.
+        // T1, pairs with T2. Before E1; otherwise the next claim could be published first and be overwritten
+        // here.
         own.tail.store(u64::from(tail), Ordering::Release);
-        // E1, pairs with E2: plain, because nobody swaps the word while a claim is open.
+        // E1, pairs with E2: a plain store, because no thread swaps the word while a claim is open.
         own.head.word.store(pack(tail, tail), Ordering::Release);
     }
 }
@@ -57,7 +59,7 @@ impl Protocol for Hts {
 #[inline(always)]
 fn idle_head(sides: &Sides) -> u64 {
     let cell = &sides.own().head.word;
-    // E2, pairs with E1: the copies, limit and tail of the claim before are done.
+    // E2, pairs with E1: the copies, limit and tail of the previous claim are done.
     let word = cell.load(Ordering::Acquire);
     if low(word) == high(word) {
         return word;
@@ -70,7 +72,7 @@ fn idle_head(sides: &Sides) -> u64 {
 fn wait_idle(sides: &Sides) -> u64 {
     let pause = Pause::new();
     loop {
-        // E2, pairs with E1: the copies, limit and tail of the claim before are done.
+        // E2, pairs with E1: the copies, limit and tail of the previous claim are done.
         let word = sides.own().head.word.load(Ordering::Acquire);
         if low(word) == high(word) {
             return word;

@@ -1,8 +1,8 @@
-//! How the threads of one side agree on who takes which slots.
+//! Synchronization modes: how the threads of one side agree on who uses which slots.
 //!
-//! Producers and consumers run the same protocol: a side may go up to a *limit*, which is the other side's
-//! tail (consumers) or that plus the capacity (producers). It *claims* a range below the limit, copies, and
-//! *finishes*: publishes its own tail. The modes are rte_ring's.
+//! Producers and consumers run the same protocol. A side may advance up to a *limit*: the other side's tail
+//! (for consumers), or that tail plus the capacity (for producers). A thread *claims* a range below the
+//! limit, copies, and *finishes*: publishes its own side's tail. The modes are those of `rte_ring`.
 
 mod adaptive;
 mod hts;
@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use crate::layout::Side;
 use crate::prefetch::compiler_barrier;
 
-/// One thread at a time owns this side (SP or SC): private indices, no locked instruction, never waits.
+/// One thread at a time owns this side (SP or SC): private indices, no locked instruction, no waiting.
 ///
 /// ```
 /// use linecard_ring::{Config, Single};
@@ -28,8 +28,8 @@ use crate::prefetch::compiler_barrier;
 #[derive(Debug)]
 pub enum Single {}
 
-/// Any number of threads (MP or MC): each takes its range by one compare-and-swap; ranges are published in
-/// the order they were taken, so a thread that loses its core delays the others of its side.
+/// Any number of threads (MP or MC). Each claims a range with one compare-and-swap. Ranges are published in
+/// the order of the claims, so a thread that is preempted delays the others of its side.
 ///
 /// ```
 /// use linecard_ring::{Config, Multi, Single};
@@ -44,9 +44,9 @@ pub enum Single {}
 #[derive(Debug)]
 pub enum Multi {}
 
-/// As [`Single`] while the side has one handle, as [`Multi`] from the second on: handles are counted, so a side
-/// that could have many threads but has one pays for no locked instruction. In exchange a handle belongs to
-/// one thread at a time; every thread clones its own. In memory given by the caller it is always as [`Multi`].
+/// As [`Single`] while the side has one handle, as [`Multi`] from the second on. Handles are counted, so a
+/// side with one thread executes no locked instruction. In exchange, one thread at a time owns a handle;
+/// every thread clones its own. In memory given by the caller it always works as [`Multi`].
 ///
 /// ```
 /// use linecard_ring::{Adaptive, Config};
@@ -60,8 +60,8 @@ pub enum Multi {}
 #[derive(Debug)]
 pub enum Adaptive {}
 
-/// Relaxed tail sync (RTS): as [`Multi`], but threads do not wait for each other's publication; the last one
-/// to finish publishes for all. For more threads than cores.
+/// Relaxed tail sync (RTS): as [`Multi`], but threads do not wait for each other to publish; the last one to
+/// finish publishes for all. Suitable for more threads than cores.
 ///
 /// ```
 /// use linecard_ring::{Config, Rts};
@@ -73,8 +73,8 @@ pub enum Adaptive {}
 #[derive(Debug)]
 pub enum Rts {}
 
-/// Head-tail sync (HTS): one thread of this side at a time is inside; the others wait before they take
-/// anything. Slower than [`Multi`] on dedicated cores, steady on shared ones, and allows zero-copy views.
+/// Head-tail sync (HTS): only one thread of this side at a time has a claim; the others wait before they
+/// claim. Slower than [`Multi`] on dedicated cores, steady on shared ones, and supports zero-copy views.
 ///
 /// ```
 /// use linecard_ring::{Config, Hts};
@@ -88,13 +88,13 @@ pub enum Rts {}
 #[derive(Debug)]
 pub enum Hts {}
 
-/// A way to synchronise one side: [`Single`], [`Multi`], [`Adaptive`], [`Rts`] or [`Hts`].
+/// A way to synchronize one side: [`Single`], [`Multi`], [`Adaptive`], [`Rts`] or [`Hts`].
 pub trait Mode: protocol::Protocol {}
 
-/// Modes whose side many threads may use: their handles are `Clone`, and `Sync` except in [`Adaptive`].
+/// Modes for sides with several threads: handles are `Clone` and, except in [`Adaptive`], `Sync`.
 pub trait MultiThread: Mode {}
 
-/// Modes with at most one range open at a time, so that views (`reserve`, `peek`) can give back a part.
+/// Modes with at most one open claim, so that views (`reserve`, `peek`) can return a part of it.
 pub trait Exclusive: Mode {}
 
 impl<M: protocol::Protocol> Mode for M {}
@@ -105,7 +105,7 @@ impl MultiThread for Hts {}
 impl Exclusive for Single {}
 impl Exclusive for Hts {}
 
-/// The numbers of modes in a ring's header.
+/// The numbers of the modes in a ring's header.
 pub(crate) const SINGLE: u32 = 1;
 pub(crate) const MULTI: u32 = 2;
 pub(crate) const RTS: u32 = 3;
@@ -124,7 +124,7 @@ pub(crate) fn name(kind: u32) -> &'static str {
     }
 }
 
-/// The head word of an empty ring's side.
+/// The initial head word of a side.
 pub(crate) fn first_word(kind: u32, start: u32, limit: u32) -> u64 {
     match kind {
         MULTI | ADAPTIVE => pack(start, limit),
@@ -133,7 +133,7 @@ pub(crate) fn first_word(kind: u32, start: u32, limit: u32) -> u64 {
     }
 }
 
-/// Two 32-bit values in one word that is swapped at once.
+/// Two 32-bit values in one word that is swapped atomically.
 #[inline(always)]
 pub(crate) const fn pack(low: u32, high: u32) -> u64 {
     (low as u64) | ((high as u64) << 32)
@@ -152,12 +152,12 @@ pub(crate) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// Both sides, seen from one of them.
+/// Both sides, from the view of one of them.
 #[derive(Clone, Copy)]
 pub struct Sides {
     own: NonNull<Side>,
     peer: NonNull<Side>,
-    /// Limit minus the peer's tail: the capacity for producers, 0 for consumers.
+    /// The limit minus the peer's tail: the capacity for producers, 0 for consumers.
     limit_offset: u32,
     capacity: u32,
 }
@@ -181,14 +181,14 @@ impl Sides {
 
     #[inline(always)]
     fn peer(&self) -> &Side {
-        // SAFETY: valid while `self` is used (the promise to `new`); a `Side` is only atomics.
+        // SAFETY: valid while `self` is used (the condition of `new`); a `Side` is only atomics.
         unsafe { self.peer.as_ref() }
     }
 
-    /// How far this side may go now.
+    /// The current limit of this side.
     #[inline(always)]
     fn limit(&self) -> u32 {
-        // T2, pairs with T1 in every `finish` of the other side: what it copied, in or out, is done.
+        // T2, pairs with T1 in every `finish` of the other side: its copies, in or out, are done.
         low(self.peer().tail.load(Ordering::Acquire)).wrapping_add(self.limit_offset)
     }
 
@@ -196,26 +196,26 @@ impl Sides {
         self.capacity
     }
 
-    /// Slots between this side's published tail and the limit, now; at most the capacity.
+    /// The number of slots between this side's published tail and the limit; at most the capacity.
     pub(crate) fn available(&self) -> u32 {
         let tail = low(self.own().tail.load(Ordering::Acquire));
         self.limit().wrapping_sub(tail).min(self.capacity)
     }
 }
 
-/// A range of slots that this thread alone may touch until it finishes.
+/// A range of slots that only this thread may access until it finishes.
 #[derive(Clone, Copy)]
 pub struct Claim {
-    /// Index of the first slot.
+    /// The index of the first slot.
     pub(crate) start: u32,
-    /// Slots; 0 is no claim and needs no finish.
+    /// The number of slots; 0 is no claim and needs no finish.
     pub(crate) count: u32,
-    /// How far this side may go, as seen when it claimed.
+    /// The limit of this side at the time of the claim.
     pub(crate) limit: u32,
 }
 
 impl Claim {
-    /// What `want` slots from `start` on, below `limit`, give: all or none if `EXACT`.
+    /// The claim for `want` slots from `start` on, below `limit`: all or none if `EXACT`.
     #[inline(always)]
     fn new<const EXACT: bool>(start: u32, limit: u32, want: u32) -> Self {
         let available = limit.wrapping_sub(start);
@@ -226,7 +226,7 @@ impl Claim {
         Self { start, count: want, limit }
     }
 
-    /// Slots known to be available behind the claim.
+    /// The number of slots known to be available behind the claim.
     #[inline(always)]
     pub(crate) const fn left(self) -> u32 {
         self.limit.wrapping_sub(self.start).wrapping_sub(self.count)
@@ -242,23 +242,23 @@ pub(crate) mod protocol {
 
     /// The protocol of one mode.
     pub trait Protocol: Sized {
-        /// What a handle keeps for itself.
+        /// The private state of a handle.
         type Local: Send;
-        /// Number in the header.
+        /// The mode's number in the header.
         const KIND: u32;
 
-        /// The private state of a handle that joins now.
+        /// Creates the private state of a handle that joins now.
         fn join(sides: &Sides) -> Self::Local;
 
-        /// Ends what [`join`](Self::join) began.
+        /// Undoes [`join`](Self::join).
         #[inline(always)]
         fn leave(_: &Self::Local, _: &Sides) {}
 
-        /// Takes `want` slots, or as many as there are unless `EXACT`.
+        /// Claims `want` slots, or as many as there are unless `EXACT`.
         fn claim<const EXACT: bool>(local: &Self::Local, sides: &Sides, want: u32) -> Claim;
 
-        /// Publishes the first `count` slots of a claim. `count` is `claim.count` unless the mode is
-        /// [`Exclusive`](super::Exclusive); then the rest goes back.
+        /// Publishes the first `count` slots of a claim. `count` is `claim.count`, except in
+        /// [`Exclusive`](super::Exclusive) modes, where the others are returned.
         fn finish(local: &Self::Local, sides: &Sides, claim: Claim, count: u32);
     }
 }

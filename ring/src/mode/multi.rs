@@ -1,7 +1,7 @@
-//! MP/MC: claim by one compare-and-swap, publish in claim order.
+//! MP/MC: claim with one compare-and-swap, publish in the order of the claims.
 //!
-//! The head word holds `{head, limit}`: the limit is a cached copy of the other side's tail, carried along by
-//! the same swap, so it can never be older than the head it belongs to and costs no access of its own.
+//! The head word is `{head, limit}`: the limit is a cached copy of the other side's tail. The same swap
+//! updates both, so the limit is never older than its head and costs no access of its own.
 
 use std::sync::atomic::Ordering;
 
@@ -18,10 +18,11 @@ impl Protocol for Multi {
     #[inline(always)]
     fn claim<const EXACT: bool>((): &(), sides: &Sides, want: u32) -> Claim {
         let cell = &sides.own().head.word;
-        // The swap below waits until all stores before it have left the core, the last publication among them;
-        // asking for the tail's line now shortens that wait when the other side has taken it.
+        // The swap below waits until all earlier stores have left the core, including the last publication.
+        // Requesting the tail's line now shortens that wait if the other side has taken it.
         prefetch::write((&raw const sides.own().tail).cast());
-        // C2, pairs with C1: the look at the peer's tail is not older than the one that justified the head.
+        // C2, pairs with C1: the tail of the peer read later is not older than the one that justified the
+        // head.
         let mut word = cell.load(Ordering::Acquire);
         loop {
             let next = match look::<EXACT>(sides, word, want) {
@@ -36,7 +37,7 @@ impl Protocol for Multi {
                 Look::Passed(start) => {
                     let now = cell.load(Ordering::Acquire);
                     if now == word {
-                        // Nobody passed: somebody scribbled on an index.
+                        // The head was not passed: the peer wrote an invalid index.
                         return Claim::none(start);
                     }
                     now
@@ -49,8 +50,8 @@ impl Protocol for Multi {
     #[inline(always)]
     fn finish((): &(), sides: &Sides, claim: Claim, count: u32) {
         let cell = &sides.own().tail;
-        // W2, pairs with W1 below in the thread that claimed before: its copies are done too when the other
-        // side sees our tail.
+        // W2, pairs with W1 below in the thread of the previous claim: its copies are also done when the
+        // other side sees this thread's tail.
         if cell.load(Ordering::Acquire) != u64::from(claim.start) {
             wait_for_turn(sides, claim.start);
         }
@@ -59,13 +60,13 @@ impl Protocol for Multi {
     }
 }
 
-/// What a head word allows.
+/// The result of evaluating a head word.
 pub(super) enum Look {
-    /// This claim, if the word can be replaced by that one.
+    /// This claim, if the word can be replaced by the second value.
     Claim(Claim, u64),
-    /// No slot.
+    /// No slot is available.
     Nothing(Claim),
-    /// The head has been passed by the other side, so it was old.
+    /// The other side has passed the head, so the head was old.
     Passed(u32),
 }
 
@@ -91,7 +92,7 @@ pub(super) fn look<const EXACT: bool>(sides: &Sides, word: u64, want: u32) -> Lo
 #[inline(never)]
 fn wait_for_turn(sides: &Sides, start: u32) {
     let pause = Pause::new();
-    // W2, pairs with W1: the copies of the thread that claimed before are done.
+    // W2, pairs with W1: the copies of the thread of the previous claim are done.
     while sides.own().tail.load(Ordering::Acquire) != u64::from(start) {
         pause.wait();
     }

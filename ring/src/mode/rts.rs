@@ -1,4 +1,4 @@
-//! RTS: head and tail each hold `{index, count}`; whoever finishes last among the open claims moves the tail.
+//! RTS: head and tail are each `{index, count}`; the last of the open claims to finish moves the tail.
 
 use std::sync::atomic::Ordering;
 
@@ -46,7 +46,8 @@ impl Protocol for Rts {
             let claimed = head.load(Ordering::Acquire);
             let count = high(old).wrapping_add(1);
             let index = if count == high(claimed) { low(claimed) } else { low(old) };
-            // T1 and R1, pair with T2 and R2; acquiring too hands on the copies of those who finished before.
+            // T1 and R1, pair with T2 and R2; acquiring as well passes on the copies of the threads that
+            // finished before.
             match tail.compare_exchange_weak(old, pack(index, count), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
                 Err(now) => old = now,
@@ -55,18 +56,19 @@ impl Protocol for Rts {
     }
 }
 
-/// The head, once the tail is no more than an eighth of the ring behind it: a claim that stays open would
-/// otherwise let the others fill the ring with elements that nobody may read.
+/// The head, once the tail is at most an eighth of the ring behind. Otherwise one open claim would let the
+/// others fill the ring with elements that cannot be read yet.
 #[inline(always)]
 fn settled_head(sides: &Sides) -> u64 {
     let most = (sides.capacity / 8).max(1);
     let pause = Pause::new();
     loop {
-        // C2, pairs with C1: neither tail read after this is older than the one that justified the head.
+        // C2, pairs with C1: no tail read after this is older than the one that justified the head.
         let word = sides.own().head.word.load(Ordering::Acquire);
         let tail = low(sides.own().tail.load(Ordering::Acquire));
         let distance = low(word).wrapping_sub(tail);
-        // Read apart, the tail may be newer than the head: then the distance is "negative".
+        // The two are read separately, so the tail may be newer than the head: then the distance is
+        // "negative".
         if distance <= most || distance > sides.capacity {
             return word;
         }

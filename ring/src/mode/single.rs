@@ -1,4 +1,4 @@
-//! One thread owns the side: its indices live in the handle.
+//! One thread owns the side: its indices are in the handle.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use super::{Claim, SINGLE, Sides, Single, high, low, pack, protocol::Protocol};
 use crate::prefetch::compiler_barrier;
 
-/// The private indices: the head, and where this side may go as it saw last, in one word. A burst of one element takes
-/// as long as its stores, and this makes one of two. `Cell` keeps the handle from being shared between threads.
+/// The private indices, head and last seen limit, in one word: a burst of one element takes as long as its
+/// stores, and this saves one of two. `Cell` prevents sharing the handle between threads.
 pub struct Local(Cell<u64>);
 
 impl Protocol for Single {
@@ -15,7 +15,7 @@ impl Protocol for Single {
     const KIND: u32 = SINGLE;
 
     fn join(sides: &Sides) -> Local {
-        // J1, pairs with T1 of the handle that owned this side before: its copies are done.
+        // J1, pairs with T1 of the handle that previously owned this side: its copies are done.
         let head = low(sides.own().tail.load(Ordering::Acquire));
         Local(Cell::new(pack(head, head)))
     }
@@ -36,12 +36,12 @@ impl Protocol for Single {
         let head = claim.start.wrapping_add(count);
         local.0.set(pack(head, claim.limit));
         // T1, pairs with T2: the copies above are done before the other side sees the new tail. A plain
-        // store, as nobody else writes this cell.
+        // store, because nothing else writes this cell.
         sides.own().tail.store(u64::from(head), Ordering::Release);
     }
 }
 
-/// The limit now; a value that no honest peer can publish counts as "nothing".
+/// The current limit; a value that no honest peer can publish counts as "nothing available".
 #[inline(always)]
 fn look(sides: &Sides, start: u32) -> u32 {
     let limit = sides.limit();
