@@ -1,14 +1,15 @@
-//! Time in cycles: the processor's counter where it can be trusted, CLOCK_MONOTONIC elsewhere.
+//! Time in cycles: from the processor's counter if it is reliable, otherwise from CLOCK_MONOTONIC.
 
 use std::time::Duration;
 
 use crate::sys::{monotonic_ns, tsc};
 
-/// How long the counter is compared with CLOCK_MONOTONIC. Both ends are read to about 50 ns: 25 parts in a million. Programs wait
-/// for it when they start.
+/// How long the counter is compared with CLOCK_MONOTONIC. Each end is read to about 50 ns: 25 parts in a
+/// million. Programs wait for this at start.
 const CALIBRATION: Duration = Duration::from_millis(2);
 
-/// Cycles now, for measuring short spans: the bare counter, whatever it is. [`Clock::cycles`] is the one to convert to time.
+/// The current cycle count, for short intervals: the raw counter, reliable or not. Use [`Clock::cycles`] to
+/// convert to time.
 ///
 /// ```
 /// let start = linecard_eal::clock::cycles();
@@ -20,7 +21,7 @@ pub fn cycles() -> u64 {
     tsc::read()
 }
 
-/// A source of cycles and their rate. Small and `Copy`: give every thread its own.
+/// A cycle counter and its rate. Small and `Copy`: give every thread its own.
 ///
 /// ```
 /// use linecard_eal::Clock;
@@ -39,8 +40,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The counter, if it is invariant, at the rate the processor states or else at one measured within 10 ms;
-    /// CLOCK_MONOTONIC at 1 GHz otherwise.
+    /// The processor's counter, if it is invariant, at the rate that the processor reports or at one measured
+    /// within 10 ms; otherwise CLOCK_MONOTONIC at 1 GHz.
     #[must_use]
     pub fn calibrated() -> Self {
         let invariant = tsc::invariant();
@@ -54,21 +55,22 @@ impl Clock {
         Self { hz, ns_per_cycle: u64::try_from(ns_per_cycle).unwrap_or(u64::MAX), invariant }
     }
 
-    /// Cycles now. Never goes back on one core.
+    /// The current cycle count. Never decreases on one core.
     #[inline]
     #[must_use]
     pub fn cycles(&self) -> u64 {
         if self.invariant { tsc::read() } else { monotonic_ns() }
     }
 
-    /// Cycles per second.
+    /// The number of cycles per second.
     #[inline]
     #[must_use]
     pub const fn hz(&self) -> u64 {
         self.hz
     }
 
-    /// Nanoseconds that `cycles` take; exact to one part in 2³².
+    /// The duration of `cycles` in nanoseconds, rounded down; the error is at most 2⁻³² ns per cycle, plus 1
+    /// ns.
     #[inline]
     #[must_use]
     pub fn ns(&self, cycles: u64) -> u64 {
@@ -76,15 +78,15 @@ impl Clock {
         u64::try_from(ns).unwrap_or(u64::MAX)
     }
 
-    /// Cycles in a span of time.
+    /// The number of cycles in a time span.
     #[must_use]
     pub fn cycles_in(&self, span: Duration) -> u64 {
         let cycles = span.as_nanos().saturating_mul(u128::from(self.hz)) / 1_000_000_000;
         u64::try_from(cycles).unwrap_or(u64::MAX)
     }
 
-    /// Whether cycles come from the processor's counter, which then has one rate on all cores. If not, they are nanoseconds
-    /// of CLOCK_MONOTONIC.
+    /// Whether cycles come from the processor's counter, which then has the same rate on all cores. Otherwise
+    /// they are nanoseconds of CLOCK_MONOTONIC.
     #[inline]
     #[must_use]
     pub const fn invariant(&self) -> bool {
@@ -92,7 +94,7 @@ impl Clock {
     }
 }
 
-/// The counter's rate, by comparing it with CLOCK_MONOTONIC.
+/// Measures the counter's rate by comparing it with CLOCK_MONOTONIC.
 fn measure() -> u64 {
     let (cycles_0, ns_0) = sample();
     std::thread::sleep(CALIBRATION);
@@ -102,7 +104,8 @@ fn measure() -> u64 {
     u64::try_from(hz).unwrap_or(u64::MAX)
 }
 
-/// Both clocks at one moment: the closest of a few tries, so that an interruption between the reads does not count.
+/// Reads both clocks at one moment: the closest of several attempts, so that an interruption between the
+/// reads does not count.
 fn sample() -> (u64, u64) {
     let attempt = || {
         let before = tsc::read();

@@ -1,4 +1,4 @@
-//! Everything together.
+//! The combination of memory, lcores and clock.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::cores::{self, LcoreMap};
 use crate::error::{Error, Result};
 use crate::memory::{self, Domain, Memory, MemoryConfig};
 
-/// What an [`Eal`] is made from.
+/// The configuration of an [`Eal`].
 ///
 /// ```
 /// use linecard_eal::{Eal, EalConfig, MemoryConfig};
@@ -21,9 +21,10 @@ use crate::memory::{self, Domain, Memory, MemoryConfig};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EalConfig {
-    /// How memory is had.
+    /// How memory is allocated.
     pub memory: MemoryConfig,
-    /// Which lcores there are; each core is checked. `None` for one on each core that the calling thread may run on.
+    /// The lcores; each core is checked. `None` for one lcore on each core that the calling thread may run
+    /// on.
     pub lcores: Option<LcoreMap>,
 }
 
@@ -32,8 +33,8 @@ crate::setters!(EalConfig {
     lcores: impl Into<Option<LcoreMap>> as into,
 });
 
-/// The machine as one user of it sees it: memory, lcores, clock. No globals are behind it; several may live in one process.
-/// Making one takes no memory, starts no thread and binds no thread.
+/// The environment of one application: memory, lcores, clock. It uses no globals; several may exist in one
+/// process. Creating one allocates no memory, starts no thread and binds no thread.
 ///
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
@@ -53,7 +54,8 @@ pub struct Eal {
 }
 
 impl Eal {
-    /// The machine as the arguments ask for it. Without `-l` there is one lcore for each core the calling thread may run on.
+    /// Creates the environment that the arguments request. Without `-l` there is one lcore for each core that
+    /// the calling thread may run on.
     ///
     /// # Errors
     /// [`Error::Core`](crate::Error::Core), [`Error::MainLcore`](crate::Error::MainLcore),
@@ -71,7 +73,7 @@ impl Eal {
         }
     }
 
-    /// The machine as configured.
+    /// Creates the environment of a configuration.
     ///
     /// # Errors
     /// [`Error::Core`](crate::Error::Core), [`Error::System`](crate::Error::System).
@@ -86,32 +88,32 @@ impl Eal {
         Ok(Self { memory, default_domain, lcores, clock })
     }
 
-    /// Its memory.
+    /// The memory of this instance.
     #[must_use]
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
-    /// The domain for whoever does not need one of their own.
+    /// The domain for users that need no domain of their own.
     #[must_use]
     pub fn default_domain(&self) -> Arc<Domain> {
         Arc::clone(&self.default_domain)
     }
 
-    /// Its lcores.
+    /// The lcores of this instance.
     #[must_use]
     pub fn lcores(&self) -> &LcoreMap {
         &self.lcores
     }
 
-    /// Its clock.
+    /// The clock of this instance.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.clock
     }
 }
 
-/// The lcores asked for, or one on each core that the calling thread may run on.
+/// The requested lcores, or one on each core that the calling thread may run on.
 fn lcores_or_all(asked: Option<LcoreMap>) -> Result<LcoreMap> {
     asked.map_or_else(|| LcoreMap::of_cores(&cores::allowed()), Ok)
 }

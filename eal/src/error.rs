@@ -1,11 +1,11 @@
-//! What can go wrong in this crate, each in one sentence with the remedy.
+//! Errors of this crate, each one sentence with the remedy.
 
 use std::io;
 
 use crate::cores::{CoreId, LcoreId};
 use crate::memory::size;
 
-/// Every way the machine can say no. Variants carry what was asked and what is allowed.
+/// The errors of this crate. Variants contain what was requested and what is allowed.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -17,98 +17,98 @@ use crate::memory::size;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A zone of no bytes, or of more than the address space holds.
+    /// The length of a zone is 0 or exceeds the domain's address range.
     #[error("zone \"{label}\" asks for {asked} bytes: ask for at least 1 and at most {max}")]
     ZoneLength {
-        /// Name of the zone.
+        /// The name of the zone.
         label: String,
-        /// Bytes asked for.
+        /// The requested length in bytes.
         asked: usize,
-        /// Bytes one domain can hold.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// An alignment that is no power of two, or above the largest page.
+    /// The alignment is not a power of two, or exceeds the largest page.
     #[error("zone \"{label}\" asks for alignment {asked}: use a power of two up to {max}")]
     Alignment {
-        /// Name of the zone.
+        /// The name of the zone.
         label: String,
-        /// Alignment asked for, in bytes.
+        /// The requested alignment in bytes.
         asked: usize,
-        /// Largest alignment, in bytes.
+        /// The maximum alignment in bytes.
         max: usize,
     },
-    /// The limit given with `-m` would be passed.
+    /// The request exceeds the limit given with `-m`.
     #[error(
         "memory limit: {} asked, {} of {} left: raise the limit (-m) or use fewer or smaller pools",
         size(*.asked), size(*.left), size(*.limit)
     )]
     Limit {
-        /// Bytes asked for, rounded to pages.
+        /// The requested number of bytes, rounded up to pages.
         asked: usize,
-        /// Bytes still allowed.
+        /// The number of bytes left below the limit.
         left: usize,
-        /// The limit.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// A limit above what there is: it would limit nothing.
+    /// The limit exceeds the memory of the machine, so it would have no effect.
     #[error("memory limit (-m): {} asked, this machine has {}: ask for less", size(*.asked), size(*.there))]
     BeyondMachine {
-        /// Bytes asked for.
+        /// The requested number of bytes.
         asked: usize,
-        /// Bytes of memory that the machine has.
+        /// The memory of the machine in bytes.
         there: usize,
     },
-    /// The machine, or this process's cgroup, does not have that much memory left.
+    /// The machine, or this process's cgroup, does not have enough memory left.
     #[error(
         "{} asked, {} available ({scope}; {} are kept back): {}",
         size(*.asked), size(*.available), size(*.reserve), relief(*.available)
     )]
     Unavailable {
-        /// Bytes asked for.
+        /// The requested number of bytes.
         asked: usize,
-        /// Bytes that can be had without starving the rest of the machine.
+        /// The number of bytes that can be used without starving the rest of the machine.
         available: usize,
-        /// Bytes that are free and kept back for that rest.
+        /// The number of free bytes that are kept for the rest of the machine.
         reserve: usize,
-        /// Who says so: the machine or a cgroup.
+        /// The source of the limit: the machine or a cgroup.
         scope: String,
     },
-    /// The limit on this process's addresses leaves no room for more.
+    /// The limit on this process's address space is reached.
     #[error(
         "cannot {action}: {source}: this process may have {} of addresses in all, raise that limit by {} or more \
          (ulimit -v)",
         size(*.limit), size(*.more)
     )]
     Addresses {
-        /// What was tried, with the amount.
+        /// The action that failed, with the amount.
         action: String,
         /// The limit (`RLIMIT_AS`), in bytes.
         limit: usize,
-        /// Bytes that this took at least.
+        /// The minimum number of bytes needed in addition.
         more: usize,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Hugepages were required and there are too few.
+    /// Hugepages are required, but too few are free.
     #[error(
         "{} of hugepages required, {} free: reserve {need} with \
          `sysctl vm.nr_hugepages=...`, or do without --require-hugepages",
         size(*.asked), size(*.free)
     )]
     Hugepages {
-        /// Bytes asked for.
+        /// The requested number of bytes.
         asked: usize,
-        /// Bytes in free 2M hugepages.
+        /// The number of bytes in free 2M hugepages.
         free: usize,
-        /// 2M pages it would take.
+        /// The number of 2M hugepages needed.
         need: usize,
     },
-    /// A NUMA node that is not there.
+    /// The NUMA node does not exist.
     #[error("NUMA node {asked} does not exist: choose one of {online}")]
     Node {
-        /// Node asked for.
+        /// The requested node.
         asked: u32,
-        /// Nodes there are.
+        /// The existing nodes.
         online: String,
     },
     /// The domain's reserved address range has no gap for the segment.
@@ -117,39 +117,39 @@ pub enum Error {
         size(*.asked), size(*.range)
     )]
     Range {
-        /// Name of the domain.
+        /// The name of the domain.
         domain: String,
-        /// Bytes asked for.
+        /// The requested number of bytes.
         asked: usize,
-        /// Bytes reserved for the domain.
+        /// The number of bytes reserved for the domain.
         range: usize,
     },
-    /// A core that does not exist, or that this process may not use.
+    /// The core does not exist, or this process may not use it.
     #[error(
         "core {asked} cannot be used: this process may run on cores {allowed} (-l, or change its cpuset)"
     )]
     Core {
-        /// Core asked for.
+        /// The requested core.
         asked: CoreId,
-        /// Cores allowed, as ranges.
+        /// The allowed cores, as ranges.
         allowed: String,
     },
-    /// A core list, map or mask that cannot be read.
+    /// A core list, map or mask is malformed.
     #[error("core map \"{text}\" is malformed: expected {expected}")]
     Lcores {
-        /// What was given.
+        /// The given text.
         text: String,
-        /// What should have been there.
+        /// The expected text.
         expected: String,
     },
-    /// A main lcore that is not in the map.
+    /// The main lcore is not in the map.
     #[error(
         "main lcore {asked} is not among lcores {lcores}: add it (-l) or choose one of them (--main-lcore)"
     )]
     MainLcore {
-        /// Lcore asked for.
+        /// The requested lcore.
         asked: LcoreId,
-        /// Lcores there are, as ranges.
+        /// The existing lcores, as ranges.
         lcores: String,
     },
     /// A job was launched on an lcore whose previous job was not joined.
@@ -166,81 +166,82 @@ pub enum Error {
         /// The panic's message.
         message: String,
     },
-    /// An option nobody knows.
+    /// The option is unknown.
     #[error("unknown option {option}{}: see --help", near.map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
     UnknownOption {
-        /// What was given.
+        /// The given option.
         option: String,
-        /// The option most like it.
+        /// The most similar option.
         near: Option<&'static str>,
     },
-    /// A shortened option that fits several.
+    /// A shortened option matches several options.
     #[error("option {option} is ambiguous: it could be {candidates}")]
     AmbiguousOption {
-        /// What was given.
+        /// The given option.
         option: String,
-        /// What it could mean.
+        /// The options that it matches.
         candidates: String,
     },
-    /// An EAL option that has no meaning here.
+    /// The EAL option is not supported here.
     #[error("option {option} is not supported: {instead}")]
     UnsupportedOption {
-        /// The option, with its value where that matters.
+        /// The option, with its value if that matters.
         option: String,
         /// What to do instead.
         instead: &'static str,
     },
-    /// An option without the value it needs.
+    /// The option requires a value.
     #[error("option {option} needs a value: {expected}")]
     MissingValue {
         /// The option.
         option: &'static str,
-        /// What the value should be.
+        /// A description of the expected value.
         expected: &'static str,
     },
-    /// A value an option does not take.
+    /// The value of the option is not possible.
     #[error("option {option} cannot be \"{value}\": expected {expected}")]
     OptionValue {
         /// The option.
         option: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What would have been right.
+        /// A description of the expected value.
         expected: &'static str,
     },
-    /// Two options that exclude each other, or one given twice.
+    /// Two options exclude each other, or one is given twice.
     #[error("option {option} cannot be combined with {with}: give one of them, once")]
     Conflict {
         /// The later option.
         option: &'static str,
-        /// What it conflicts with.
+        /// The option it conflicts with.
         with: &'static str,
     },
-    /// A word that is neither an option nor a value.
+    /// An argument is neither an option nor a value.
     #[error("unexpected argument \"{argument}\": EAL options come first, the application's own after \"--\"")]
     UnexpectedArgument {
-        /// What was given.
+        /// The given argument.
         argument: String,
     },
-    /// An argument or a value that is not text.
+    /// An argument or a value is not valid UTF-8.
     #[error(
         "\"{argument}\" is not UTF-8, which every argument here has to be: write it, or rename what it names, in UTF-8"
     )]
     NotUtf8 {
-        /// What was given, with escapes for what cannot be printed, behind the option whose value it is.
+        /// The given argument with bytes that cannot be printed escaped, preceded by the option if it is a
+        /// value.
         argument: String,
     },
     /// A system call failed.
     #[error("cannot {action}: {source}")]
     System {
-        /// What was tried, with the amount.
+        /// The action that failed, with the amount.
         action: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// What helps where memory is short. Where hardly any is left no pool is small enough.
+/// The remedy for a lack of memory. If hardly any is left, smaller pools do not help.
 fn relief(available: usize) -> &'static str {
     if available < crate::memory::LEAST {
         "free memory there, or give it more"
@@ -250,7 +251,7 @@ fn relief(available: usize) -> &'static str {
 }
 
 impl Error {
-    /// Why `bytes` could not be mapped: where addresses are limited and memory is not, the limit is what helps.
+    /// The error for a failed mapping of `bytes`: if only the address space is limited, it names that limit.
     pub(crate) fn addresses(action: impl Into<String>, bytes: usize, source: io::Error) -> Self {
         let limit = crate::sys::limit(crate::sys::Resource::AddressSpace);
         if limit == usize::MAX || source.kind() != io::ErrorKind::OutOfMemory {
@@ -264,5 +265,5 @@ impl Error {
     }
 }
 
-/// Results of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,10 +1,11 @@
-//! Eventfds: signalling one whose other holder may be hostile, and one of our own.
+//! Eventfds: signals on an eventfd whose other holder may be hostile, and eventfds of this process.
 //!
-//! An eventfd is an open file that both ends of a notification share, its `O_NONBLOCK` flag and its counter included.
-//! A peer that clears the flag and fills the counter makes a plain `write(2)` sleep for as long as it likes, and with it
-//! the polling thread. Asking before (`poll`) leaves the peer a moment in between. So the counter is not
-//! written: a request that is complete at once is handed to the kernel with the eventfd as the place to report its
-//! completion (`IOCB_FLAG_RESFD`, `io_submit(2)`). The kernel adds one, never waits, and a full counter just stays full.
+//! An eventfd is an open file that both ends of a notification share, including its `O_NONBLOCK` flag and its
+//! counter. A peer that clears the flag and fills the counter makes a plain `write(2)` block for as long as
+//! it likes, and the polling thread with it. Calling `poll` first leaves the peer time in between. Therefore
+//! the counter is not written. Instead, a request that completes at once is submitted to the kernel, with the
+//! eventfd as the place to report its completion (`IOCB_FLAG_RESFD`, `io_submit(2)`). The kernel adds one and
+//! never waits, and a full counter stays full.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -14,30 +15,31 @@ use crate::notifier::{Notifier, SignalBudget};
 use crate::sys::{self, aio};
 
 thread_local! {
-    /// Each thread has its own queue: no lock, and nothing of one port waits for another's.
+    /// Each thread has its own queue: no lock, and no port waits for another.
     static QUEUE: Option<Lent> = SPARE.lend().ok();
 }
 
-/// Queues of threads that have ended, for those that begin. The kernel takes tens of milliseconds to destroy one (it waits until no
-/// processor can be using it), and whoever waits for a thread to end waits for that, too.
+/// Queues of threads that have ended, for new threads. The kernel takes tens of milliseconds to destroy a
+/// queue (it waits until no processor can be using it), and a thread that joins the ending thread would wait
+/// for that too.
 static SPARE: Spare = Spare(Mutex::new(Vec::new()));
-/// Most queues that are kept: an eighth of what a system has by default (`fs.aio-max-nr`).
+/// The maximum number of spare queues: an eighth of a system's default limit (`fs.aio-max-nr`).
 const MOST_SPARE: usize = 256;
 
 struct Spare(Mutex<Vec<aio::Queue>>);
 
 impl Spare {
     fn lend(&'static self) -> io::Result<Lent> {
-        // Nobody holds the lock for long, but for a process that this one was forked from.
+        // The lock is only held briefly, except in the child of a fork during which another thread held it.
         let spare = self.0.try_lock().ok().and_then(|mut spare| spare.pop());
         let queue = spare.map_or_else(aio::Queue::new, Ok)?;
         Ok(Lent { queue: Some(queue), home: self })
     }
 }
 
-/// A queue of one thread, for as long as that is there.
+/// The queue of one thread, until the thread ends.
 struct Lent {
-    /// `None` on the way home.
+    /// `None` once it was returned.
     queue: Option<aio::Queue>,
     home: &'static Spare,
 }
@@ -57,11 +59,11 @@ impl Drop for Lent {
     }
 }
 
-/// Adds one to the counter of eventfd `to`; never sleeps, whatever its other holders do. Costs about 0.7 µs.
+/// Adds one to the counter of eventfd `to`. Never blocks, whatever its other holders do. Costs about 0.7 µs.
 ///
-/// Where the kernel has no asynchronous I/O (or refuses it to this process), the eventfd is written if it has room at that
-/// moment. A peer that fills it in the same moment can then make this wait, for as long as it likes. Nothing else is ever
-/// written: what the kernel did not take is looked at first.
+/// If the kernel has no asynchronous I/O (or refuses it to this process), the eventfd is written if it has
+/// room at that moment. A peer that fills it in the same moment can then block this call for as long as it
+/// likes. Only eventfds are written: the fallback checks the descriptor first.
 ///
 /// ```
 /// use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -80,27 +82,29 @@ impl Drop for Lent {
 /// ```
 ///
 /// # Errors
-/// `EINVAL` for a descriptor that is no eventfd, `EAGAIN` for a full one on the second way, or what else the kernel said.
+/// `EINVAL` for a descriptor that is not an eventfd, `EAGAIN` for a full one in the fallback, or another
+/// error of the kernel.
 pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
     let queued = QUEUE.try_with(|queue| queue.as_ref().map(|queue| queue.signal(to.as_raw_fd())));
     match queued {
         Ok(Some(Ok(()))) => Ok(()),
-        // No queue (yet or any more), or one of before a fork.
+        // No queue (not yet or no longer), or a queue created before a fork.
         _ => sys::write_if_ready(to),
     }
 }
 
-/// Makes what this thread [signals](signal) with, which its first signal would otherwise: that takes the kernel some milliseconds.
+/// Creates the queue that this thread [signals](signal) with, as its first signal would otherwise: this takes
+/// the kernel some milliseconds.
 ///
 /// ```
 /// linecard_eal::eventfd::prepare_thread();
 /// ```
 pub fn prepare_thread() {
-    // A thread that is ending signals nothing any more.
+    // A thread that is ending sends no more signals.
     let _ = QUEUE.try_with(|_| ());
 }
 
-/// A new eventfd, non-blocking and close-on-exec: wakes whoever polls it.
+/// A new eventfd, non-blocking and close-on-exec, that wakes the thread waiting on it.
 ///
 /// ```
 /// let notifier = linecard_eal::eventfd::EventFd::new()?;
@@ -113,13 +117,13 @@ pub struct EventFd(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// Nobody else holds it.
+    /// Only this process holds it.
     Own(OwnedFd),
     Shared(Arc<Notifier<OwnedFd>>),
 }
 
 impl EventFd {
-    /// An eventfd that nobody has signalled, and that no peer gets.
+    /// Creates an eventfd with counter 0 that is not passed to a peer.
     ///
     /// # Errors
     /// This process has no descriptors left, or the kernel no memory.
@@ -127,7 +131,8 @@ impl EventFd {
         sys::eventfd().map(|fd| Self(Kind::Own(fd)))
     }
 
-    /// One that the peer of a port gets, of the time that its signals may cost; see [`crate::notifier`].
+    /// Creates an eventfd that is passed to the peer of a port; its signals are charged to the port's budget.
+    /// See [`crate::notifier`].
     ///
     /// # Errors
     /// As [`EventFd::new`].
@@ -135,17 +140,18 @@ impl EventFd {
         sys::eventfd().map(|fd| Self(Kind::Shared(Arc::new(Notifier::new(fd, signal_budget)))))
     }
 
-    /// Wakes the other side, by [`signal`]: a full counter means that it is awake already, so nothing can go wrong.
+    /// Wakes the other side with [`signal`]. A full counter means that it was woken already, so that error is
+    /// ignored.
     #[cold]
     pub fn signal(&self) {
-        // What the kernel refuses it refuses.
+        // There is nothing to do about an error.
         let _ = match &self.0 {
             Kind::Own(fd) => signal(fd.as_fd()).is_ok(),
             Kind::Shared(notifier) => notifier.notify(),
         };
     }
 
-    /// Forgets earlier signals.
+    /// Discards earlier signals.
     pub fn drain(&self) {
         sys::drain(self.as_fd());
     }

@@ -1,7 +1,8 @@
-//! Something two threads use in turn: a poller all the time, the control thread now and then.
+//! A value that two threads use in turn: a poller most of the time, the control thread occasionally.
 //!
-//! The poller pays two plain stores and two loads per burst, no locked instruction. The control thread pays
-//! a system call that fences the poller for it, and never waits: it asks, and looks again later.
+//! The poller pays two plain stores and two loads per burst, and no locked instruction. The control thread
+//! pays a system call that executes the poller's fence, and never waits: it requests access and checks again
+//! later.
 //!
 //! ```text
 //!   poller                                  control thread
@@ -14,8 +15,8 @@
 //! ```
 //!
 //! G1 pairs with G2: of two threads that each store first and load second, at least one sees the other's
-//! store. Without the pair both could go in at once. Where the kernel has no `membarrier(2)` the light fence is a
-//! full one.
+//! store. Without the pair both could enter at once. If the kernel has no `membarrier(2)`, the light fence is
+//! a full one.
 //!
 //! ```
 //! use linecard_eal::gate::{close_all, gate};
@@ -41,8 +42,9 @@ use crate::sync::{
 
 /// Registers this process with `membarrier(2)`, on which gates and wake-ups rest; whether the kernel has it.
 ///
-/// Each [`Eal`](crate::Eal) does this. The kernel does it at once for a process with a single thread, and waits about 20 ms for all
-/// processors in one that has more (`synchronize_rcu`): a program that makes threads before its first `Eal` calls this before them.
+/// Each [`Eal`](crate::Eal) calls this. In a process with a single thread the kernel returns at once; in one
+/// with more threads it waits about 20 ms for all processors (`synchronize_rcu`). A program that creates
+/// threads before its first `Eal` calls this before it creates them.
 ///
 /// ```
 /// assert_eq!(linecard_eal::gate::register_fences(), linecard_eal::gate::register_fences(), "once is enough");
@@ -51,7 +53,7 @@ pub fn register_fences() -> bool {
     asymmetric_fences()
 }
 
-/// What both sides share; a line of its own, written by the poller.
+/// The state shared by both sides, on its own cache line, written by the poller.
 #[repr(align(128))]
 struct Gate<T> {
     busy: AtomicBool,
@@ -60,16 +62,16 @@ struct Gate<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by one thread at a time (see the module), so it needs to be `Send` only.
+// SAFETY: only one thread at a time accesses the value (see the module), so it needs to be `Send` only.
 unsafe impl<T: Send> Sync for Gate<T> {}
-// SAFETY: a handle moved to another thread moves at most the right to reach the value, one thread at a time; `T: Send`
-// allows that.
+// SAFETY: moving a handle to another thread moves at most the right to access the value, one thread at a
+// time; `T: Send` allows that.
 unsafe impl<T: Send> Send for Gate<T> {}
 
-/// The polling thread's end; see the [module](self).
+/// The polling thread's handle; see the [module](self).
 pub struct Poller<T>(Arc<Gate<T>>);
 
-/// The control thread's end; see the [module](self).
+/// The control thread's handle; see the [module](self).
 pub struct Controller<T> {
     shared: Arc<Gate<T>>,
     state: State,
@@ -77,17 +79,17 @@ pub struct Controller<T> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// The poller may go in.
+    /// The poller may enter.
     Open,
-    /// `closed` is stored, the heavy fence is still to come.
+    /// `closed` is stored, the heavy fence has not run yet.
     Asked,
-    /// The heavy fence has passed: a poller that is not in stays out.
+    /// The heavy fence has run: a poller that is outside stays outside.
     Fenced,
-    /// The poller was seen outside: the value is ours.
+    /// The poller was seen outside: the control thread owns the value.
     Held,
 }
 
-/// Both ends of a gate around `value`, open.
+/// Creates an open gate around `value` and returns both handles.
 pub fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
     let shared = Arc::new(Gate {
         busy: AtomicBool::new(false),
@@ -99,19 +101,19 @@ pub fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
 }
 
 impl<T> Poller<T> {
-    /// Goes in, unless the control thread is in or asks to be.
+    /// Enters, unless the control thread owns the value or requests it.
     #[inline(always)]
     #[must_use]
     pub fn enter(&mut self) -> Option<Entered<'_, T>> {
         let shared = &*self.0;
-        // Asked first, so that a poller in a tight loop does not look busy to one who waits for it.
+        // Checked first, so that a poller in a tight loop does not look busy to a waiting control thread.
         if shared.closed.load(Relaxed) {
             return None;
         }
         shared.busy.store(true, Relaxed);
-        // G1: our `busy` store before our `closed` load; pairs with G2.
+        // G1: this thread's `busy` store before its `closed` load; pairs with G2.
         light_fence(shared.asymmetric);
-        // Acquire: what the control thread did before it opened the gate is visible.
+        // Acquire: the control thread's changes before it opened the gate are visible.
         if shared.closed.load(Acquire) {
             shared.busy.store(false, Release);
             return None;
@@ -120,9 +122,10 @@ impl<T> Poller<T> {
     }
 }
 
-/// The poller is in; dropping this leaves, also when a burst panics.
+/// The poller's access to the value. Dropping it leaves the gate, also if a burst panics.
 ///
-/// It is the poller's exclusive borrow of the value, and as such may be shared between threads where the value may:
+/// It acts as the poller's exclusive borrow of the value, so it can be shared between threads if the value
+/// can:
 ///
 /// ```
 /// fn shareable<T: Sync>() {}
@@ -138,8 +141,8 @@ impl<T> Deref for Entered<'_, T> {
     type Target = T;
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: `busy` is set and `closed` was seen clear behind G1, so the control thread stays out
-        // until this guard drops; only one guard exists because `enter` borrows the one poller.
+        // SAFETY: `busy` is set and `closed` was seen clear behind G1, so the control thread stays out until
+        // this guard is dropped; `enter` borrows the only poller, so there is only one guard.
         self.0.value.with_mut(|value| unsafe { &*value })
     }
 }
@@ -147,8 +150,8 @@ impl<T> Deref for Entered<'_, T> {
 impl<T> DerefMut for Entered<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: `Entered` exists only between `enter` and its drop, while the control thread keeps out; `&mut self`
-        // makes this the only borrow.
+        // SAFETY: `Entered` exists only between `enter` and its drop, while the control thread stays out;
+        // `&mut self` makes this the only borrow.
         self.0.value.with_mut(|value| unsafe { &mut *value })
     }
 }
@@ -156,13 +159,13 @@ impl<T> DerefMut for Entered<'_, T> {
 impl<T> Drop for Entered<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        // Release: what was done inside is visible to a control thread that sees us outside.
+        // Release: the changes made inside are visible to a control thread that sees the poller outside.
         self.0.busy.store(false, Release);
     }
 }
 
 impl<T> Controller<T> {
-    /// Asks the poller to stay out; the fence of [`close_all`] must follow.
+    /// Requests the poller to stay outside; the fence of [`close_all`] must follow.
     fn ask(&mut self) {
         if self.state == State::Open {
             self.shared.closed.store(true, Relaxed);
@@ -170,40 +173,41 @@ impl<T> Controller<T> {
         }
     }
 
-    /// Whether the poller is out. Call again later when it is not; a burst is all there is to wait for.
+    /// Whether the poller is outside. If not, call again later: the wait is at most one burst.
     fn look(&mut self) -> bool {
-        // Acquire: what the poller did inside is visible to us.
+        // Acquire: the changes that the poller made inside are visible.
         if self.state == State::Fenced && !self.shared.busy.load(Acquire) {
             self.state = State::Held;
         }
         self.state == State::Held
     }
 
-    /// The value, while it is held.
+    /// The value, while this thread owns it.
     pub fn value(&mut self) -> Option<&mut T> {
         if self.state != State::Held {
             return None;
         }
-        // SAFETY: `closed` is set, the fence has passed, and the poller was seen outside, so it stays out
+        // SAFETY: `closed` is set, the fence has run, and the poller was seen outside, so it stays outside
         // until `open`, which needs the `&mut self` that this borrow holds.
         Some(self.shared.value.with_mut(|value| unsafe { &mut *value }))
     }
 
-    /// Lets the poller in again.
+    /// Lets the poller enter again.
     pub fn open(&mut self) {
-        // Release: what we did is visible to the poller when it comes in.
+        // Release: this thread's changes are visible to the poller when it enters.
         self.shared.closed.store(false, Release);
         self.state = State::Open;
     }
 }
 
-/// Closes all `gates` with one fence; whether all are held now. Call again until they are: it never waits.
+/// Closes all `gates` with one fence and returns whether all are held now. Never waits: call again until all
+/// are held.
 #[must_use]
 pub fn close_all<'a, T: 'a>(gates: impl IntoIterator<Item = &'a mut Controller<T>>) -> bool {
     let mut gates: Vec<_> = gates.into_iter().collect();
     gates.iter_mut().for_each(|gate| gate.ask());
     if gates.iter().any(|gate| gate.state == State::Asked) {
-        // G2: all our `closed` stores before all our `busy` loads; pairs with G1.
+        // G2: all `closed` stores of this thread before all its `busy` loads; pairs with G1.
         heavy_fence(gates.iter().all(|gate| gate.shared.asymmetric));
         gates
             .iter_mut()

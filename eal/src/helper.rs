@@ -1,16 +1,16 @@
-//! Work that takes as long as a peer likes, done on a thread that only this peer's port waits for.
+//! Work whose duration a peer decides, done on a thread for which only this peer's port waits.
 //!
-//! A thread that serves several ports does nothing whose duration a peer decides. It hands such work to the port's
-//! [`Executor`], usually a [`Helper`].
+//! A thread that serves several ports never does work whose duration a peer decides. It passes such work to
+//! the port's [`Executor`], usually a [`Helper`].
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-/// Work to be done once.
+/// Work that is done once.
 pub type Job = Box<dyn FnOnce() + Send>;
 
-/// Where the work of one port is done that nobody else may wait for.
+/// Executes the work of one port for which no other port may wait.
 ///
 /// ```
 /// use linecard_eal::helper::{Executor, Helper};
@@ -22,19 +22,20 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// assert_eq!(seen.recv(), Ok(7));
 /// ```
 pub trait Executor: fmt::Debug + Send + Sync {
-    /// Starts what [`run`](Self::run) needs, for a thread that can afford to; false when the system refuses.
+    /// Starts what [`run`](Self::run) needs, on a thread for which this cost is acceptable. False if the
+    /// system refuses.
     fn prepare(&self) -> bool;
 
-    /// Has `job` done soon, after those given before it; never waits. False when there is no thread or too much
-    /// waits for it already: the job is then dropped.
+    /// Queues `job` behind the jobs given before; never waits. False if there is no thread or too many jobs
+    /// wait already; the job is dropped then.
     fn run(&self, job: Job) -> bool;
 }
 
-/// Jobs that wait at most; whoever gives more has a peer that is to blame for it.
+/// The maximum number of waiting jobs. Only a misbehaving peer causes more.
 const WAITING: usize = 1024;
 
-/// A thread for the jobs of one port. It is started by the first [`prepare`](Executor::prepare) or
-/// [`run`](Executor::run), and ends when this is dropped and its jobs are done; at most 1024 jobs wait.
+/// A thread for the jobs of one port. The first [`prepare`](Executor::prepare) or [`run`](Executor::run)
+/// starts it; it ends once this value is dropped and its jobs are done. At most 1024 jobs wait.
 #[derive(Debug, Default)]
 pub struct Helper(OnceLock<SyncSender<Job>>);
 
@@ -44,7 +45,8 @@ impl Helper {
             let (sender, jobs) = sync_channel::<Job>(WAITING);
             let body = move || jobs.into_iter().for_each(|job| job());
             std::thread::Builder::new().name("lc-helper".into()).spawn(body).ok()?;
-            // Of two threads that met here one wins; the other's thread has nothing to do and ends.
+            // If two threads get here at the same time, one wins; the other's new thread has no jobs and
+            // ends.
             let _ = self.0.set(sender);
         }
         self.0.get()

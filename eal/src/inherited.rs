@@ -1,5 +1,5 @@
-//! Descriptors that were passed to this process when it was started: by a service manager
-//! (`sd_listen_fds_with_names(3)`), or by a process that keeps this one.
+//! Descriptors passed to this process when it was started: by a service manager
+//! (`sd_listen_fds_with_names(3)`), or by a process that keeps descriptors for this one.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,22 +8,22 @@ use crate::sys;
 
 /// The first descriptor that a service manager passes (`SD_LISTEN_FDS_START`).
 const FIRST: i32 = 3;
-/// The name of one that was given none, as systemd has it.
+/// The name of a descriptor without a name, as in systemd.
 const UNKNOWN: &str = "unknown";
-/// The variable in which a process that keeps this one says who it is and what it passes: `PID NUMBER:NAME NUMBER:NAME …`. The numbers
-/// are any, so that it has to move no descriptors.
+/// The variable in which a process that keeps descriptors for this one gives its own PID and what it passes:
+/// `PID NUMBER:NAME NUMBER:NAME …`. The numbers are arbitrary, so that no descriptors have to be moved.
 pub const KEPT: &str = "LINECARD_KEPT";
 
-/// A descriptor that was passed, and the name that it was given.
+/// A descriptor passed to this process, with its name.
 #[derive(Debug)]
 pub struct Inherited {
-    /// `unknown` for one without.
+    /// `unknown` if it has no name.
     pub name: String,
-    /// It is closed when another program is executed.
+    /// The descriptor, which is closed when another program is executed.
     pub fd: OwnedFd,
 }
 
-/// Takes the descriptors that were passed to this process and to no other; a second call finds none.
+/// Takes the descriptors that were passed to this process; a second call returns none.
 ///
 /// ```
 /// // `cargo test` passes none.
@@ -41,7 +41,7 @@ pub fn take() -> Vec<Inherited> {
     passed.into_iter().filter_map(take).collect()
 }
 
-/// Numbers and names that a service manager passes.
+/// The numbers and names of the descriptors that a service manager passes.
 fn listed() -> Vec<(i32, String)> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
     let own = i32::try_from(std::process::id()).ok();
@@ -54,7 +54,8 @@ fn listed() -> Vec<(i32, String)> {
     (FIRST..FIRST + count).zip(names).collect()
 }
 
-/// What `text`, as in [`KEPT`], passes to a child of `parent`; `None` when it is meant for another's.
+/// The descriptors that `text`, in the format of [`KEPT`], passes to a child of `parent`; `None` if it is for
+/// the child of another process.
 fn kept_by(text: &str, parent: u32) -> Option<Vec<(i32, String)>> {
     let mut words = text.split_ascii_whitespace();
     let keeper: u32 = words.next()?.parse().ok()?;

@@ -1,29 +1,30 @@
-//! The machine under a packet processor: memory to share with peers, cores, clock, arguments.
+//! The environment of a packet processor: memory shared with peers, cores, clock, arguments.
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
-//! | [`memory`] | [`Memory`] → [`Domain`] → [`Segment`] → [`Zone`]: sealed memfds in one address range, the best pages there are |
-//! | [`shared`] | [`Shared`], [`SharedSlice`], [`SharedBytes`]: the only way to touch memory a peer may write |
+//! | [`memory`] | [`Memory`] → [`Domain`] → [`Segment`] → [`Zone`]: sealed memfds in one address range, in the largest pages available |
+//! | [`shared`] | [`Shared`], [`SharedSlice`], [`SharedBytes`]: the only access to memory that a peer may write |
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
-//! | [`clock`] | [`Clock`]: cycles and what they mean in time |
-//! | [`gate`] | what a polling and a control thread use in turn, without a lock |
-//! | [`quiescence`] | when a polling thread has left what changed under it |
-//! | [`notifier`] | eventfds that a peer may make slow |
-//! | [`helper`] | where a port's work is done that nobody else may wait for |
+//! | [`clock`] | [`Clock`]: a cycle counter and its conversion to time |
+//! | [`gate`] | a value that a polling and a control thread use in turn, without a lock |
+//! | [`quiescence`] | detection of when a polling thread no longer uses data that was replaced |
+//! | [`notifier`] | eventfds whose signalling a peer may slow down |
+//! | [`helper`] | a thread per port for work whose duration a peer decides |
 //! | [`eventfd`] | signals to a peer that may be hostile |
-//! | [`wake`] | how a thread that polls may sleep, and who wakes it |
-//! | [`random`] | numbers that follow from a seed |
-//! | [`runtime`] | where control sockets lie |
-//! | [`inherited`] | descriptors that were passed to this process when it was started |
+//! | [`wake`] | sleep and wake-up of threads that poll |
+//! | [`random`] | pseudo-random numbers from a seed |
+//! | [`runtime`] | directories of control sockets |
+//! | [`inherited`] | descriptors passed to this process when it was started |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
-//! An [`Eal`] holds them together. There are no globals: two of everything may live in one process, and dropping the last
-//! handle gives everything back. Root and hugepages are used where present and never needed.
+//! An [`Eal`] combines them. There are no globals: several instances may exist in one process, and dropping
+//! the last handle releases all resources. Root and hugepages are used if available and never required.
 //!
-//! Linux on 64-bit machines. Not here: secondary processes, PCI, service cores, physical addresses.
+//! Supported: Linux on 64-bit machines. Not supported: secondary processes, PCI, service cores, physical
+//! addresses.
 //!
-//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings), `gate.rs`, and the promise of
-//! [`Zone::bytes`].
+//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings), `gate.rs`, and the
+//! condition of [`Zone::bytes`].
 
 pub mod args;
 pub mod clock;

@@ -1,8 +1,8 @@
-//! DPDK's `--log-level` in terms of `tracing`.
+//! Conversion of DPDK's `--log-level` to `tracing`.
 
 use crate::error::{Error, Result};
 
-/// DPDK's log types, and where the same is logged here.
+/// DPDK's log types, and the targets of the corresponding messages here.
 const TYPES: &[(&str, &str)] = &[
     ("lib.eal", "linecard_eal"),
     ("lib.ring", "linecard_ring"),
@@ -25,7 +25,7 @@ const TYPES: &[(&str, &str)] = &[
     ("testpmd", "linecard"),
 ];
 
-/// DPDK's levels from 1 on, and tracing's.
+/// DPDK's levels from 1 on, and the corresponding levels of `tracing`.
 const LEVELS: [(&str, &str); 8] = [
     ("emergency", "error"),
     ("alert", "error"),
@@ -37,9 +37,9 @@ const LEVELS: [(&str, &str); 8] = [
     ("debug", "debug"),
 ];
 
-/// Turns values of `--log-level` into directives for `tracing_subscriber::EnvFilter`, later ones overriding earlier ones.
-/// A value is a level, `glob:level` or `regex,level`; a level is a number up to 8 (0 is off) or a name, which may be
-/// shortened. Types that do not exist here are no error, as with DPDK.
+/// Converts values of `--log-level` to directives for `tracing_subscriber::EnvFilter`; later ones override
+/// earlier ones. A value is a level, `glob:level` or `regex,level`. A level is a number up to 8 (0 is off) or
+/// a name, which may be shortened. As in DPDK, types that do not exist here are no error.
 ///
 /// ```
 /// let directives = linecard_eal::log::directives(["5", "pmd.net.virtio:8", "lib.vhost.*,debug"]).unwrap();
@@ -79,9 +79,9 @@ fn parse_level(text: &str, value: &str) -> Result<&'static str> {
     })
 }
 
-/// Targets whose DPDK types fit, each once, in the order of the table.
+/// The targets whose DPDK types match, each once, in the order of the table.
 fn targets(pattern: &str, regex: bool) -> Vec<&'static str> {
-    // Type names hold letters and dots only: of regular expressions, "." and ".*" is what people write.
+    // Type names have only letters and dots, so of regular expressions only "." and ".*" are supported.
     let glob = if regex {
         pattern.trim_matches(['^', '$']).replace("\\.", "\0").replace(".*", "*")
     } else {
@@ -97,7 +97,7 @@ fn targets(pattern: &str, regex: bool) -> Vec<&'static str> {
     targets
 }
 
-/// Whether a glob of `*` and `?` fits a whole name.
+/// Whether a glob of `*` and `?` matches a whole name.
 fn matches(glob: &[u8], name: &[u8]) -> bool {
     match (glob, name) {
         ([b'*', glob @ ..], _) => (0..=name.len()).any(|skip| matches(glob, &name[skip..])),

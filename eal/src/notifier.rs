@@ -1,10 +1,11 @@
-//! Eventfds that a peer may make slow.
+//! Eventfds whose signalling a peer may slow down.
 //!
-//! A peer that holds an eventfd can add it to any number of epoll instances, and a signal wakes every one of them before it
-//! returns: within ordinary limits one process can make a signal take 50 ms. The time is therefore counted. Each port has a
-//! [`SignalBudget`] for what its signals take beyond the ordinary; once it is spent, a thread that only this port waits for
-//! ([`Executor`]) sends them until the debt is paid off. The budget belongs to the port and not to a descriptor, because a
-//! peer can send new descriptors and reconnect as often as it likes.
+//! A peer that holds an eventfd can add it to any number of epoll instances, and a signal wakes each of them
+//! before it returns: within ordinary limits, one process can make a signal take 50 ms. Therefore the time is
+//! measured. Each port has a [`SignalBudget`] for the excess time of its signals. Once it is spent, a thread
+//! for which only this port waits ([`Executor`]) sends the signals until the debt is paid off. The budget
+//! belongs to the port and not to a descriptor, because a peer can send new descriptors and reconnect as
+//! often as it likes.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,18 +15,19 @@ use std::time::{Duration, Instant};
 use crate::eventfd::signal;
 use crate::helper::{Executor, Helper};
 
-/// Time that a signal may take without being charged. An ordinary one takes about a microsecond.
+/// The duration of a signal that is not charged. A normal signal takes about a microsecond.
 const ORDINARY: Duration = Duration::from_micros(20);
-/// Time that the signals of a port may take beyond that before its own thread sends them. It covers a polling thread that is
-/// preempted while it signals, which is not the peer's doing.
+/// The excess time of a port's signals before its own thread sends them. It covers the preemption of a
+/// polling thread during a signal, which the peer does not cause.
 const MOST: Duration = Duration::from_millis(5);
-/// Nanoseconds until one nanosecond of debt is paid off: a port gets 1 ms per second.
+/// The time in nanoseconds in which one nanosecond of debt is paid off: a port gets 1 ms per second.
 const PAY: u64 = 1000;
 
-/// The time that the signals of one port may cost the threads which poll it: 5 ms beyond the ordinary, and then 1 ms per
-/// second. A signal that takes longer is a debt, which only time pays off, at that rate; fast signals do not.
+/// The time that the signals of one port may cost the threads that poll it: 5 ms of excess, and then 1 ms per
+/// second. The excess of a slow signal is a debt that is paid off at that rate over time; fast signals do not
+/// reduce it.
 ///
-/// Keep it when the peer reconnects, so that reconnecting does not cancel the debt.
+/// Keep the budget when the peer reconnects, so that reconnecting does not cancel the debt.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -41,7 +43,7 @@ const PAY: u64 = 1000;
 #[derive(Debug)]
 pub struct SignalBudget {
     began: Instant,
-    /// When the debt will be paid off, in nanoseconds from `began`.
+    /// The time at which the debt will be paid off, in nanoseconds from `began`.
     paid: AtomicU64,
     executor: Arc<dyn Executor>,
 }
@@ -53,12 +55,12 @@ impl Default for SignalBudget {
 }
 
 impl SignalBudget {
-    /// The budget of a port whose own thread is `executor`.
+    /// Creates the budget of a port whose own thread is `executor`.
     pub fn new(executor: Arc<dyn Executor>) -> Self {
         Self { began: Instant::now(), paid: AtomicU64::new(0), executor }
     }
 
-    /// Whether the port's own thread sends its signals at the moment.
+    /// Whether the port's own thread sends its signals at this time.
     fn is_spent_at(&self, now: Instant) -> bool {
         const CREDIT: u64 = MOST.as_nanos() as u64 * PAY;
         self.paid.load(Ordering::Relaxed) > self.since(now).saturating_add(CREDIT)
@@ -68,7 +70,7 @@ impl SignalBudget {
         u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Charges for a signal that began at `from` and returned at `to`.
+    /// Charges a signal that began at `from` and returned at `to`.
     #[inline]
     fn note(&self, from: Instant, to: Instant) {
         let took = to.saturating_duration_since(from);
@@ -82,12 +84,12 @@ impl SignalBudget {
         let debt = u64::try_from(excess.as_nanos()).unwrap_or(u64::MAX).saturating_mul(PAY);
         let now = self.since(now);
         let more = |paid: u64| Some(paid.max(now).saturating_add(debt));
-        // Always succeeds: `more` never says no.
+        // Always succeeds: `more` never returns `None`.
         let _ = self.paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 }
 
-/// An eventfd to signal; see the [module](self).
+/// An eventfd to be signalled; see the [module](self).
 ///
 /// ```
 /// use std::os::fd::{FromRawFd, OwnedFd};
@@ -105,20 +107,21 @@ impl SignalBudget {
 pub struct Notifier<F> {
     fd: F,
     signal_budget: Arc<SignalBudget>,
-    /// The port's thread has been asked to signal and has not begun.
+    /// Whether the port's thread was asked to signal and has not begun.
     asked: AtomicBool,
 }
 
 impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
-    /// An eventfd of the port that `signal_budget` belongs to. Starts the port's thread, so that [`notify`](Self::notify) never
-    /// has to.
+    /// Wraps an eventfd of the port to which `signal_budget` belongs. Starts the port's thread, so that
+    /// [`notify`](Self::notify) never has to.
     pub fn new(fd: F, signal_budget: &Arc<SignalBudget>) -> Self {
         signal_budget.executor.prepare();
         Self { fd, signal_budget: Arc::clone(signal_budget), asked: AtomicBool::new(false) }
     }
 
-    /// Adds one to the counter, now or soon, without ever sleeping; for a thread that polls the port. Signals that follow each
-    /// other closely may become one. False when the kernel refused, or when too many jobs wait for the port's thread.
+    /// Adds one to the counter, now or soon, without ever blocking; for a thread that polls the port. Signals
+    /// in quick succession may be merged. False if the kernel refused, or if too many jobs wait for the
+    /// port's thread.
     pub fn notify(self: &Arc<Self>) -> bool {
         let began = Instant::now();
         if self.signal_budget.is_spent_at(began) {
@@ -132,11 +135,11 @@ impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
     /// Has the port's thread add one to the counter soon.
     #[cold]
     fn notify_later(self: &Arc<Self>) -> bool {
-        // B1, pairs with B2: what was to be signalled before is visible to whoever is woken.
+        // B1, pairs with B2: what was done before the signal is visible to the thread that is woken.
         if self.asked.swap(true, Ordering::AcqRel) {
             return true;
         }
-        // A descriptor that nobody uses any more is not kept open for this.
+        // A descriptor that is no longer used is not kept open for this.
         let notifier = Arc::downgrade(self);
         let job = move || notifier.upgrade().into_iter().for_each(|notifier| notifier.notify_now());
         let taken = self.signal_budget.executor.run(Box::new(job));
@@ -149,7 +152,7 @@ impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
     fn notify_now(&self) {
         // B2, pairs with B1: a request from here on leads to another signal.
         self.asked.swap(false, Ordering::AcqRel);
-        // Nobody waits for the result.
+        // There is no caller to return the result to.
         let _ = signal(self.fd.as_fd());
     }
 }

@@ -1,8 +1,9 @@
-//! Finding out when a polling thread has left what it was in when something changed, without waiting for it.
+//! Detection, without waiting, of when a polling thread no longer uses data that was replaced.
 //!
-//! Where the [gate](crate::gate) keeps the poller out, this lets it in all the time: it reads what another thread changes under
-//! it (by atomic stores), and the other thread learns when nobody can use any more what was there before. DPDK calls this a
-//! quiescent state (`rte_rcu_qsbr`). The poller pays two stores and two full fences a burst; nobody pays a system call.
+//! Unlike a [gate](crate::gate), this never keeps the poller out. The poller reads data that another thread
+//! changes (with atomic stores), and the other thread learns when the previous data can no longer be in use.
+//! DPDK calls this a quiescent state (`rte_rcu_qsbr`). The poller pays two stores and two full fences per
+//! burst; there are no system calls.
 //!
 //! ```text
 //!   poller                                  control thread
@@ -15,8 +16,9 @@
 //!   awaited? then drop the token            visits changed? then drop the token
 //! ```
 //!
-//! Q1 pairs with Q2: a poller that is not seen inside sees the change. Q3 pairs with Q4: of the two that each store first and
-//! load second at least one sees the other's store, so no token is left behind when the poller never comes again.
+//! Q1 pairs with Q2: a poller that is not seen inside sees the change. Q3 pairs with Q4: of two threads that
+//! each store first and load second, at least one sees the other's store, so no token remains if the poller
+//! never enters again.
 //!
 //! ```
 //! use std::sync::mpsc::channel;
@@ -33,26 +35,26 @@
 
 use crate::sync::{Acquire, Arc, AtomicBool, AtomicU64, Mutex, Relaxed, Release, full_fence};
 
-/// What both sides share; a line of its own, written by the poller.
+/// The state shared by both sides, on its own cache line, written by the poller.
 #[repr(align(128))]
 struct Visits<T> {
     /// Odd while the poller is inside.
     visits: AtomicU64,
-    /// There may be a token to drop.
+    /// Whether there may be a token to drop.
     awaited: AtomicBool,
     leave: Mutex<Option<T>>,
 }
 
-/// The polling thread's end; see the [module](self).
+/// The polling thread's handle; see the [module](self).
 pub struct Reader<T>(Arc<Visits<T>>);
 
-/// The control thread's end; see the [module](self).
+/// The control thread's handle; see the [module](self).
 pub struct Writer<T>(Arc<Visits<T>>);
 
 /// The poller is inside until this is dropped.
 pub struct ReadGuard<'a, T>(&'a Visits<T>);
 
-/// Both ends; nobody is inside.
+/// Creates both handles; the poller is outside.
 pub fn visits<T: Send>() -> (Reader<T>, Writer<T>) {
     let (visits, awaited, leave) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
     let shared = Arc::new(Visits { visits, awaited, leave });
@@ -60,11 +62,11 @@ pub fn visits<T: Send>() -> (Reader<T>, Writer<T>) {
 }
 
 impl<T> Reader<T> {
-    /// Goes in; what was changed before is seen.
+    /// Enters; changes made before are visible.
     #[inline]
     pub fn enter(&mut self) -> ReadGuard<'_, T> {
         let shared = &*self.0;
-        // Nobody else writes it.
+        // Only this thread writes it.
         shared.visits.store(shared.visits.load(Relaxed).wrapping_add(1), Relaxed);
         // Q1.
         full_fence();
@@ -76,7 +78,7 @@ impl<T> Drop for ReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         let shared = self.0;
-        // Release: what was read inside was read before whoever sees this goes on.
+        // Release: the reads inside happen before another thread that sees this continues.
         shared.visits.store(shared.visits.load(Relaxed).wrapping_add(1), Release);
         // Q3.
         full_fence();
@@ -90,7 +92,8 @@ impl<T> Visits<T> {
     #[cold]
     fn drop_token(&self) {
         self.awaited.store(false, Relaxed);
-        // Held by the control thread for moments only, which looks at `visits` afterwards: it need not be waited for.
+        // The control thread holds the lock only briefly and checks `visits` afterwards, so there is no need
+        // to wait for it.
         let token = self.leave.try_lock().ok().and_then(|mut leave| leave.take());
         drop(token);
     }
@@ -101,15 +104,15 @@ impl<T> Visits<T> {
 }
 
 impl<T> Writer<T> {
-    /// Whether the poller is inside, and so may use what was there before a change of the caller's.
+    /// Whether the poller is inside and may therefore use the data that the caller has replaced.
     pub fn is_inside(&self) -> bool {
         // Q2.
         full_fence();
         Visits::<T>::is_odd(self.0.visits.load(Acquire))
     }
 
-    /// Drops `token` when the poller has left, by whoever sees that; at once if it is not inside. A token that was given
-    /// before is dropped now: ask for one change after the other.
+    /// Drops `token` once the poller has left, on the thread that notices this; at once if it is not inside.
+    /// An earlier token is dropped now: wait for one change before the next one.
     pub fn when_left(&self, token: T) {
         let shared = &*self.0;
         // Q2.
@@ -129,7 +132,7 @@ impl<T> Writer<T> {
     }
 
     fn exchange(&self, token: Option<T>) -> Option<T> {
-        // The poller holds it for moments only, and never panics in there.
+        // The poller holds the lock only briefly, and never panics meanwhile.
         match self.0.leave.lock() {
             Ok(mut leave) => std::mem::replace(&mut *leave, token),
             Err(_) => None,

@@ -1,9 +1,9 @@
-//! Numbers that look random and follow from a seed; not for secrets.
+//! Pseudo-random numbers from a seed; not for secrets.
 
-/// What is added from one number of a sequence to the next.
+/// The increment from one number of a sequence to the next.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// SplitMix64: small, fast, and every seed is a good one.
+/// SplitMix64: small, fast, and suitable for any seed.
 ///
 /// ```
 /// use linecard_eal::random::SplitMix64;
@@ -18,7 +18,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
-    /// The sequence of `seed`.
+    /// The sequence for `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -31,19 +31,19 @@ impl SplitMix64 {
         number
     }
 
-    /// Returns a number below `end`, which is not 0.
+    /// Returns a number below `end`, which must not be 0.
     pub const fn below(&mut self, end: u64) -> u64 {
         ((self.draw() as u128 * end as u128) >> 64) as u64
     }
 
-    /// Returns number `n` of the sequence of `seed`, counted from 0, without those before it.
+    /// Returns number `n` of the sequence for `seed`, counted from 0, without computing the ones before.
     #[must_use]
     pub const fn nth(seed: u64, n: u64) -> u64 {
         mix(seed.wrapping_add(n.wrapping_mul(STEP)))
     }
 }
 
-/// Spreads each bit of `word` over the result. No two words have the same result.
+/// Spreads each bit of `word` over the result. Different words have different results.
 ///
 /// ```
 /// use linecard_eal::random::mix;

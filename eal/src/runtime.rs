@@ -1,6 +1,6 @@
-//! Where running programs leave their control sockets, by `--file-prefix`.
+//! Directories for the control sockets of running programs, by `--file-prefix`.
 //!
-//! | who | folder |
+//! | user | directory |
 //! |---|---|
 //! | root | `/run/linecard/PREFIX` |
 //! | others, and root of a user namespace that may not write there | `$XDG_RUNTIME_DIR/linecard/PREFIX`, or `/tmp/linecard-UID/PREFIX` |
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// The prefix of programs that were not given one.
+/// The prefix of programs without `--file-prefix`.
 pub const DEFAULT_PREFIX: &str = "linecard";
 
-/// The folder of all programs of this user.
+/// The directory for all programs of this user.
 #[must_use]
 pub fn root() -> PathBuf {
     let user = sys::user();
@@ -29,7 +29,7 @@ pub fn root() -> PathBuf {
     }
 }
 
-/// Whether this process may write into a folder, which may have to be made first.
+/// Whether this process may write to a directory, or create it if it does not exist.
 fn may_use(folder: &Path) -> bool {
     let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
     match writable(folder) {
@@ -38,7 +38,7 @@ fn may_use(folder: &Path) -> bool {
     }
 }
 
-/// The folder of programs with this prefix; [`create`] makes it.
+/// The directory for programs with this prefix; [`create`] creates it.
 ///
 /// ```
 /// let folder = linecard_eal::runtime::folder("fe");
@@ -49,12 +49,12 @@ pub fn folder(prefix: &str) -> PathBuf {
     root().join(prefix)
 }
 
-/// Makes the folder of a prefix, which only this user enters.
+/// Creates the directory for a prefix, accessible only by this user.
 ///
 /// # Errors
-/// It cannot be made, or somebody else could put things there.
+/// The directory cannot be created, or another user could create files in it.
 pub fn create(prefix: &str) -> Result<PathBuf> {
-    /// Programs that end just now may remove what is empty.
+    /// Programs that are ending may remove empty directories at the same time.
     const ATTEMPTS: usize = 5;
     let mut made = attempt(prefix);
     for _ in 1..ATTEMPTS {
@@ -84,9 +84,9 @@ fn attempt(prefix: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes the folder of a prefix and the one above it, where they are empty.
+/// Removes the directory for a prefix and its parent, if they are empty.
 pub fn remove(prefix: &str) {
-    // Whoever still has a socket there keeps them.
+    // A directory with a socket in it stays.
     let _ = std::fs::remove_dir(folder(prefix)).and_then(|()| std::fs::remove_dir(root()));
 }
 

@@ -1,7 +1,9 @@
-//! Setters of the configuration types of every crate, so that a type may get fields without breaking who uses it.
+//! Setters for the configuration types of all crates, so that adding a field to a type does not break its
+//! users.
 
-/// Chainable setters for public fields, each named as its field: `config.packets(64).cache(0)`. `as into` takes what
-/// converts into the field: words for a `String`, a bare value for an `Option`. `as some` wraps it in `Some`.
+/// Defines chainable setters for public fields, named like the fields: `config.packets(64).cache(0)`. `as
+/// into` accepts values that convert to the field's type: a `&str` for a `String`, a bare value for an
+/// `Option`. `as some` wraps the value in `Some`.
 ///
 /// For the crates of this workspace; it may change in any version.
 #[doc(hidden)]

@@ -1,9 +1,9 @@
-//! The only way to touch memory a peer may write.
+//! The only access to memory that a peer may write.
 //!
-//! A virtqueue or a packet buffer lives in a segment that another process maps as well. No Rust reference may
-//! point there: a reference promises that the value does not change behind it. These handles hold raw pointers whose
-//! range and alignment were checked once, when they were made; every access is one atomic load or store, or a
-//! copy of bytes into memory of our own.
+//! A virtqueue or a packet buffer is in a segment that another process maps too. Rust references must not
+//! point there, because a reference guarantees that the value does not change unexpectedly. These handles
+//! have raw pointers whose range and alignment were checked once, when the handle was created. Every access
+//! is one atomic load or store, or a copy of bytes to private memory.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ mod sealed {
     }
 }
 
-/// Integers that are read and written whole: `u8`, `u16`, `u32`, `u64`.
+/// Integers that are read and written atomically: `u8`, `u16`, `u32`, `u64`.
 ///
 /// ```
 /// fn bytes_of<T: linecard_eal::shared::Word>() -> usize { size_of::<T>() }
@@ -34,14 +34,16 @@ macro_rules! word {
         impl sealed::Access for $int {
             #[inline(always)]
             unsafe fn load(ptr: *mut Self, order: Ordering) -> Self {
-                // SAFETY: aligned and valid for as long as the handle is used, and only accessed atomically by
-                // this process: promised by the caller of `Shared::new`. The borrow ends with this call.
+                // SAFETY: the caller of `Shared::new` guarantees that the pointer is aligned and valid while
+                // the handle is used, and that this process only uses atomic accesses. The borrow ends with
+                // this call.
                 unsafe { std::sync::atomic::$atomic::from_ptr(ptr) }.load(order)
             }
             #[inline(always)]
             unsafe fn store(ptr: *mut Self, value: Self, order: Ordering) {
-                // SAFETY: aligned and valid while the handle is used, and only accessed atomically by this process:
-                // promised by the caller of `Shared::new`. The borrow ends with this call.
+                // SAFETY: the caller of `Shared::new` guarantees that the pointer is aligned and valid while
+                // the handle is used, and that this process only uses atomic accesses. The borrow ends with
+                // this call.
                 unsafe { std::sync::atomic::$atomic::from_ptr(ptr) }.store(value, order);
             }
         }
@@ -50,7 +52,7 @@ macro_rules! word {
 }
 word!(u8 => AtomicU8, u16 => AtomicU16, u32 => AtomicU32, u64 => AtomicU64);
 
-/// One value a peer may write concurrently; a copyable handle.
+/// One value that a peer may change concurrently; a copyable handle.
 ///
 /// ```
 /// use std::{ptr::NonNull, sync::atomic::Ordering};
@@ -73,18 +75,18 @@ impl<T> Clone for Shared<T> {
 }
 impl<T> Copy for Shared<T> {}
 
-// SAFETY: the handle only allows atomic access, which any thread may do; the memory's lifetime is promised to
-// `new` for all copies, wherever they are.
+// SAFETY: the handle only allows atomic access, which any thread may do; the condition of `new` on the
+// memory's lifetime covers all copies.
 unsafe impl<T: Word> Send for Shared<T> {}
-// SAFETY: a shared reference allows what a copy allows: atomic access, from any thread.
+// SAFETY: a shared reference allows the same as a copy: atomic access, from any thread.
 unsafe impl<T: Word> Sync for Shared<T> {}
 
 impl<T: Word> Shared<T> {
-    /// The value at `ptr`.
+    /// A handle to the value at `ptr`.
     ///
     /// # Safety
-    /// `ptr` is aligned for `T` and stays mapped, readable and writable while any copy of the handle is used; this
-    /// process accesses the value only through such handles or other atomics.
+    /// `ptr` is aligned for `T` and stays mapped, readable and writable while any copy of the handle is used;
+    /// this process accesses the value only through such handles or other atomics.
     pub const unsafe fn new(ptr: NonNull<T>) -> Self {
         Self(ptr)
     }
@@ -93,18 +95,18 @@ impl<T: Word> Shared<T> {
     #[inline(always)]
     #[must_use]
     pub fn load(self, order: Ordering) -> T {
-        // SAFETY: valid and aligned, promised to `new`.
+        // SAFETY: valid and aligned (the condition of `new`).
         unsafe { T::load(self.0.as_ptr(), order) }
     }
 
     /// Writes the value once. Panics for the orderings an atomic store does not have (`Acquire`, `AcqRel`).
     #[inline(always)]
     pub fn store(self, value: T, order: Ordering) {
-        // SAFETY: valid and aligned, promised to `new`.
+        // SAFETY: valid and aligned (the condition of `new`).
         unsafe { T::store(self.0.as_ptr(), value, order) }
     }
 
-    /// Where the value is.
+    /// The address of the value.
     #[inline(always)]
     #[must_use]
     pub const fn as_ptr(self) -> *mut T {
@@ -112,7 +114,7 @@ impl<T: Word> Shared<T> {
     }
 }
 
-/// `len` consecutive values a peer may write; a copyable handle.
+/// `len` consecutive values that a peer may change; a copyable handle.
 ///
 /// ```
 /// use std::{ptr::NonNull, sync::atomic::Ordering};
@@ -138,21 +140,21 @@ impl<T> Clone for SharedSlice<T> {
 }
 impl<T> Copy for SharedSlice<T> {}
 
-// SAFETY: hands out `Shared<T>` only, which may go anywhere.
+// SAFETY: gives access only to `Shared<T>`, which is `Send`.
 unsafe impl<T: Word> Send for SharedSlice<T> {}
-// SAFETY: a shared reference hands out `Shared<T>` only, which may go anywhere.
+// SAFETY: a shared reference gives access only to `Shared<T>`, which is `Send` and `Sync`.
 unsafe impl<T: Word> Sync for SharedSlice<T> {}
 
 impl<T: Word> SharedSlice<T> {
-    /// The `len` values from `ptr` on.
+    /// A handle to the `len` values from `ptr` on.
     ///
     /// # Safety
-    /// What [`Shared::new`] asks for holds for each of the `len` values.
+    /// The condition of [`Shared::new`] holds for each of the `len` values.
     pub const unsafe fn new(ptr: NonNull<T>, len: usize) -> Self {
         Self { ptr, len }
     }
 
-    /// Number of values.
+    /// The number of values.
     #[inline(always)]
     #[must_use]
     pub const fn len(self) -> usize {
@@ -166,7 +168,7 @@ impl<T: Word> SharedSlice<T> {
         self.len == 0
     }
 
-    /// The value at `index`, or `None` past the end.
+    /// The value at `index`; `None` past the end.
     #[inline(always)]
     #[must_use]
     pub fn at(self, index: usize) -> Option<Shared<T>> {
@@ -186,13 +188,13 @@ impl<T: Word> SharedSlice<T> {
     #[must_use]
     pub unsafe fn at_unchecked(self, index: usize) -> Shared<T> {
         debug_assert!(index < self.len);
-        // SAFETY: inside the range promised to `new`, by this function's condition.
+        // SAFETY: within the range of `new` (this function's condition).
         let ptr = unsafe { self.ptr.add(index) };
-        // SAFETY: `new` was promised valid, aligned values for `len` elements, and this is one of them.
+        // SAFETY: `new` requires valid, aligned values for `len` elements, and this is one of them.
         unsafe { Shared::new(ptr) }
     }
 
-    /// Where the first value is.
+    /// The address of the first value.
     #[inline(always)]
     #[must_use]
     pub const fn as_ptr(self) -> *mut T {
@@ -200,9 +202,9 @@ impl<T: Word> SharedSlice<T> {
     }
 }
 
-/// Bytes a peer may write: copied in or out, never lent.
+/// Bytes that a peer may change. They are copied in or out, never borrowed.
 ///
-/// A copy that races with the peer yields some mix of old and new bytes, nothing worse: decide on the copy.
+/// A copy that races with the peer yields a mix of old and new bytes: base decisions on the copy only.
 ///
 /// ```
 /// use std::{ptr::NonNull, sync::atomic::Ordering};
@@ -224,23 +226,24 @@ pub struct SharedBytes {
     len: usize,
 }
 
-// SAFETY: allows atomic access and whole copies only, from any thread; two threads of ours that copy over each
-// other's bytes would break the promise to `new`.
+// SAFETY: allows only atomic access and whole copies, from any thread; the condition of `new` excludes that
+// two threads of this process copy over each other's bytes.
 unsafe impl Send for SharedBytes {}
 // SAFETY: a shared reference allows the same atomic access and whole copies as the handle itself.
 unsafe impl Sync for SharedBytes {}
 
 impl SharedBytes {
-    /// The `len` bytes from `ptr` on.
+    /// A handle to the `len` bytes from `ptr` on.
     ///
     /// # Safety
-    /// They stay mapped, readable and writable while any copy of the handle or of a handle derived from it is used;
-    /// no reference to them lives meanwhile; threads of this process order their conflicting copies among themselves.
+    /// They stay mapped, readable and writable while any copy of the handle or of a handle derived from it is
+    /// used; no reference to them exists meanwhile; threads of this process order their conflicting copies
+    /// among themselves.
     pub const unsafe fn new(ptr: NonNull<u8>, len: usize) -> Self {
         Self { ptr, len }
     }
 
-    /// Number of bytes.
+    /// The number of bytes.
     #[inline(always)]
     #[must_use]
     pub const fn len(self) -> usize {
@@ -254,40 +257,41 @@ impl SharedBytes {
         self.len == 0
     }
 
-    /// Where the first byte is.
+    /// The address of the first byte.
     #[inline(always)]
     #[must_use]
     pub const fn as_ptr(self) -> *mut u8 {
         self.ptr.as_ptr()
     }
 
-    /// `len` bytes from `offset` on, or `None` when they are not all inside.
+    /// The `len` bytes from `offset` on; `None` if they are not all within.
     #[inline]
     #[must_use]
     pub fn slice(self, offset: usize, len: usize) -> Option<Self> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: `offset <= self.len`, so inside or one past the end of the range promised to `new`.
+        // SAFETY: `offset <= self.len`, so it is within or one past the end of the range of `new`.
         let ptr = unsafe { self.ptr.add(offset) };
         Some(Self { ptr, len })
     }
 
-    /// Copies from the start into `dst`, as much as both hold; returns how much.
+    /// Copies from the start to `dst`, up to the shorter length; returns the number of bytes copied.
     #[inline]
     pub fn copy_to(self, dst: &mut [u8]) -> usize {
         let n = self.len.min(dst.len());
-        // SAFETY: `n` bytes are readable here (promised to `new`) and writable there (`dst`). `copy` allows them to
-        // overlap; any byte values are good `u8`s, whatever the peer does meanwhile.
+        // SAFETY: `n` bytes are readable at `ptr` (the condition of `new`) and writable at `dst`. `copy`
+        // allows them to overlap; any byte values are valid `u8`s, whatever the peer does meanwhile.
         unsafe { std::ptr::copy(self.ptr.as_ptr(), dst.as_mut_ptr(), n) };
         n
     }
 
-    /// Copies `src` to the start, as much as both hold; returns how much.
+    /// Copies `src` to the start, up to the shorter length; returns the number of bytes copied.
     #[inline]
     pub fn copy_from(self, src: &[u8]) -> usize {
         let n = self.len.min(src.len());
-        // SAFETY: `n` bytes are readable there (`src`) and writable here (promised to `new`); they may overlap.
+        // SAFETY: `n` bytes are readable at `src` and writable at `ptr` (the condition of `new`); they may
+        // overlap.
         unsafe { std::ptr::copy(src.as_ptr(), self.ptr.as_ptr(), n) };
         n
     }
@@ -295,11 +299,11 @@ impl SharedBytes {
     /// Sets every byte to `value`.
     #[inline]
     pub fn fill(self, value: u8) {
-        // SAFETY: `len` bytes from `ptr` on are writable, promised to `new` for as long as the handle is used.
+        // SAFETY: `len` bytes from `ptr` on are writable while the handle is used (the condition of `new`).
         unsafe { std::ptr::write_bytes(self.ptr.as_ptr(), value, self.len) };
     }
 
-    /// The word at `offset`, or `None` when it is not wholly inside or not aligned.
+    /// The word at `offset`; `None` if it is not completely within or not aligned.
     #[inline]
     #[must_use]
     pub fn cell<T: Word>(self, offset: usize) -> Option<Shared<T>> {
@@ -307,11 +311,11 @@ impl SharedBytes {
         if !ptr.is_aligned() {
             return None;
         }
-        // SAFETY: inside the range promised to `new`, alignment just checked.
+        // SAFETY: within the range of `new`; the alignment was just checked.
         Some(unsafe { Shared::new(ptr) })
     }
 
-    /// `len` words from `offset` on, or `None` when they are not all inside or not aligned.
+    /// The `len` words from `offset` on; `None` if they are not all within or not aligned.
     #[inline]
     #[must_use]
     pub fn cells<T: Word>(self, offset: usize, len: usize) -> Option<SharedSlice<T>> {
@@ -319,7 +323,7 @@ impl SharedBytes {
         if !ptr.is_aligned() {
             return None;
         }
-        // SAFETY: inside the range promised to `new`, alignment just checked.
+        // SAFETY: within the range of `new`; the alignment was just checked.
         Some(unsafe { SharedSlice::new(ptr, len) })
     }
 }

@@ -1,4 +1,4 @@
-//! The one place where the standard library and loom differ, for the gate and the quiescent states.
+//! The differences between the standard library and loom, for the gate and the quiescent states.
 
 pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -14,7 +14,7 @@ mod imp {
 
     use crate::sys::membarrier;
 
-    /// `std`'s cell with loom's shape: access by closure.
+    /// The cell of `std` with loom's interface: access by closure.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
@@ -28,14 +28,14 @@ mod imp {
         }
     }
 
-    /// Orders everything before it against everything behind it, for all threads.
+    /// Orders all accesses before it against all accesses after it, for all threads.
     #[inline(always)]
     pub(crate) fn full_fence() {
         fence(std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// The cheap half of an asymmetric fence pair: keeps the compiler from reordering, while [`heavy_fence`]
-    /// orders the hardware for both sides; a full fence where the kernel cannot help.
+    /// The cheap half of an asymmetric fence pair: it only prevents reordering by the compiler, while
+    /// [`heavy_fence`] orders the hardware for both sides. A full fence if the kernel does not support this.
     #[inline(always)]
     pub(crate) fn light_fence(asymmetric: bool) {
         if asymmetric {
@@ -45,24 +45,24 @@ mod imp {
         }
     }
 
-    /// The dear half: every running thread of this process passes a full fence before this returns.
+    /// The expensive half: every running thread of this process executes a full fence before this returns.
     pub(crate) fn heavy_fence(asymmetric: bool) {
         if asymmetric {
             let done = membarrier::process();
-            // Cannot fail once registered; were it to, two threads could be in at once.
+            // Cannot fail once registered; otherwise two threads could be inside at once.
             assert!(done, "membarrier stopped working");
         }
         fence(std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Whether the kernel can fence other threads for us; the answer never changes.
+    /// Whether the kernel can execute fences on other threads; the answer never changes.
     pub(crate) fn asymmetric_fences() -> bool {
         static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         *REGISTERED.get_or_init(|| !cfg!(miri) && membarrier::register() && membarrier::process())
     }
 }
 
-/// Both fences are full ones here: what `membarrier` makes of the light one.
+/// Both fences are full ones here, like the combination of `membarrier` and the light one.
 #[cfg(loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;

@@ -1,6 +1,6 @@
-//! What a crate says of its types and threads, held to by the compiler.
+//! Compile-time checks of the documented thread safety of types.
 
-/// Says of types whether they are `Send` and `Sync`; what is not true does not compile.
+/// Asserts whether types are `Send` and `Sync`; a wrong assertion does not compile.
 ///
 /// `T: Send + Sync`: any thread, several at a time; `T: Send, not Sync`: any thread, one at a time; `T: neither`.
 ///
@@ -31,7 +31,7 @@ macro_rules! threads {
             held_to::<$type>();
         };
     };
-    // Ambiguous, and an error, where both implementations apply.
+    // Ambiguous, and therefore an error, if both implementations apply.
     (@not $marker:ident $type:ty) => {
         const _: fn() = || {
             trait Either<A> {

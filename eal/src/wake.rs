@@ -1,7 +1,7 @@
-//! Wake-ups: how a thread that polls a queue may sleep, and how it is woken.
+//! Wake-ups: how a polling thread sleeps and how it is woken.
 //!
-//! A [`Wake`] belongs to one queue. The thread that polls the queue arms it, looks at the queue once more, and sleeps on its
-//! descriptor. Whoever makes the queue non-empty wakes it:
+//! A [`Wake`] belongs to one queue. The thread that polls the queue arms it, checks the queue once more, and
+//! sleeps on its descriptor. The thread that makes the queue non-empty wakes it:
 //!
 //! ```text
 //!   sleeper                              waker
@@ -11,12 +11,13 @@
 //!   packets? then do not sleep           armed? then armed = false, signal
 //!   sleep until the descriptor is ready
 //! ```
-//! W1 pairs with W2: of two threads that each store first and load second, at least one sees the other's store. Without the
-//! pair the sleeper could miss the packets and the waker the sleeper. The waker's fence is a compiler fence only, as in
-//! [`gate`](crate::gate): the sleeper pays for both with a `membarrier(2)`.
+//! W1 pairs with W2: of two threads that each store first and load second, at least one sees the other's
+//! store. Without the pair, the sleeper could miss the packets while the waker misses the sleeper. The
+//! waker's fence is only a compiler fence, as in [`gate`](crate::gate): the sleeper pays for both with
+//! `membarrier(2)`.
 //!
-//! A queue whose peer is another process has a [`Relay`] between the two, because a descriptor that a peer shares can keep
-//! whoever waits on it; see there.
+//! A queue whose peer is another process has a [`Relay`] in between, because a peer that shares a descriptor
+//! can block threads that wait on it; see there.
 
 mod relay;
 
@@ -29,8 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::eventfd::EventFd;
 use crate::sync::{asymmetric_fences, heavy_fence, light_fence};
 
-/// A flag by which a thread that is about to sleep asks others to tell it of something: the two halves in
-/// [the module](self)'s picture, with whatever wakes the thread left to the caller.
+/// A flag with which a thread that is about to sleep requests a notification from other threads: the two
+/// halves of the diagram in [the module](self), without the wake-up itself.
 ///
 /// ```
 /// let request = linecard_eal::wake::Request::new();
@@ -51,42 +52,44 @@ impl Default for Request {
 }
 
 impl Request {
-    /// Nobody asks.
+    /// Creates a flag without a request.
     #[must_use]
     pub fn new() -> Self {
         Self { asked: AtomicBool::new(false), asymmetric: asymmetric_fences() }
     }
 
-    /// Asks. Look at what you wait for after this, and before you sleep.
+    /// Makes a request. Check what you wait for after this, and before you sleep.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::Relaxed);
         // W1, pairs with W2 in `take`.
         heavy_fence(self.asymmetric);
     }
 
-    /// Asks no more; somebody may have taken the request already.
+    /// Withdraws the request; another thread may have taken it already.
     pub fn withdraw(&self) {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the request stands.
+    /// Whether there is a request.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Takes the request, after what was asked for is visible; whether there was one. Any thread; costs a few instructions
-    /// when there is none.
+    /// Takes the request and returns whether there was one. Call it after what was requested is visible. Any
+    /// thread may call it; it costs a few instructions if there is no request.
     #[inline(always)]
     #[must_use = "whoever asked has to be woken"]
     pub fn take(&self) -> bool {
-        // W2, pairs with W1 in `ask`: what the sleeper waits for is visible before we look whether it sleeps.
+        // W2, pairs with W1 in `ask`: what the sleeper waits for is visible before this thread checks whether
+        // it sleeps.
         light_fence(self.asymmetric);
         self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::AcqRel)
     }
 }
 
-/// What one sleeping thread is woken by. Its descriptor is made when it is armed for the first time, and stays the same.
+/// Wakes one sleeping thread. Its descriptor is created when it is armed for the first time, and stays the
+/// same.
 ///
 /// ```
 /// let wake = linecard_eal::wake::Wake::new();
@@ -99,19 +102,19 @@ impl Request {
 #[derive(Debug, Default)]
 pub struct Wake {
     request: Request,
-    /// `None` where the system refused one.
+    /// `None` if the system refused to create one.
     event: OnceLock<Option<EventFd>>,
 }
 
 impl Wake {
-    /// One that is not armed.
+    /// Creates a `Wake` that is not armed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets earlier wake-ups and asks for one; false when the system has no descriptor for it. Look at the queue after
-    /// this and before you sleep.
+    /// Discards earlier wake-ups and requests one; false if the system has no descriptor for it. Check the
+    /// queue after this and before you sleep.
     pub fn arm(&self) -> bool {
         let Some(event) = self.event.get_or_init(|| EventFd::new().ok()) else { return false };
         event.drain();
@@ -119,13 +122,13 @@ impl Wake {
         true
     }
 
-    /// Asks for no wake-up any more; one may come all the same.
+    /// Withdraws the request for a wake-up; one may still come.
     pub fn disarm(&self) {
         self.request.withdraw();
     }
 
-    /// Makes the descriptor readable if the queue is armed, and disarms it; whether it was. Any thread; costs a few
-    /// instructions when it is not armed.
+    /// Makes the descriptor readable if the queue is armed, disarms it, and returns whether it was armed. Any
+    /// thread may call this; it costs a few instructions if the queue is not armed.
     #[inline(always)]
     pub fn wake(&self) -> bool {
         self.request.take() && self.signal()
@@ -140,7 +143,7 @@ impl Wake {
         true
     }
 
-    /// What to wait for reading on; nothing before the first [`arm`](Self::arm).
+    /// The descriptor to wait on for reading; `None` before the first [`arm`](Self::arm).
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
         self.event.get()?.as_ref().map(EventFd::as_fd)

@@ -1,4 +1,4 @@
-//! What each option that means something here does to [`EalArgs`].
+//! The effect of each supported option on [`EalArgs`].
 
 use super::EalArgs;
 use crate::cores::{LcoreId, LcoreMap, MAX_CORES};
@@ -11,7 +11,7 @@ pub(super) fn lcores(args: &mut EalArgs, name: Name, value: &str) -> Result<()> 
     set_lcores(args, name, value.parse()?)
 }
 
-/// A list of `-l`: unlike in `--lcores`, ranges begin with their lower end.
+/// The list of `-l`: unlike in `--lcores`, ranges must begin with the lower number.
 pub(super) fn list(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
     let number = |text: &str| text.trim().parse::<u32>().ok();
     let backwards = |item: &str| {
@@ -81,7 +81,7 @@ pub(super) fn in_memory(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
     Ok(())
 }
 
-/// As with DPDK, `--no-telemetry` holds whatever else is said.
+/// As in DPDK, `--no-telemetry` takes precedence over `--telemetry`.
 pub(super) fn telemetry(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
     args.telemetry.get_or_insert(true);
     Ok(())
@@ -106,7 +106,7 @@ pub(super) fn huge_dir(args: &mut EalArgs, option: Name, value: &str) -> Result<
 }
 
 pub(super) fn file_prefix(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
-    // It names a folder of sockets, whose paths may have 107 bytes in all.
+    // It names a directory of sockets, whose paths are limited to 107 bytes.
     if value.is_empty() || value.len() > 64 || value.contains(['/', '%']) || matches!(value, "." | "..") {
         return Err(wrong(option, value, "a name of at most 64 bytes without '/' or '%'"));
     }

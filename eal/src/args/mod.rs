@@ -1,8 +1,8 @@
-//! EAL arguments: DPDK's grammar (getopt_long), DPDK 22.11's options.
+//! EAL arguments: DPDK's syntax (getopt_long) and the options of DPDK 22.11.
 //!
-//! Options that mean something here act. Those that change nothing here are accepted, so that command lines written for
-//! DPDK work, and are listed in [`EalArgs::ignored`]. Those that ask for what does not exist here are errors that say what
-//! to do instead; so are unknown ones.
+//! Options with a meaning here take effect. Options without effect here are accepted, so that command lines
+//! written for DPDK work, and are listed in [`EalArgs::ignored`]. Options for unsupported features are errors
+//! that say what to do instead; unknown options are errors too.
 
 mod apply;
 mod table;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::memory::{MemoryConfig, PagePolicy};
 use table::{Effect, OPTIONS, Opt, Value};
 
-/// An option of the EAL part of a command line, for manuals and completions; see [`EalArgs::options`].
+/// An option of the EAL part of a command line, for manuals and shell completions; see [`EalArgs::options`].
 ///
 /// ```
 /// use linecard_eal::EalArgs;
@@ -25,19 +25,19 @@ use table::{Effect, OPTIONS, Opt, Value};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OptionHelp {
-    /// Its letter, without the dash.
+    /// The letter, without the dash.
     pub short: Option<char>,
-    /// Its name, without dashes.
+    /// The name, without dashes.
     pub long: Option<&'static str>,
-    /// What its value is called, if it takes one, and whether there must be one.
+    /// The name of the value, if the option takes one, and whether the value is required.
     pub value: Option<(&'static str, bool)>,
-    /// What it does.
+    /// What the option does.
     pub help: &'static str,
-    /// Whether it does anything here.
+    /// Whether the option has an effect here.
     pub acts: bool,
 }
 
-/// What the EAL part of a command line says.
+/// The parsed EAL part of a command line.
 ///
 /// ```
 /// use linecard_eal::EalArgs;
@@ -55,27 +55,28 @@ pub struct EalArgs {
     pub lcores: Option<LcoreMap>,
     /// `--main-lcore`; `None` for the lowest.
     pub main_lcore: Option<LcoreId>,
-    /// `-m`, or the sum of `--socket-mem`: MiB that segments may have together; `None` for no limit.
+    /// `-m`, or the sum of `--socket-mem`: the limit on all segments together in MiB; `None` for no limit.
     pub memory: Option<usize>,
     /// `--no-huge`: 4K pages only.
     pub no_huge: bool,
     /// `--require-hugepages`: hugetlb pages only.
     pub require_hugepages: bool,
-    /// `--in-memory`: no file is made, not even the control socket (memory never makes any here).
+    /// `--in-memory`: no files are created, not even the control socket (memory never needs any here).
     pub in_memory: bool,
-    /// `--telemetry` or `--no-telemetry`, which holds if both are given; see [`EalArgs::wants_telemetry`].
+    /// `--telemetry` or `--no-telemetry`; the latter takes precedence. See [`EalArgs::wants_telemetry`].
     pub telemetry: Option<bool>,
-    /// `--single-file-segments`. Accepted: a segment is one file here, however large, and what is reserved at once is one segment.
+    /// `--single-file-segments`. Accepted: a segment is always one file here, and memory that is reserved at
+    /// once is one segment.
     pub single_file_segments: bool,
-    /// `--file-prefix`: first part of the segments' names in `/proc`.
+    /// `--file-prefix`: the first part of the segments' names in `/proc`.
     pub file_prefix: Option<String>,
-    /// Each `-a`, in order: PCI devices, of which none is taken that is not named.
+    /// Each `-a`, in order: the PCI devices to use. Others are not used.
     pub allowed: Vec<String>,
     /// Each `--vdev`, in order.
     pub vdevs: Vec<String>,
     /// Each `--log-level`, in order; see [`log::directives`](crate::log::directives).
     pub log_level: Vec<String>,
-    /// `-h`, `--help`: print [`EalArgs::help_text`] and end.
+    /// `-h`, `--help`: print [`EalArgs::help_text`] and exit.
     pub help: bool,
     /// `-v`: print the version first.
     pub version: bool,
@@ -84,8 +85,9 @@ pub struct EalArgs {
 }
 
 impl EalArgs {
-    /// Reads arguments (without the program's name) up to `--`; returns those after it too. Long options may be shortened
-    /// as long as they stay unique, and take values as `--opt=value` or `--opt value`; short ones as `-l0-1` or `-l 0-1`.
+    /// Parses arguments (without the program's name) up to `--`, and returns the arguments after it too. Long
+    /// options may be shortened while they stay unique, and take values as `--opt=value` or `--opt value`;
+    /// short options take values as `-l0-1` or `-l 0-1`.
     ///
     /// # Errors
     /// [`Error::UnknownOption`], [`Error::AmbiguousOption`], [`Error::UnsupportedOption`], [`Error::MissingValue`],
@@ -112,18 +114,18 @@ impl EalArgs {
         Ok((args, rest.into()))
     }
 
-    /// Every option that is accepted.
+    /// All accepted options.
     pub fn options() -> impl Iterator<Item = OptionHelp> {
         OPTIONS.iter().filter_map(Opt::described)
     }
 
-    /// All options with their meaning, for `--help`.
+    /// The supported options with their meaning, and the names of those without effect, for `--help`.
     #[must_use]
     pub fn help_text() -> String {
         table::help_text()
     }
 
-    /// Every device that is named, in the order of DPDK's ports: those on a PCI bus first.
+    /// All requested devices in the order of DPDK's ports: PCI devices first.
     ///
     /// ```
     /// use linecard_eal::EalArgs;
@@ -134,7 +136,7 @@ impl EalArgs {
         self.allowed.iter().chain(&self.vdevs).map(String::as_str)
     }
 
-    /// The memory these arguments ask for.
+    /// The memory configuration that these arguments request.
     #[must_use]
     pub fn memory_config(&self) -> MemoryConfig {
         let pages = match (self.no_huge, self.require_hugepages) {
@@ -150,13 +152,13 @@ impl EalArgs {
         }
     }
 
-    /// Whether a telemetry socket is to be made: unless told otherwise, where files may be made.
+    /// Whether to create a telemetry socket: by default, unless no files may be created.
     #[must_use]
     pub fn wants_telemetry(&self) -> bool {
         self.telemetry.unwrap_or(!self.in_memory)
     }
 
-    /// `--name`, `--name=value` or `--name value`, without the dashes.
+    /// Handles `--name`, `--name=value` or `--name value`, without the dashes.
     fn long(&mut self, argument: &str, rest: &mut VecDeque<OsString>) -> Result<()> {
         let (name, attached) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -173,7 +175,7 @@ impl EalArgs {
         self.apply(option, value)
     }
 
-    /// `-a`, `-avalue`, `-a value`, or several flags together, without the dash.
+    /// Handles `-a`, `-avalue`, `-a value`, or several flags together, without the dash.
     fn short(&mut self, letters: &str, rest: &mut VecDeque<OsString>) -> Result<()> {
         let mut letters = letters.chars();
         while let Some(letter) = letters.next() {
@@ -205,18 +207,18 @@ impl EalArgs {
 }
 
 fn next_value(option: &'static Opt, rest: &mut VecDeque<OsString>) -> Result<String> {
-    // As getopt_long does, whatever comes next is the value; only "--" cannot be meant as one.
+    // As with getopt_long, the next argument is the value, whatever it is; only "--" cannot be a value.
     let value = rest.pop_front().filter(|value| value != "--");
     let missing = || Error::MissingValue { option: option.name(), expected: option.expected() };
     text(Some(option.name()), value.ok_or_else(missing)?)
 }
 
-/// The argument as text; `option` is the one whose value it is.
+/// Converts an argument to text; `option` is the option whose value it is.
 fn text(option: Option<&'static str>, argument: OsString) -> Result<String> {
     argument.into_string().map_err(|raw| Error::NotUtf8 { argument: quoted(option, &raw) })
 }
 
-/// With what cannot be printed as escapes, as a shell's `$'…'` takes them.
+/// Escapes bytes that cannot be printed, in the form of a shell's `$'…'`.
 fn quoted(option: Option<&'static str>, raw: &OsStr) -> String {
     let given = raw.as_encoded_bytes().escape_ascii();
     option.map_or_else(|| given.to_string(), |option| format!("{option} {given}"))

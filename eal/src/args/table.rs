@@ -1,11 +1,11 @@
-//! The options, one line each.
+//! The table of options.
 
 use std::cmp::Reverse;
 
 use super::{EalArgs, OptionHelp, apply};
 use crate::error::{Error, Result};
 
-/// Whether an option takes a value, and what to call it.
+/// Whether an option takes a value, and the value's name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value {
     None,
@@ -13,7 +13,7 @@ pub(super) enum Value {
     Required(&'static str),
 }
 
-/// What an option does here. The function gets the option's name and its value.
+/// The effect of an option. The function gets the option's name and value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
     Act(fn(&mut EalArgs, &'static str, &str) -> Result<()>),
@@ -43,15 +43,15 @@ const fn opt(
     Opt { short, long, value, effect, help }
 }
 
-/// An option of DPDK that changes nothing here.
+/// An option of DPDK without effect here.
 const fn same(short: Option<char>, long: &'static str, value: Value) -> Opt {
     opt(short, long, value, Ignore, "")
 }
 
 const NO_TOKEN: &str = "virtual functions are opened without a token here, leave it out";
 
-/// Every option of DPDK 22.11, and ours; one line each, because it is a table. A short option without a long name has its
-/// dashed letter as name.
+/// Every option of DPDK 22.11, and those of this project; one line each, because it is a table. A short
+/// option without a long name has its letter with a dash as name.
 #[rustfmt::skip]
 pub(super) const OPTIONS: &[Opt] = &[
     opt(Some('l'), "-l", Required("map"), Act(apply::list), "cores to run on, such as 0-3,5; any --lcores map"),
@@ -104,7 +104,7 @@ pub(super) const OPTIONS: &[Opt] = &[
 ];
 
 impl Opt {
-    /// What its value should be, in words.
+    /// A description of the expected value.
     pub(super) const fn expected(&self) -> &'static str {
         match self.value {
             Required(name) if self.help.is_empty() => name,
@@ -116,7 +116,7 @@ impl Opt {
         self.long
     }
 
-    /// What a manual says of it; nothing of one that is refused.
+    /// The description for a manual; `None` for options that are refused.
     pub(super) fn described(&self) -> Option<OptionHelp> {
         let (acts, help) = match self.effect {
             Act(_) => (true, self.help),
@@ -135,7 +135,7 @@ impl Opt {
         Some(OptionHelp { short, long, value, help, acts })
     }
 
-    /// As it was given, for messages.
+    /// The option as it was given, for messages.
     pub(super) fn given(&self, value: Option<&str>) -> String {
         match value {
             Some(value) if self.long.starts_with("--") => format!("{}={value}", self.long),
@@ -155,7 +155,7 @@ impl Opt {
     }
 }
 
-/// The option with that long name, or the only one it begins.
+/// Finds the option with this long name, or the only one that begins with it.
 pub(super) fn find_long(name: &str) -> Result<&'static Opt> {
     let given = format!("--{name}");
     if let Some(exact) = OPTIONS.iter().find(|option| option.long == given) {
@@ -172,8 +172,8 @@ pub(super) fn find_long(name: &str) -> Result<&'static Opt> {
     }
 }
 
-/// The long option with the fewest changed letters, if that is a third of them at most; of several the one with the
-/// longest common start.
+/// The long option with the fewest edits, if these are at most a third of its letters; among several, the one
+/// with the longest common prefix.
 fn nearest(given: &str) -> Option<&'static str> {
     let start = |long: &str| given.chars().zip(long.chars()).take_while(|(a, b)| a == b).count();
     let long = OPTIONS.iter().map(|option| option.long).filter(|long| long.starts_with("--"));
@@ -181,7 +181,7 @@ fn nearest(given: &str) -> Option<&'static str> {
     (changes <= long.len() / 3).then_some(long)
 }
 
-/// Letters to insert, remove or replace to turn one text into the other (Levenshtein).
+/// The number of letters to insert, remove or replace to turn one text into the other (Levenshtein).
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.chars().count()).collect();
     for (i, a) in from.chars().enumerate() {
@@ -196,7 +196,7 @@ fn distance(from: &str, to: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// The options that act, a line each, and the names of those that are accepted.
+/// The options with an effect, one line each, and the names of those that are only accepted.
 pub(super) fn help_text() -> String {
     let mut text = String::from("EAL options:\n");
     for option in OPTIONS.iter().filter(|option| matches!(option.effect, Act(_))) {

@@ -1,4 +1,4 @@
-//! The text forms of lcore maps: EAL's `--lcores`, of which `-l` lists are a part, and `-c` masks.
+//! The text formats of lcore maps: EAL's `--lcores`, which includes `-l` lists, and `-c` masks.
 //!
 //! ```text
 //! map   = item { "," item }
@@ -6,8 +6,9 @@
 //! set   = range | "(" range { "," range } ")"
 //! range = number [ "-" number ]  in either order
 //! ```
-//! Without `@`, each lcore of a plain range runs on the core of its own number, and each lcore of a group in parentheses on
-//! all cores of the group. A later item overrides an earlier one. Blanks may stand between tokens.
+//! Without `@`, each lcore of a plain range runs on the core with its number, and each lcore of a group in
+//! parentheses on all cores of the group. A later item overrides an earlier one. Blanks are allowed between
+//! tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -17,10 +18,10 @@ use super::MAX_CORES;
 
 type Set = BTreeSet<u32>;
 
-/// What is wrong with a text, in words that follow "expected".
+/// An error in the form of words that follow "expected".
 pub(super) type Wrong = String;
 
-/// Lcores and their cores.
+/// Parses a map of lcores to cores.
 pub(super) fn map(text: &str) -> Result<BTreeMap<u32, Set>, Wrong> {
     let mut cursor = Cursor { chars: text.chars().peekable() };
     let mut map = BTreeMap::new();
@@ -74,13 +75,13 @@ fn number(cursor: &mut Cursor<'_>) -> Result<u32, Wrong> {
     let wrong = || format!("a number from 0 to {}", MAX_CORES - 1);
     let mut value = cursor.digit().ok_or_else(wrong)?;
     while let Some(digit) = cursor.adjacent_digit() {
-        // Saturation stays out of range, so it needs no care here.
+        // A saturated value is out of range, so overflow needs no further check.
         value = value.saturating_mul(10).saturating_add(digit);
     }
     if value < MAX_CORES { Ok(value) } else { Err(wrong()) }
 }
 
-/// The bits of a hexadecimal mask, with or without "0x".
+/// Parses the bits of a hexadecimal mask, with or without "0x".
 pub(super) fn mask(text: &str) -> Result<Set, Wrong> {
     let text = text.trim();
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
@@ -96,7 +97,7 @@ pub(super) fn mask(text: &str) -> Result<Set, Wrong> {
     if set.is_empty() { Err("a mask with at least one bit, such as 0x3".into()) } else { Ok(set) }
 }
 
-/// Numbers in order, as "0-3,5".
+/// Formats sorted numbers as "0-3,5".
 pub(super) fn ranges(numbers: &[u32]) -> String {
     let runs = numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b));
     let runs = runs.filter_map(|run| match run {
@@ -107,7 +108,7 @@ pub(super) fn ranges(numbers: &[u32]) -> String {
     runs.collect::<Vec<_>>().join(",")
 }
 
-/// Characters without the blanks between tokens.
+/// Characters, skipping blanks between tokens.
 struct Cursor<'a> {
     chars: Peekable<Chars<'a>>,
 }

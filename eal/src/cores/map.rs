@@ -1,4 +1,4 @@
-//! Which lcores run, and on which cores.
+//! The lcores of an EAL and the cores that they run on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{CoreId, LcoreId, grammar, not_allowed};
 use crate::error::{Error, Result};
 
-/// One lcore and the cores it may run on, at least one.
+/// An lcore and the cores it may run on, at least one.
 ///
 /// ```
 /// let map: linecard_eal::LcoreMap = "1@(4-6)".parse().unwrap();
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lcore {
-    /// Its number.
+    /// The number of the lcore.
     pub id: LcoreId,
-    /// Where it runs, in order.
+    /// The cores, in ascending order.
     pub cores: Vec<CoreId>,
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for Lcore {
     }
 }
 
-/// The lcores of one EAL: one main, the others workers. `Display` writes what `FromStr` reads: the argument of EAL's
-/// `--lcores`.
+/// The lcores of an EAL: one main lcore, the others workers. `Display` writes the format that `FromStr`
+/// reads: the argument of EAL's `--lcores`.
 ///
 /// ```
 /// use linecard_eal::{CoreId, LcoreId, LcoreMap};
@@ -51,17 +51,17 @@ pub struct LcoreMap {
 }
 
 impl LcoreMap {
-    /// One lcore for each core, of the same number; the first is main.
+    /// Creates one lcore per core, with the same number; the first is main.
     ///
     /// # Errors
-    /// [`Error::Lcores`] when there are none.
+    /// [`Error::Lcores`] if `cores` is empty.
     pub fn of_cores(cores: &[CoreId]) -> Result<Self> {
         let map = cores.iter().map(|core| (core.0, BTreeSet::from([core.0]))).collect();
         Self::new(map)
             .ok_or_else(|| Error::Lcores { text: String::new(), expected: "at least one core".into() })
     }
 
-    /// One lcore for each bit of a hexadecimal mask (`-c`).
+    /// Creates one lcore for each bit of a hexadecimal mask (`-c`).
     ///
     /// # Errors
     /// [`Error::Lcores`].
@@ -70,10 +70,10 @@ impl LcoreMap {
         Self::of_cores(&set.into_iter().map(CoreId).collect::<Vec<_>>())
     }
 
-    /// The same lcores with another main (`--main-lcore`).
+    /// Returns the same lcores with another main lcore (`--main-lcore`).
     ///
     /// # Errors
-    /// [`Error::MainLcore`] when it is not among them.
+    /// [`Error::MainLcore`] if `main` is not among them.
     pub fn with_main(self, main: LcoreId) -> Result<Self> {
         if self.get(main).is_some() {
             return Ok(Self { main, ..self });
@@ -82,10 +82,10 @@ impl LcoreMap {
         Err(Error::MainLcore { asked: main, lcores: grammar::ranges(&lcores) })
     }
 
-    /// Checks that every lcore stays on `allowed` cores.
+    /// Checks that every lcore uses only `allowed` cores.
     ///
     /// # Errors
-    /// [`Error::Core`] for the first that does not.
+    /// [`Error::Core`] for the first core that is not allowed.
     pub fn check(&self, allowed: &[CoreId]) -> Result<()> {
         let mut cores = self.lcores.iter().flat_map(|lcore| &lcore.cores);
         match cores.find(|core| !allowed.contains(core)) {
@@ -100,13 +100,13 @@ impl LcoreMap {
         &self.lcores
     }
 
-    /// The lcore of that number.
+    /// The lcore with this number.
     #[must_use]
     pub fn get(&self, id: LcoreId) -> Option<&Lcore> {
         self.lcores.iter().find(|lcore| lcore.id == id)
     }
 
-    /// The lcore that controls the others: the lowest unless chosen.
+    /// The lcore that controls the others: by default the lowest.
     #[must_use]
     pub fn main(&self) -> &Lcore {
         self.get(self.main).unwrap_or(&self.lcores[0])
@@ -117,7 +117,7 @@ impl LcoreMap {
         self.lcores.iter().filter(|lcore| lcore.id != self.main)
     }
 
-    /// None when the map is empty.
+    /// `None` if the map is empty.
     fn new(map: BTreeMap<u32, BTreeSet<u32>>) -> Option<Self> {
         let main = LcoreId(*map.keys().next()?);
         let lcore = |(id, cores): (u32, BTreeSet<u32>)| Lcore {

@@ -1,4 +1,4 @@
-//! Logical cores: which there are, what runs where, and the threads that poll on them.
+//! Logical cores: their numbers, the cores they run on, and the threads that poll on them.
 
 mod grammar;
 mod map;
@@ -12,10 +12,10 @@ pub use worker::{Stop, Workers};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Core numbers and lcore numbers are below this.
+/// The upper limit, exclusive, of core numbers and lcore numbers.
 pub const MAX_CORES: u32 = 1024;
 
-/// A processor of the machine, as the kernel numbers them.
+/// A processor of the machine, numbered as in the kernel.
 ///
 /// ```
 /// assert_eq!(linecard_eal::CoreId(3).to_string(), "3");
@@ -23,7 +23,8 @@ pub const MAX_CORES: u32 = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(pub u32);
 
-/// A logical core: one polling thread, as the user numbers them. Runs on the core of the same number unless mapped.
+/// A logical core: one polling thread, numbered by the user. Runs on the core with the same number unless
+/// mapped.
 ///
 /// ```
 /// assert_eq!(linecard_eal::LcoreId(3).to_string(), "3");
@@ -43,8 +44,8 @@ impl fmt::Display for LcoreId {
     }
 }
 
-/// The cores the calling thread may run on, in order; new threads inherit them. Smaller than the machine under a cpuset,
-/// `taskset`, or after [`pin_current`].
+/// The cores that the calling thread may run on, in order; new threads inherit them. Fewer than the machine
+/// has in a cpuset, with `taskset`, or after [`pin_current`].
 ///
 /// ```
 /// assert!(!linecard_eal::cores::allowed().is_empty());
@@ -54,10 +55,10 @@ pub fn allowed() -> Vec<CoreId> {
     sys::affinity().unwrap_or_default().into_iter().map(CoreId).collect()
 }
 
-/// Binds the calling thread to one core, and makes sure that the kernel did so.
+/// Binds the calling thread to one core and verifies that the kernel did so.
 ///
 /// # Errors
-/// [`Error::Core`] when the core does not exist or is not allowed.
+/// [`Error::Core`] if the core does not exist or is not allowed.
 ///
 /// ```
 /// let core = linecard_eal::cores::allowed()[0];
@@ -66,16 +67,16 @@ pub fn allowed() -> Vec<CoreId> {
 /// ```
 pub fn pin_current(core: CoreId) -> Result<()> {
     let before = allowed();
-    // core_affinity panics for numbers that its CPU set cannot hold.
+    // `core_affinity` panics for numbers that its CPU set cannot hold.
     let known = core.0 < MAX_CORES;
     let bound = known && core_affinity::set_for_current(core_affinity::CoreId { id: core.0 as usize });
     if bound && allowed() == [core] { Ok(()) } else { Err(not_allowed(core, &before)) }
 }
 
-/// Binds the calling thread to a set of cores; the one way in which threads of this process are bound.
+/// Binds the calling thread to a set of cores. All threads of this process are bound through this function.
 ///
-/// One core, the ordinary case, is left to `core_affinity`. That crate has no call for several cores, which EAL's grammar can ask for
-/// (`0@(2-3)`); those take `sched_setaffinity`.
+/// A single core, the usual case, is left to `core_affinity`. That crate has no call for several cores, which
+/// EAL's syntax allows (`0@(2-3)`); those use `sched_setaffinity`.
 pub(crate) fn pin_to(cores: &[CoreId]) -> Result<()> {
     if let [core] = cores {
         return pin_current(*core);

@@ -1,4 +1,4 @@
-//! Threads that poll, one per lcore.
+//! Polling threads, one per lcore.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use super::{Lcore, LcoreId, pin_to};
 use crate::error::{Error, Result};
 
-/// A flag that ends the loops of workers. Clones share it, on a cache line of its own.
+/// A flag that ends the loops of workers. Clones share it; it has its own cache line.
 ///
 /// ```
 /// let stop = linecard_eal::Stop::default();
@@ -23,22 +23,22 @@ use crate::error::{Error, Result};
 pub struct Stop(Arc<CachePadded<AtomicBool>>);
 
 impl Stop {
-    /// Whether to go on. A plain load: meant to be asked once per burst.
+    /// Whether to continue. A plain load, cheap enough to be called once per burst.
     #[inline]
     #[must_use]
     pub fn running(&self) -> bool {
-        // Relaxed: nothing is published through the flag; what a worker wrote is seen after joining it.
+        // Relaxed: nothing is published through the flag; joining a worker makes its writes visible.
         !self.0.load(Ordering::Relaxed)
     }
 
-    /// Ends the loops soon.
+    /// Makes the loops end soon.
     pub fn stop(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Threads bound to lcores, named `lc-worker-N`, that each run one job and return its result. Dropping it stops and
-/// joins them.
+/// Threads bound to lcores, named `lc-worker-N`, each of which runs one job and returns its result. Dropping
+/// this value stops and joins them.
 ///
 /// ```
 /// use linecard_eal::{LcoreMap, Stop, Workers, cores};
@@ -62,17 +62,19 @@ pub struct Workers<T = ()> {
 }
 
 impl<T: Send + 'static> Workers<T> {
-    /// No threads yet.
+    /// Creates an empty set of threads.
     #[must_use]
     pub fn new() -> Self {
         Self { threads: Vec::new(), stop: Stop::default() }
     }
 
-    /// Runs `job` in a new thread on the cores of `lcore`. The job polls [`Stop::running`] and returns when told to.
+    /// Runs `job` in a new thread on the cores of `lcore`. The job polls [`Stop::running`] and returns when
+    /// it is false.
     ///
     /// # Errors
-    /// [`Error::LcoreBusy`] when a job was launched there and not joined yet, [`Error::Core`] when the lcore's cores are not
-    /// allowed, [`Error::System`] when no thread can be made. The job has not run then.
+    /// [`Error::LcoreBusy`] if an earlier job on this lcore was not joined yet, [`Error::Core`] if the
+    /// lcore's cores are not allowed, [`Error::System`] if no thread can be created. The job has not run
+    /// then.
     pub fn launch(&mut self, lcore: &Lcore, job: impl FnOnce(&Stop) -> T + Send + 'static) -> Result<()> {
         if self.threads.iter().any(|(id, _)| *id == lcore.id) {
             return Err(Error::LcoreBusy { lcore: lcore.id });
@@ -94,30 +96,30 @@ impl<T: Send + 'static> Workers<T> {
         Ok(())
     }
 
-    /// Tells all jobs to return.
+    /// Asks all jobs to return.
     pub fn stop(&self) {
         self.stop.stop();
     }
 
-    /// The flag the jobs see, for a signal handler or another thread.
+    /// The flag that the jobs poll, for a signal handler or another thread.
     #[must_use]
     pub fn stop_flag(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Lcores with a job that has not been joined, in the order of launching.
+    /// The lcores with a job that was not joined yet, in the order of launching.
     pub fn lcores(&self) -> impl Iterator<Item = LcoreId> {
         self.threads.iter().map(|(id, _)| *id)
     }
 
-    /// Whether no job is running any more.
+    /// Whether no job is running.
     #[must_use]
     pub fn finished(&self) -> bool {
         self.threads.iter().all(|(_, thread)| thread.is_finished())
     }
 
-    /// Waits for all jobs and gives their results in the order of launching; a panic is [`Error::Panicked`] here and
-    /// hurts nobody else. Then new jobs can be launched.
+    /// Waits for all jobs and returns their results in the order of launching. A panic is returned as
+    /// [`Error::Panicked`] and affects no other job. New jobs can be launched afterwards.
     pub fn join(&mut self) -> Vec<(LcoreId, Result<T>)> {
         let results =
             self.threads.drain(..).map(|(lcore, thread)| (lcore, result(lcore, thread.join()))).collect();
@@ -136,7 +138,7 @@ impl<T> Drop for Workers<T> {
     fn drop(&mut self) {
         self.stop.stop();
         for (_, thread) in self.threads.drain(..) {
-            // The panic message was printed when it happened; there is nobody left to return it to.
+            // The panic message was printed when the panic happened, and there is no caller to return it to.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! What all domains of one [`Memory`](super::Memory) hold together, and the limit on it.
+//! The memory in use by all domains of one [`Memory`](super::Memory), and its limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,14 +7,14 @@ use super::Usage;
 use super::page::PageKind;
 use crate::error::{Error, Result};
 
-/// Counters; each is exact on its own.
+/// Counters; each is exact, but they are not consistent with each other.
 #[derive(Debug)]
 pub(super) struct Account {
     limit: Option<usize>,
     total: AtomicUsize,
     by_kind: [AtomicUsize; 4],
     zones: AtomicUsize,
-    /// A bit for each kind of page that was ever used.
+    /// One bit for each kind of page that was ever used.
     seen: AtomicUsize,
 }
 
@@ -29,7 +29,7 @@ impl Account {
         }
     }
 
-    /// Counts a segment, unless the limit forbids it.
+    /// Charges a segment, unless this exceeds the limit.
     pub(super) fn charge(self: &Arc<Self>, bytes: usize, kind: PageKind) -> Result<Charge> {
         let limit = self.limit.unwrap_or(usize::MAX);
         let grown = |total: usize| total.checked_add(bytes).filter(|total| *total <= limit);
@@ -63,7 +63,7 @@ impl Account {
     }
 }
 
-/// A segment's bytes, counted as used until dropped.
+/// The bytes of a segment, charged until dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
     account: Arc<Account>,
@@ -72,7 +72,7 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Whether nothing of this kind was asked about before: said once, for the log.
+    /// Whether this is the first call for this kind of page; used to log it once.
     pub(super) fn first_of_kind(&self) -> bool {
         let bit = 1 << self.kind.index();
         self.account.seen.fetch_or(bit, Relaxed) & bit == 0

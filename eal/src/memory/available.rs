@@ -1,39 +1,39 @@
-//! How much memory can still be had without waking the out-of-memory killer.
+//! The memory that can be allocated without triggering the out-of-memory killer.
 
 use std::fs;
 use std::path::Path;
 
 use crate::error::Error;
 
-/// Memory left to the rest of the machine or cgroup: this much, but no more than an eighth of the total, since a fixed amount could
-/// be all of a small cgroup.
+/// The memory left to the rest of the machine or cgroup: this much, but at most an eighth of the total,
+/// because a fixed amount could be all of a small cgroup.
 const HEADROOM: usize = 32 << 20;
 const SHARE: usize = 8;
 
-/// Memory that this process may take, and whose limit that is (the machine's or a cgroup's).
+/// The memory that this process may allocate, and the scope of that limit (the machine or a cgroup).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Available {
     pub(super) bytes: usize,
     pub(super) scope: String,
-    /// Bytes left to others, not part of `bytes`.
+    /// The number of bytes left to others, not part of `bytes`.
     pub(super) reserve: usize,
 }
 
 impl Available {
-    /// Of `left` bytes out of `total`.
+    /// The available memory if `left` of `total` bytes are unused.
     fn of(left: usize, total: usize, scope: String) -> Self {
         let reserve = HEADROOM.min(total / SHARE);
         Self { bytes: left.saturating_sub(reserve), scope, reserve }
     }
 
-    /// An error about `asked` bytes, which are more than this.
+    /// The error for a request of `asked` bytes, which exceeds this.
     pub(super) fn short_of(self, asked: usize) -> Error {
         let Self { bytes, scope, reserve } = self;
         Error::Unavailable { asked, available: bytes, reserve, scope }
     }
 }
 
-/// The smallest of what the machine and each enclosing memory cgroup have left; unlimited where nothing is known.
+/// The minimum of what the machine and each enclosing memory cgroup have left; unlimited if nothing is known.
 pub(super) fn available() -> Available {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let field = |name| meminfo_bytes(&text, name);
@@ -44,25 +44,25 @@ pub(super) fn available() -> Available {
     least.unwrap_or(Available { bytes: usize::MAX, scope: "unknown".into(), reserve: 0 })
 }
 
-/// Memory that the machine has; unlimited where nothing is known.
+/// The memory of the machine; unlimited if unknown.
 pub(super) fn total() -> usize {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     meminfo_bytes(&text, "MemTotal:").unwrap_or(usize::MAX)
 }
 
-/// Free hugetlb pages of that size, in bytes.
+/// The free hugetlb pages of this size, in bytes.
 pub(super) fn free_hugetlb(page: usize) -> usize {
     let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages", page >> 10);
     number(Path::new(&path)).unwrap_or(0).saturating_mul(page)
 }
 
-/// Whether shared memory can get transparent hugepages when asked.
+/// Whether shared memory can get transparent hugepages on request.
 pub(super) fn transparent_shared() -> bool {
     fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
         .is_ok_and(|text| !text.contains("[never]") && !text.contains("[deny]"))
 }
 
-/// NUMA nodes with memory; 0 where the kernel knows none.
+/// The NUMA nodes with memory; node 0 if the kernel lists none.
 pub(super) fn nodes() -> Vec<u32> {
     let names =
         fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten().map(|e| e.file_name());
@@ -72,7 +72,7 @@ pub(super) fn nodes() -> Vec<u32> {
     if nodes.is_empty() { vec![0] } else { nodes }
 }
 
-/// What each limited group from this line of `/proc/self/cgroup` up to the root has left.
+/// The memory left in each limited group, from the one in this line of `/proc/self/cgroup` up to the root.
 fn cgroup_limits(line: &str) -> Vec<Available> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
@@ -103,12 +103,12 @@ fn group_left(dir: &Path, version_1: bool) -> Option<Available> {
     Some(Available::of(left, limit, format!("memory cgroup {}", dir.display())))
 }
 
-/// A file that holds one number; "max" is none.
+/// Reads a file that contains one number; `None` for "max".
 fn number(path: &Path) -> Option<usize> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// A field of /proc/meminfo, in bytes.
+/// A field of `/proc/meminfo`, in bytes.
 fn meminfo_bytes(text: &str, name: &str) -> Option<usize> {
     let kib: usize =
         text.lines().find_map(|l| l.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()?;

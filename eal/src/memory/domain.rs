@@ -1,4 +1,4 @@
-//! A domain: memory that is shared together or not at all.
+//! Domains: memory that is shared with a peer as a whole or not at all.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,14 +12,15 @@ use super::space::Space;
 use super::zone::Zone;
 use crate::error::{Error, Result};
 
-/// Zones start and end on a cache line, so that two of them never share one.
+/// Zones start and end at a cache line, so that two zones never share one.
 const LINE: usize = 64;
 
-/// One reserved address range that grows segment by segment and is cut into zones. A port shares the segments of its
-/// domain with its peer, and nothing else.
+/// A reserved address range that grows by segments, which are divided into zones. A port shares the segments
+/// of its domain with its peer, and no other memory.
 ///
-/// Memory grows by whole segments of at least 2 MiB ([separate](super::Memory::separate) ones less); small zones share them. A
-/// segment without zones goes back to the machine, except for one of 2 MiB that is kept for the next zone.
+/// Memory grows by whole segments of at least 2 MiB ([separate](super::Memory::separate) domains: less);
+/// small zones share them. A segment without zones is released, except for one of 2 MiB that is kept for the
+/// next zone.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -35,7 +36,7 @@ const LINE: usize = 64;
 pub struct Domain {
     name: String,
     config: MemoryConfig,
-    /// Segments are multiples of this, and of their pages.
+    /// The lengths of segments are multiples of this and of their page size.
     granule: usize,
     account: Arc<Account>,
     range: Arc<Reservation>,
@@ -43,14 +44,14 @@ pub struct Domain {
     slots: Mutex<Vec<SegmentSpace>>,
 }
 
-/// A segment and what is free in it, in the order of addresses.
+/// A segment and its free ranges. The list of segments is ordered by address.
 #[derive(Debug)]
 struct SegmentSpace {
     segment: Arc<Segment>,
     space: Space,
-    /// Zones are placed only after the listeners were told.
+    /// Whether listeners were notified; zones are placed only afterwards.
     announced: bool,
-    /// Asked for by `reserve` and not used yet: stays although it is empty.
+    /// Requested by `reserve` and not used yet: kept although it is empty.
     reserved: bool,
 }
 
@@ -59,7 +60,7 @@ impl Domain {
         Self::of_granule(GRANULE, name, config, account)
     }
 
-    /// A domain whose segments are no larger than they have to be.
+    /// Creates a domain whose segments are no larger than necessary.
     pub(super) fn small(name: &str, config: &MemoryConfig, account: &Arc<Account>) -> Result<Arc<Self>> {
         Self::of_granule(PageKind::Small.bytes(), name, config, account)
     }
@@ -84,18 +85,19 @@ impl Domain {
         }))
     }
 
-    /// Its name within its [`Memory`](super::Memory).
+    /// The name within its [`Memory`](super::Memory).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// `len` zeroed, contiguous bytes at a multiple of `align` (a power of two up to 1 GiB), from the first gap that fits
-    /// or else from a new segment. The kernel is asked for memory here and never later: a zone's pages are present.
+    /// Allocates `len` zeroed, contiguous bytes at a multiple of `align` (a power of two up to 1 GiB), from
+    /// the first gap that fits or else from a new segment. The kernel allocates the memory in this call: a
+    /// zone's pages are present.
     ///
     /// # Errors
-    /// [`Error::ZoneLength`], [`Error::Alignment`]; and when a new segment cannot be had [`Error::Limit`],
-    /// [`Error::Unavailable`], [`Error::Hugepages`], [`Error::Range`], [`Error::System`].
+    /// [`Error::ZoneLength`], [`Error::Alignment`]; and if a new segment cannot be allocated
+    /// [`Error::Limit`], [`Error::Unavailable`], [`Error::Hugepages`], [`Error::Range`], [`Error::System`].
     pub fn zone(self: &Arc<Self>, label: &str, len: usize, align: usize) -> Result<Zone> {
         let (room, align) = self.check(label, len, align)?;
         let placed = self.place(room, align);
@@ -106,8 +108,9 @@ impl Domain {
         Ok(Zone::new(label, Arc::clone(self), segment, start, room, len))
     }
 
-    /// Makes sure that zones of `len` bytes together, paddings included, find place in one segment, so that the peer sees
-    /// few regions. The segment stays until a zone was placed in it and all its zones are gone.
+    /// Makes room in one segment for zones of `len` bytes in total, including padding, so that the peer sees
+    /// few regions. A segment that this call creates stays until a zone was placed in it and all its zones
+    /// are dropped.
     ///
     /// # Errors
     /// As for [`zone`](Self::zone).
@@ -121,20 +124,21 @@ impl Domain {
         Ok(())
     }
 
-    /// Its segments now, in the order of addresses.
+    /// The current segments, ordered by address.
     #[must_use]
     pub fn segments(&self) -> Vec<Arc<Segment>> {
         self.slots().iter().map(|slot| Arc::clone(&slot.segment)).collect()
     }
 
-    /// Calls `listener` for every segment added or removed from now on, in the thread that caused it and with no lock
-    /// held; `Added` comes before the first zone of the segment is handed out. To know all segments subscribe first and
-    /// then take [`segments`](Self::segments): one may then be seen twice, but none is missed.
+    /// Calls `listener` for every segment added or removed from now on, on the thread that caused it and
+    /// without holding a lock. `Added` comes before the first zone of the segment is returned. To learn of
+    /// all segments, subscribe first and then call [`segments`](Self::segments): a segment may be seen twice,
+    /// but none is missed.
     pub fn subscribe(&self, listener: Box<dyn Fn(&SegmentEvent) + Send + Sync>) -> Subscription {
         self.listeners.add(listener)
     }
 
-    /// Whether all `len` bytes from `ptr` on lie in one segment.
+    /// Whether all `len` bytes from `ptr` on are in one segment.
     #[must_use]
     pub fn contains(&self, ptr: *const u8, len: usize) -> bool {
         let Some(start) = ptr.addr().checked_sub(self.base().addr()) else { return false };
@@ -142,25 +146,26 @@ impl Domain {
         self.slots().iter().map(|s| &s.segment).any(|s| s.start() <= start && end <= s.start() + s.len())
     }
 
-    /// The least of its segments' page kinds, `None` without segments.
+    /// The worst page kind of its segments; `None` without segments.
     #[must_use]
     pub fn page_kind(&self) -> Option<PageKind> {
         self.slots().iter().map(|slot| slot.segment.page()).max()
     }
 
-    /// Start of the reserved range: no segment lies below.
+    /// The start of the reserved range: no segment is below it.
     #[must_use]
     pub fn base(&self) -> *mut u8 {
         self.range.base()
     }
 
-    /// Bytes of the reserved range: no segment lies at or above `base() + range()`.
+    /// The length of the reserved range: no segment is at or above `base() + range()`.
     #[must_use]
     pub fn range(&self) -> usize {
         self.range.len()
     }
 
-    /// Gives segments without zones back to the machine, reserved and spare ones too; returns their bytes.
+    /// Releases segments without zones, including reserved and spare ones; returns their total length in
+    /// bytes.
     pub fn trim(&self) -> usize {
         let empty: Vec<_> = self.slots().extract_if(.., |slot| slot.announced && slot.is_empty()).collect();
         let bytes = empty.iter().map(|slot| slot.segment.len()).sum();
@@ -170,7 +175,7 @@ impl Domain {
         bytes
     }
 
-    /// Takes a zone's bytes back.
+    /// Frees a zone's bytes.
     pub(super) fn release(&self, start: usize, room: usize) {
         self.account.zone_given(room);
         let removed = {
@@ -196,7 +201,7 @@ impl Domain {
         Ok((room, align.max(LINE)))
     }
 
-    /// The first gap that fits in a segment everybody knows.
+    /// Places a zone in the first gap that fits, in a segment that listeners know.
     fn place(&self, room: usize, align: usize) -> Option<(Arc<Segment>, usize)> {
         self.slots()
             .iter_mut()
@@ -212,7 +217,7 @@ impl Domain {
     }
 
     fn grow_and_place(&self, room: usize, align: usize) -> Result<(Arc<Segment>, usize)> {
-        // A segment starts at a multiple of 2 MiB: only larger alignments need padding.
+        // A segment starts at a multiple of 2 MiB, so only larger alignments need padding.
         let padding = align.saturating_sub(GRANULE);
         let segment = self.grow(room.saturating_add(padding))?;
         let placed = self.announce(&segment, |slot| self.place_in(slot, room, align));
@@ -223,7 +228,7 @@ impl Domain {
         })
     }
 
-    /// A new segment, in the list but without zones. When memory is short, empty segments are given back first.
+    /// Creates a segment without zones in the list. If memory is short, empty segments are released first.
     fn grow(&self, len: usize) -> Result<Arc<Segment>> {
         let place = Placement { range: &self.range, domain: &self.name, granule: self.granule };
         let new = || Segment::new(place, &self.config, len, &self.account);
@@ -242,7 +247,7 @@ impl Domain {
         Ok(segment)
     }
 
-    /// Tells the listeners of `segment`, then opens it for zones, the caller's first.
+    /// Notifies the listeners of `segment`, then opens it for zones and calls `first`.
     fn announce<T>(&self, segment: &Arc<Segment>, first: impl FnOnce(&mut SegmentSpace) -> T) -> Option<T> {
         self.listeners.tell(&SegmentEvent::Added(Arc::clone(segment)));
         let mut slots = self.slots();
@@ -252,7 +257,7 @@ impl Domain {
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<SegmentSpace>> {
-        // Nothing in here can panic half way through a change.
+        // No code can panic while a change is incomplete.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -267,8 +272,8 @@ impl SegmentSpace {
     }
 }
 
-/// Whether the slot is empty and not worth keeping: one empty segment of the smallest size is, because small zones come
-/// and go.
+/// Whether the slot is empty and not worth keeping. One empty segment of the smallest size is kept, because
+/// small zones are allocated and freed often.
 fn removable(slots: &[SegmentSpace], index: usize) -> bool {
     let Some(slot) = slots.get(index) else { return false };
     let spare = |other: &SegmentSpace| other.is_empty() && other.segment.len() == GRANULE;

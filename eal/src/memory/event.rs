@@ -1,11 +1,11 @@
-//! Who wants to know when a domain grows or shrinks.
+//! Notifications of segments added to or removed from a domain.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::Segment;
 
-/// A domain gained or lost a segment.
+/// A segment was added to a domain or removed from it.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -25,9 +25,9 @@ use super::Segment;
 /// ```
 #[derive(Debug, Clone)]
 pub enum SegmentEvent {
-    /// A segment was mapped; no zone lies in it yet.
+    /// A segment was mapped; it has no zones yet.
     Added(Arc<Segment>),
-    /// A segment holds no zone any more and left the domain. It is unmapped when the last `Arc` is dropped.
+    /// A segment without zones was removed from the domain. It is unmapped when the last `Arc` is dropped.
     Removed(Arc<Segment>),
 }
 
@@ -54,7 +54,8 @@ impl Listeners {
         Subscription { listeners: Arc::downgrade(self), id }
     }
 
-    /// Calls everyone subscribed now, without a lock held: listeners may subscribe, unsubscribe and allocate.
+    /// Calls all current subscribers without holding a lock: listeners may subscribe, unsubscribe and
+    /// allocate.
     pub(super) fn tell(&self, event: &SegmentEvent) {
         let list: Vec<_> = {
             let list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +74,8 @@ impl fmt::Debug for Listeners {
     }
 }
 
-/// Keeps a listener subscribed; dropping it unsubscribes. A call already under way in another thread may still end after.
+/// Keeps a listener subscribed; dropping it unsubscribes. A call that has begun on another thread may still
+/// be running then.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -94,7 +96,7 @@ impl Drop for Subscription {
         let Some(listeners) = self.listeners.upgrade() else { return };
         let mut list = listeners.list.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = list.entries.iter().position(|(id, _)| *id == self.id).map(|i| list.entries.remove(i));
-        // What the listener owns is dropped without the lock: it may hold subscriptions itself.
+        // The listener is dropped without the lock: it may own subscriptions itself.
         drop(list);
         drop(gone);
     }

@@ -1,11 +1,11 @@
-//! A reserved address range, and mappings placed in it.
+//! Reserved address ranges, and mappings placed in them.
 //!
 //! ```text
 //!  base                                                                    base + len
 //!   ├── segment 0 (memfd) ──┼── segment 1 ──┼─── PROT_NONE, costs nothing ───┤
 //! ```
-//! Everything the peers are told about a domain lies in one such range, so that pointer checks are one comparison
-//! and segments keep the distance of their addresses.
+//! All memory of a domain that peers know is in one such range, so that a pointer check is one comparison and
+//! segments keep their relative addresses.
 
 use std::fs::File;
 use std::io;
@@ -17,11 +17,11 @@ use super::page::GIB;
 use super::space::Space;
 use crate::sys::{Resource, limit};
 
-/// Below this a reservation is of no use.
+/// A reservation smaller than this is useless.
 pub(super) const SMALLEST: usize = 64 << 20;
 
-/// Addresses that belong to one domain, `PROT_NONE` until something is mapped there. Starts at a multiple of 1 GiB
-/// (of 2 MiB when small).
+/// The addresses of one domain, `PROT_NONE` until something is mapped there. Starts at a multiple of 1 GiB (2
+/// MiB if small).
 #[derive(Debug)]
 pub(super) struct Reservation {
     base: NonNull<u8>,
@@ -30,22 +30,22 @@ pub(super) struct Reservation {
     gaps: Mutex<Space>,
 }
 
-// SAFETY: the pointer is only a number to this type: all it does with it is to ask the kernel to change mappings
-// inside the range it owns, which any thread may do.
+// SAFETY: this type never dereferences the pointer: it only asks the kernel to change mappings in the range
+// it owns, which any thread may do.
 unsafe impl Send for Reservation {}
-// SAFETY: the gaps are behind a mutex, whoever took a gap is the only one to map there, and the kernel serialises the
-// rest.
+// SAFETY: the gaps are behind a mutex, only the thread that took a gap maps there, and the kernel serializes
+// the rest.
 unsafe impl Sync for Reservation {}
 
-/// An address inside a mapping, which no kernel puts at 0. One that were would be a mistake of ours, to be stopped at here:
-/// whoever gets the pointer reads and writes through it.
+/// An address within a mapping, which the kernel never places at 0. An address of 0 would be a bug; it is
+/// caught here, because callers read and write through the pointer.
 pub(super) fn mapped(ptr: *mut u8) -> NonNull<u8> {
     let Some(ptr) = NonNull::new(ptr) else { unreachable!("a mapping at address 0") };
     ptr
 }
 
 impl Reservation {
-    /// About `len` bytes of addresses; fewer, down to 64 MiB, when the address space is limited.
+    /// Reserves about `len` bytes of addresses; fewer, down to 64 MiB, if the address space is limited.
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let allowed = limit(Resource::AddressSpace) / 4;
         let len = len.min(allowed).max(SMALLEST).next_multiple_of(super::page::GRANULE);
@@ -53,7 +53,7 @@ impl Reservation {
     }
 
     fn exactly(len: usize) -> io::Result<Self> {
-        // A 1G page needs its alignment; small ranges never hold one.
+        // A 1G page needs this alignment; small ranges never contain one.
         let align = if len >= 2 * GIB { GIB } else { super::page::GRANULE };
         let asked = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
         let start = match reserve_low(asked, align) {
@@ -76,24 +76,24 @@ impl Reservation {
         self.len
     }
 
-    /// Offsets at multiples of up to this are addresses at such multiples.
+    /// Offsets at multiples of up to this value are addresses at such multiples.
     pub(super) fn align(&self) -> usize {
         self.align
     }
 
-    /// A gap of `len` bytes, the caller's until [`unmap`](Self::unmap).
+    /// Takes a gap of `len` bytes, which the caller owns until [`unmap`](Self::unmap).
     pub(super) fn place(&self, len: usize, align: usize) -> Option<usize> {
         self.gaps.lock().unwrap_or_else(PoisonError::into_inner).take(len, align)
     }
 
-    /// Maps the first `len` bytes of `file`, shared, at `offset`: a placed gap. Neither core dumps nor forked children
-    /// contain it. On error the gap is given back.
+    /// Maps the first `len` bytes of `file`, shared, at `offset`, which is a placed gap. Neither core dumps
+    /// nor forked children contain the mapping. On error the gap is freed.
     pub(super) fn map(&self, offset: usize, len: usize, file: &File) -> io::Result<()> {
         let at = self.address(offset, len)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        // SAFETY: replaces only pages of the placed gap, which lie in our own reservation and to which nobody has
-        // a pointer yet.
+        // SAFETY: replaces only pages of the placed gap, which are in this reservation and to which there are
+        // no pointers yet.
         let mapped = unsafe { libc::mmap(at.cast(), len, access, flags, file.as_raw_fd(), 0) };
         if mapped == libc::MAP_FAILED {
             let error = io::Error::last_os_error();
@@ -105,8 +105,8 @@ impl Reservation {
         private.inspect_err(|_| self.unmap(offset, len))
     }
 
-    /// Gives each page that `map` mapped its memory, in hugepages if possible when `huge`; false when the kernel knows no
-    /// such request.
+    /// Populates the pages that `map` mapped, in hugepages if possible when `huge`. False if the kernel does
+    /// not support this request.
     pub(super) fn populate(&self, offset: usize, len: usize, huge: bool) -> io::Result<bool> {
         let at = self.address(offset, len)?;
         if huge {
@@ -116,27 +116,27 @@ impl Reservation {
             Ok(()) => Ok(true),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINVAL) => Ok(false),
-                // What would have been SIGBUS at the first touch.
+                // This would have been SIGBUS at the first access.
                 Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
                 _ => Err(error),
             },
         }
     }
 
-    /// Prefers memory of NUMA node `node` for what `map` mapped.
+    /// Sets node `node` as the preferred NUMA node of what `map` mapped.
     pub(super) fn bind(&self, offset: usize, len: usize, node: u32) -> io::Result<()> {
         const MPOL_PREFERRED: libc::c_int = 1;
         let at = self.address(offset, len)?;
         let bit = 1_u64.checked_shl(node).ok_or(io::ErrorKind::InvalidInput)?;
         let mask = [bit, 0];
-        // SAFETY: the kernel reads at most 65 bits of `mask`, which has 128, and changes where future pages of our
-        // own mapping come from.
+        // SAFETY: the kernel reads at most 65 bits of `mask`, which has 128, and changes where future pages
+        // of this process's own mapping come from.
         let result =
             unsafe { libc::syscall(libc::SYS_mbind, at, len, MPOL_PREFERRED, mask.as_ptr(), 65_usize, 0) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Puts `PROT_NONE` back over a placed gap and frees it for the next segment.
+    /// Restores `PROT_NONE` for a placed gap and frees it for the next segment.
     pub(super) fn unmap(&self, offset: usize, len: usize) {
         // A gap that cannot be restored is never used again: only its addresses are lost.
         if self.address(offset, len).and_then(|at| reserve(Some(at), len)).is_ok() {
@@ -156,8 +156,8 @@ impl Drop for Reservation {
     }
 }
 
-/// Tries `len`, and half of it while there are no addresses for so much. `EINVAL` is how an emulator with a small
-/// address space (valgrind) says that: no length here is wrong in itself.
+/// Tries `len`, then repeatedly half of it while there are not enough addresses. An emulator with a small
+/// address space (valgrind) reports this as `EINVAL`: no length here is invalid by itself.
 fn shrinking<T>(mut len: usize, attempt: impl Fn(usize) -> io::Result<T>) -> io::Result<T> {
     loop {
         match attempt(len) {
@@ -172,13 +172,14 @@ fn shrinking<T>(mut len: usize, attempt: impl Fn(usize) -> io::Result<T>) -> io:
     }
 }
 
-/// Addresses below 2^39, so that a device behind an IOMMU of so many bits can have the same ones (Intel's has 39 or 48); above what
-/// programs keep below 4 GiB. Small reservations have the upper end for themselves.
+/// Addresses below 2^39, so that a device behind an IOMMU with 39-bit addresses (Intel's have 39 or 48) can
+/// use the same ones, and above what programs keep below 4 GiB. Small reservations have the upper end to
+/// themselves.
 const LOW: std::ops::Range<usize> = 4 * GIB..448 * GIB;
 const LOW_SMALL: std::ops::Range<usize> = 448 * GIB..512 * GIB;
 
-/// The first free addresses there that start at a multiple of `align`; `None` where there are none, or the kernel cannot be asked for
-/// certain ones (before Linux 4.17).
+/// Reserves the first free addresses in that range that start at a multiple of `align`. `None` if there are
+/// none, or if the kernel does not support requests for specific addresses (before Linux 4.17).
 fn reserve_low(len: usize, align: usize) -> Option<*mut u8> {
     let (places, step) = match align {
         GIB => (LOW, GIB),
@@ -187,7 +188,7 @@ fn reserve_low(len: usize, align: usize) -> Option<*mut u8> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     for at in places.clone().step_by(step).take_while(|at| at.saturating_add(len) <= places.end) {
         let hint = ptr::without_provenance_mut(at);
-        // SAFETY: no mapping is replaced: where there is one the kernel refuses.
+        // SAFETY: no mapping is replaced: the kernel refuses if there is one.
         let start = unsafe { libc::mmap(hint, len, libc::PROT_NONE, flags, -1, 0) };
         if start == hint {
             return Some(start.cast());
@@ -203,29 +204,29 @@ fn reserve_low(len: usize, align: usize) -> Option<*mut u8> {
     None
 }
 
-/// Addresses without memory: anywhere, or over pages of a reservation of ours.
+/// Reserves addresses without memory: anywhere, or over pages of an existing reservation.
 fn reserve(at: Option<*mut u8>, len: usize) -> io::Result<*mut u8> {
     let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     let hint = at.unwrap_or(ptr::null_mut()).cast();
-    // SAFETY: without an address the kernel picks free ones; with one, the caller owns the pages and nobody uses
-    // them any more.
+    // SAFETY: without an address the kernel chooses free ones; with one, the caller owns the pages and
+    // nothing uses them any more.
     let start = unsafe { libc::mmap(hint, len, libc::PROT_NONE, flags, -1, 0) };
     if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start.cast()) }
 }
 
-/// Gives addresses of a reservation back to the kernel.
+/// Returns addresses of a reservation to the kernel.
 fn release(start: *mut u8, len: usize) {
     if len > 0 {
-        // SAFETY: `start .. start + len` is part of a reservation of ours that is not used any more. It can only fail
-        // for lack of kernel memory, and then addresses stay reserved.
+        // SAFETY: `start .. start + len` is part of a reservation of this process that is no longer used. The
+        // call only fails for lack of kernel memory; the addresses stay reserved then.
         let _ = unsafe { libc::munmap(start.cast(), len) };
     }
 }
 
 fn advise(at: *mut u8, len: usize, advice: libc::c_int) -> io::Result<()> {
     loop {
-        // SAFETY: called with a mapping of ours and advice that keeps its contents.
+        // SAFETY: called with a mapping of this process and advice that keeps its content.
         if unsafe { libc::madvise(at.cast(), len, advice) } == 0 {
             return Ok(());
         }

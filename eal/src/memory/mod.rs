@@ -1,4 +1,4 @@
-//! Memory that packets and rings live in: domains, segments, zones.
+//! Memory for packets and rings: domains, segments, zones.
 //!
 //! ```text
 //! Memory ── limit, page policy
@@ -8,9 +8,10 @@
 //! PrivateZone ── memory of our own, never shared
 //! ```
 //!
-//! Pages are chosen by a ladder, without root and without configuration: 1G hugetlb pages (for requests of at least
-//! 1 GiB), 2M hugetlb pages, shared memory with transparent hugepages, 4K pages. Every page is present when a
-//! segment is made, so that lack of memory is an error then and never a signal later.
+//! The page size is chosen without root and without configuration, in this order: 1G hugetlb pages (for
+//! requests of at least 1 GiB), 2M hugetlb pages, shared memory with transparent hugepages, 4K pages. Every
+//! page is present once a segment is created, so that a lack of memory is an error then and never a signal
+//! later.
 
 mod account;
 mod available;
@@ -37,8 +38,9 @@ pub use zone::Zone;
 use crate::error::{Error, Result};
 use account::Account;
 
-/// Bytes that this process can still take without waking the out-of-memory killer: what the machine and its memory cgroups
-/// have left, less a reserve. Memory that the kernel takes on our behalf counts too.
+/// The number of bytes that this process can still allocate without triggering the out-of-memory killer: what
+/// the machine and its memory cgroups have left, less a reserve. It includes memory that the kernel allocates
+/// for this process.
 ///
 /// ```
 /// assert!(linecard_eal::memory::available_bytes() > 0);
@@ -48,15 +50,15 @@ pub fn available_bytes() -> usize {
     available::available().bytes
 }
 
-/// Least bytes that a segment with packets has.
+/// The minimum length of a segment for packets, in bytes.
 pub(crate) const LEAST: usize = page::GRANULE;
 
-/// Bytes of memory that the machine has.
+/// The memory of the machine in bytes.
 pub(crate) fn total_bytes() -> usize {
     available::total()
 }
 
-/// How a [`Memory`] gets its memory.
+/// The configuration of a [`Memory`].
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -67,15 +69,16 @@ pub(crate) fn total_bytes() -> usize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// Most bytes all segments may have together (`-m`); `None` for no limit but the machine's.
+    /// The maximum number of bytes of all segments (`-m`); `None` for no limit but the machine's.
     pub limit: Option<usize>,
-    /// Which pages may be used.
+    /// The kinds of pages that may be used.
     pub pages: PagePolicy,
-    /// First part of the segments' names in `/proc/*/maps` (`--file-prefix`).
+    /// The first part of the segments' names in `/proc/*/maps` (`--file-prefix`).
     pub name: String,
-    /// Bytes of addresses to reserve for each domain. They cost nothing; a domain cannot grow past them.
+    /// The number of bytes of addresses to reserve for each domain. They use no memory; a domain cannot grow
+    /// beyond them.
     pub range: usize,
-    /// The NUMA node to prefer; `None` for the kernel's choice.
+    /// The preferred NUMA node; `None` for the kernel's choice.
     pub node: Option<u32>,
 }
 
@@ -93,7 +96,8 @@ crate::setters!(MemoryConfig {
     node: impl Into<Option<u32>> as into,
 });
 
-/// The memory of one EAL: domains under one limit. A cheap handle to clone; several may live in one process.
+/// The memory of one EAL: domains under one limit. A handle that is cheap to clone; several may exist in one
+/// process.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -115,10 +119,10 @@ struct MemoryShared {
 }
 
 impl Memory {
-    /// Takes no memory yet.
+    /// Creates an instance. Allocates no memory yet.
     ///
     /// # Errors
-    /// [`Error::Node`] when the preferred node does not exist.
+    /// [`Error::Node`] if the preferred node does not exist.
     pub fn new(config: MemoryConfig) -> Result<Self> {
         let nodes = available::nodes();
         if let Some(asked) = config.node.filter(|node| !nodes.contains(node)) {
@@ -129,10 +133,11 @@ impl Memory {
         Ok(Self { shared: Arc::new(MemoryShared { config, account, domains: Mutex::default() }) })
     }
 
-    /// The domain of that name: made when first asked for, and again after its last handle and zone are gone.
+    /// The domain with this name. It is created by the first call, and again after its last handle and zone
+    /// were dropped.
     ///
     /// # Errors
-    /// [`Error::System`] when no addresses can be reserved.
+    /// [`Error::System`] if no addresses can be reserved.
     pub fn domain(&self, name: &str) -> Result<Arc<Domain>> {
         let shared = &*self.shared;
         let mut domains = shared.domains.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,12 +150,12 @@ impl Memory {
         Ok(domain)
     }
 
-    /// A domain apart from all others, for what the peer of one port shall have and no other peer. Nobody finds it by its
-    /// name. It has addresses for about `len` bytes, and where there are no hugepages its segments are no larger than
-    /// what is asked of them.
+    /// Creates a domain separate from all others, for memory that only the peer of one port may access. It
+    /// cannot be found by its name. It has addresses for about `len` bytes; without hugepages its segments
+    /// are no larger than the requests.
     ///
     /// # Errors
-    /// [`Error::System`] when no addresses can be reserved.
+    /// [`Error::System`] if no addresses can be reserved.
     ///
     /// ```
     /// use linecard_eal::{Memory, MemoryConfig, PagePolicy};
@@ -166,20 +171,20 @@ impl Memory {
         Domain::small(name, &config, &self.shared.account)
     }
 
-    /// What all its domains hold now.
+    /// The memory that all domains use now.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.shared.account.usage()
     }
 
-    /// How it was configured.
+    /// The configuration of this instance.
     #[must_use]
     pub fn config(&self) -> &MemoryConfig {
         &self.shared.config
     }
 }
 
-/// Bytes in use, by kind of page.
+/// The number of bytes in use, by kind of page.
 ///
 /// ```
 /// let usage = linecard_eal::Usage { small: 2 << 20, zones: 4096, ..Default::default() };
@@ -188,28 +193,28 @@ impl Memory {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// The limit all segments share.
+    /// The limit for all segments together.
     pub limit: Option<usize>,
-    /// Bytes of segments in 1G hugepages.
+    /// The number of bytes of segments in 1G hugepages.
     pub huge_1g: usize,
-    /// Bytes of segments in 2M hugepages.
+    /// The number of bytes of segments in 2M hugepages.
     pub huge_2m: usize,
-    /// Bytes of segments in pages that may become hugepages.
+    /// The number of bytes of segments in pages that may become hugepages.
     pub transparent: usize,
-    /// Bytes of segments in 4K pages.
+    /// The number of bytes of segments in 4K pages.
     pub small: usize,
-    /// Bytes of all zones, rounded to cache lines.
+    /// The number of bytes of all zones, rounded up to cache lines.
     pub zones: usize,
 }
 
 impl Usage {
-    /// Bytes of all segments.
+    /// The number of bytes of all segments.
     #[must_use]
     pub const fn total(&self) -> usize {
         self.huge_1g + self.huge_2m + self.transparent + self.small
     }
 
-    /// Bytes of segments in pages of that kind.
+    /// The number of bytes of segments in pages of this kind.
     #[must_use]
     pub const fn of(&self, kind: PageKind) -> usize {
         match kind {

@@ -1,12 +1,13 @@
-//! Which pages a segment is made of.
+//! Kinds of pages for segments.
 
 use std::fmt;
 
-/// Smallest segment and granularity of segment sizes: 2 MiB, whatever the pages are (separate domains aside).
+/// The smallest segment and the granularity of segment sizes: 2 MiB for all kinds of pages (except separate
+/// domains).
 pub(super) const GRANULE: usize = 2 << 20;
 pub(super) const GIB: usize = 1 << 30;
 
-/// What a segment's pages are, best first.
+/// The kinds of a segment's pages, best first.
 ///
 /// ```
 /// assert_eq!(linecard_eal::PageKind::Huge2M.to_string(), "2M hugepages");
@@ -18,7 +19,7 @@ pub enum PageKind {
     Huge1G,
     /// 2 MiB hugetlb pages.
     Huge2M,
-    /// 4 KiB pages the kernel may join to 2 MiB ones (it was asked to; it need not).
+    /// 4 KiB pages that the kernel may join to 2 MiB ones, as requested.
     Transparent,
     /// 4 KiB pages.
     Small,
@@ -28,7 +29,7 @@ impl PageKind {
     /// All kinds, best first: the order in which they are tried.
     pub const LADDER: [Self; 4] = [Self::Huge1G, Self::Huge2M, Self::Transparent, Self::Small];
 
-    /// Bytes of the page that is certain.
+    /// The guaranteed page size in bytes.
     #[must_use]
     pub const fn bytes(self) -> usize {
         match self {
@@ -38,7 +39,7 @@ impl PageKind {
         }
     }
 
-    /// Bytes that a segment has to fill for its pages to be what they are called.
+    /// The length that a segment must be a multiple of for this kind of page.
     pub(super) const fn filled(self) -> usize {
         match self {
             Self::Transparent => GRANULE,
@@ -46,7 +47,7 @@ impl PageKind {
         }
     }
 
-    /// Whether the pages come from the hugetlb pool the administrator reserved.
+    /// Whether the pages come from the hugetlb pool that the administrator reserved.
     #[must_use]
     pub const fn is_hugetlb(self) -> bool {
         matches!(self, Self::Huge1G | Self::Huge2M)
@@ -68,7 +69,7 @@ impl fmt::Display for PageKind {
     }
 }
 
-/// Which kinds of page may be used.
+/// The kinds of pages that may be used.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig, PagePolicy};
@@ -80,7 +81,8 @@ impl fmt::Display for PageKind {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PagePolicy {
-    /// The best there is: 1G (for requests of at least 1 GiB), 2M, transparent, 4K. Never fails for lack of hugepages.
+    /// The best available: 1G (for requests of at least 1 GiB), 2M, transparent, 4K. Never fails for lack of
+    /// hugepages.
     #[default]
     Auto,
     /// 1G or 2M hugetlb pages, or an error (`--require-hugepages`).
@@ -100,13 +102,13 @@ impl PagePolicy {
     }
 }
 
-/// Whether `len` fills pages of that kind well: a 1G page is not taken for a smaller request, nor when rounding up
-/// would waste more than a quarter of the request.
+/// Whether pages of this kind suit a request of `len` bytes: a 1G page is not used for a smaller request, nor
+/// if rounding up would waste more than a quarter of the request.
 fn worth(kind: PageKind, len: usize) -> bool {
     kind != PageKind::Huge1G || (len >= GIB && len.next_multiple_of(GIB) - len <= len / 4)
 }
 
-/// `bytes` for people: "18 MiB", "2.5 GiB".
+/// Formats `bytes` for display: "18 MiB", "2.5 GiB".
 pub(crate) fn size(bytes: usize) -> String {
     const UNITS: [(usize, &str); 3] = [(GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let Some((unit, name)) = UNITS.into_iter().find(|(unit, _)| bytes >= *unit) else {

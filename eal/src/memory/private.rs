@@ -1,4 +1,4 @@
-//! Memory no peer ever sees.
+//! Memory that is never shared with a peer.
 
 use std::io;
 use std::ptr::NonNull;
@@ -10,9 +10,9 @@ use super::map::mapped;
 use super::page::{GIB, GRANULE, size};
 use crate::error::{Error, Result};
 
-/// Anonymous private memory: zeroed, with transparent hugepages when large enough, in no core dump and in no forked
-/// child. Packet metadata and pool caches live here, where a peer cannot scribble. Not counted in
-/// [`Memory::usage`](super::Memory::usage).
+/// Anonymous private memory: zeroed, with transparent hugepages if large enough, excluded from core dumps and
+/// forked children. Packet metadata and pool caches are here, where a peer cannot overwrite them. Not counted
+/// in [`Memory::usage`](super::Memory::usage).
 ///
 /// ```
 /// use linecard_eal::PrivateZone;
@@ -28,7 +28,7 @@ pub struct PrivateZone {
 }
 
 impl PrivateZone {
-    /// `len` bytes at a multiple of `align`, a power of two up to 1 GiB.
+    /// Allocates `len` bytes at a multiple of `align`, a power of two up to 1 GiB.
     ///
     /// # Errors
     /// [`Error::ZoneLength`], [`Error::Alignment`], [`Error::Unavailable`], [`Error::System`].
@@ -49,24 +49,24 @@ impl PrivateZone {
     }
 
     fn map(len: usize, align: usize) -> io::Result<Self> {
-        // Only a whole 2 MiB at a multiple of 2 MiB can become a hugepage.
+        // Only 2 MiB at a multiple of 2 MiB can become a hugepage.
         let align = if len >= GRANULE { align.max(GRANULE) } else { align };
         let map = MmapRaw::from(MmapOptions::new().len(len + align).map_anon()?);
         let padding = map.as_mut_ptr().align_offset(align);
         map.advise(Advice::DontDump)?;
         map.advise(Advice::DontFork)?;
-        // Only advice: a kernel without transparent hugepages refuses it.
+        // This is only advice: a kernel without transparent hugepages refuses it.
         let _ = map.advise_range(Advice::HugePage, padding, len);
         Ok(Self { map, padding, len })
     }
 
-    /// Its first byte.
+    /// The address of the first byte.
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
         mapped(self.map.as_mut_ptr().wrapping_add(self.padding))
     }
 
-    /// Its bytes, as many as asked for.
+    /// The requested length in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub const fn len(&self) -> usize {

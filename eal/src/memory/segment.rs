@@ -1,4 +1,4 @@
-//! One sealed memfd, mapped into its domain's range.
+//! Segments: sealed memfds, mapped into the range of their domain.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use super::{MemoryConfig, PagePolicy};
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// Memory that can be shared with a peer by passing its descriptor. Its pages are there (no later touch can fail), it
-/// can neither shrink nor grow, and neither core dumps nor forked children contain it.
+/// Memory that can be shared with a peer by passing its descriptor. Its pages are present (no later access
+/// can fail), its size cannot change, and neither core dumps nor forked children contain it.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -32,18 +32,18 @@ pub struct Segment {
     len: usize,
     file: File,
     page: PageKind,
-    /// Last, so that the bytes count as used until they are unmapped and the file is closed.
+    /// The last field, so that the bytes count as used until they are unmapped and the file is closed.
     charge: Charge,
 }
 
 impl Segment {
-    /// Where it is mapped in this process; a multiple of its page size and of 2 MiB.
+    /// The address of the mapping in this process; a multiple of its page size and of 2 MiB.
     #[must_use]
     pub fn addr(&self) -> *mut u8 {
         self.range.base().wrapping_add(self.start)
     }
 
-    /// Bytes mapped; a multiple of its page size, and of 2 MiB but for
+    /// The mapped length in bytes; a multiple of its page size, and of 2 MiB except in
     /// [separate](super::Memory::separate) domains.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
@@ -51,30 +51,30 @@ impl Segment {
         self.len
     }
 
-    /// The memfd, for passing on. The receiver cannot change its size.
+    /// The memfd, to be passed to a peer, which cannot change its size.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    /// Where in the file the mapping starts: 0.
+    /// The offset of the mapping in the file: 0.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         0
     }
 
-    /// What its pages are.
+    /// The kind of its pages.
     #[must_use]
     pub const fn page(&self) -> PageKind {
         self.page
     }
 
-    /// Where it starts in the domain's range.
+    /// The offset of the segment in the domain's range.
     pub(super) const fn start(&self) -> usize {
         self.start
     }
 
-    /// A new segment of at least `len` bytes of the best pages there are.
+    /// Creates a segment of at least `len` bytes in the best pages available.
     pub(super) fn new(
         place: Placement<'_>,
         config: &MemoryConfig,
@@ -93,7 +93,7 @@ impl Segment {
                 Err(error) if page == PageKind::Small => return Err(error),
                 Err(error) => {
                     tracing::debug!(domain = place.domain, pages = %page, %error, "trying smaller pages");
-                    // Remembered in case no lower rung is allowed.
+                    // Returned if no smaller kind of page is allowed.
                     refusal = Some(error);
                 }
             }
@@ -122,16 +122,16 @@ fn no_hugepages(len: usize, policy: PagePolicy) -> Error {
     Error::Hugepages { asked: len, free: free_hugetlb(page), need: len.div_ceil(page) }
 }
 
-/// Where a segment goes.
+/// The destination of a segment.
 #[derive(Clone, Copy)]
 pub(super) struct Placement<'a> {
     pub(super) range: &'a Arc<Reservation>,
     pub(super) domain: &'a str,
-    /// Its length is a multiple of this.
+    /// The segment's length is a multiple of this.
     pub(super) granule: usize,
 }
 
-/// One rung of the ladder, tried.
+/// An attempt with one kind of page.
 struct Request<'a> {
     place: Placement<'a>,
     config: &'a MemoryConfig,
@@ -158,7 +158,7 @@ impl Request<'_> {
             range: range.len(),
         })?;
         range.map(start, len, &file).map_err(|e| self.failed("map", e))?;
-        // From here on dropping `segment` undoes everything.
+        // From here on, dropping `segment` undoes everything.
         let segment = Segment { range: Arc::clone(range), start, len, file, page, charge };
         self.populate(&segment).map_err(|e| self.failed("allocate", e))?;
         sys::seal(&segment.file).map_err(|e| self.failed("seal", e))?;
@@ -174,8 +174,9 @@ impl Request<'_> {
         if let Some(node) = self.config.node {
             range.bind(segment.start, self.len, node)?;
         }
-        // Through the mapping, because only there hugepages can be asked for, and pages are mapped at the same time; through
-        // the file for hugetlb, which has its own pool, and where the kernel is too old (before 5.14).
+        // Through the mapping, because only there hugepages can be requested, and the pages are mapped at the
+        // same time. Through the file for hugetlb, which has its own pool, and if the kernel is too old
+        // (before 5.14).
         let huge = self.page == PageKind::Transparent;
         if !self.page.is_hugetlb() && range.populate(segment.start, self.len, huge)? {
             return Ok(());

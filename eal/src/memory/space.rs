@@ -1,20 +1,20 @@
-//! First-fit allocation of ranges, as pure arithmetic: it places zones in a segment and segments in a domain.
+//! First-fit allocation of ranges, as pure arithmetic: used for zones in a segment and segments in a domain.
 
 use std::collections::BTreeMap;
 
-/// Free ranges by start; neighbours are always merged.
+/// Free ranges by start; adjacent ones are always merged.
 #[derive(Debug, Default)]
 pub(super) struct Space {
     free: BTreeMap<usize, usize>,
 }
 
 impl Space {
-    /// All of `start .. start + len`.
+    /// Creates a space in which `start .. start + len` is free.
     pub(super) fn new(start: usize, len: usize) -> Self {
         Self { free: BTreeMap::from([(start, len)]) }
     }
 
-    /// The lowest `len` bytes at a multiple of `align` (a power of two), no longer free.
+    /// Takes the lowest `len` free bytes at a multiple of `align` (a power of two).
     pub(super) fn take(&mut self, len: usize, align: usize) -> Option<usize> {
         let (start, end, at) = self.free.iter().find_map(|(&start, &size)| {
             let end = start + size;
@@ -27,7 +27,7 @@ impl Space {
         Some(at)
     }
 
-    /// Frees what [`take`](Self::take) gave, merging it with its free neighbours.
+    /// Frees a range from [`take`](Self::take), merging it with adjacent free ranges.
     pub(super) fn give(&mut self, mut start: usize, mut len: usize) {
         if let Some((&before, &size)) = self.free.range(..start).next_back()
             && before + size == start
@@ -42,12 +42,12 @@ impl Space {
         self.insert(start, len);
     }
 
-    /// Bytes free in all ranges together.
+    /// The number of free bytes in all ranges.
     pub(super) fn free(&self) -> usize {
         self.free.values().sum()
     }
 
-    /// Bytes of the longest free range.
+    /// The length of the longest free range in bytes.
     pub(super) fn longest(&self) -> usize {
         self.free.values().copied().max().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Pieces of memory, owned.
+//! Zones: owned pieces of memory.
 
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::map::mapped;
 use super::segment::Segment;
 use crate::shared::SharedBytes;
 
-/// Contiguous bytes of a domain; dropping it gives them back. It keeps its segment and its domain alive.
+/// Contiguous bytes of a domain, freed on drop. A zone keeps its segment and its domain alive.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -34,8 +34,8 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// Takes over `room` bytes at `start`, which `segment` has placed, and zeroes them: the peer may have written there
-    /// before, and page faults belong here and not into the first packets.
+    /// Takes ownership of `room` bytes at `start`, which were placed in `segment`, and zeroes them: the peer
+    /// may have written there before, and page faults should happen here instead of with the first packets.
     pub(super) fn new(
         label: &str,
         domain: Arc<Domain>,
@@ -45,38 +45,39 @@ impl Zone {
         len: usize,
     ) -> Self {
         let zone = Self { label: label.into(), domain, segment, start, room, len };
-        // SAFETY: the handle is used in this statement only; the zone keeps the segment.
+        // SAFETY: the handle is used only in this statement, while the zone keeps the segment.
         unsafe { zone.bytes() }.fill(0);
         zone
     }
 
-    /// Its name, for messages.
+    /// The name, for messages.
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Its first byte.
+    /// The address of the first byte.
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
         mapped(self.domain.base().wrapping_add(self.start))
     }
 
-    /// Its bytes, as many as asked for.
+    /// The requested length in bytes.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Its bytes.
+    /// A handle to the bytes of the zone.
     ///
     /// # Safety
-    /// The zone is kept while the handle, or one derived from it, is used; what else
-    /// [`SharedBytes::new`] asks for holds.
+    /// The zone exists while the handle, or one derived from it, is used; the other conditions of
+    /// [`SharedBytes::new`] hold.
     #[must_use]
     pub unsafe fn bytes(&self) -> SharedBytes {
-        // SAFETY: mapped read-write for as long as the segment, which the zone keeps; the rest is the caller's promise.
+        // SAFETY: mapped read-write while the segment exists, which the zone keeps; the caller guarantees the
+        // other conditions.
         unsafe { SharedBytes::new(self.ptr(), self.len) }
     }
 
@@ -86,13 +87,13 @@ impl Zone {
         &self.domain
     }
 
-    /// The segment it lies in.
+    /// The segment that contains it.
     #[must_use]
     pub const fn segment(&self) -> &Arc<Segment> {
         &self.segment
     }
 
-    /// Where it starts in its segment's file, in bytes.
+    /// The offset of the zone in its segment's file, in bytes.
     #[must_use]
     pub fn offset(&self) -> u64 {
         (self.start - self.segment.start()) as u64

@@ -1,10 +1,11 @@
-//! The one use we have for the kernel's asynchronous I/O: it reports completions to an eventfd without ever waiting.
+//! Use of the kernel's asynchronous I/O for one purpose: it reports completions to an eventfd without ever
+//! waiting.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Completions that may lie in the queue before they are thrown away.
+/// The maximum number of completions in the queue before they are discarded.
 const DEPTH: u32 = 32;
 const PREAD: u16 = 0;
 const RESFD: u32 = 1;
@@ -39,10 +40,10 @@ struct Completion {
 
 const _: () = assert!(size_of::<Request>() == 64 && size_of::<Completion>() == 32);
 
-/// A queue of one thread.
+/// The queue of one thread.
 pub(crate) struct Queue {
     id: u64,
-    /// Completions that lie in the queue.
+    /// The number of completions in the queue.
     done: Cell<u32>,
 }
 
@@ -60,8 +61,8 @@ impl Queue {
         Ok(Self { id, done: Cell::new(0) })
     }
 
-    /// Has the kernel add one to eventfd `to`: it completes a read of the eventfd itself, of no bytes, which is an error
-    /// (`eventfd(2)`) and a completion all the same. Kernels before 5.8 refuse the request.
+    /// Has the kernel add one to eventfd `to`, by completing a read of zero bytes from the eventfd itself.
+    /// That is an error (`eventfd(2)`), but it completes. Kernels before 5.8 refuse the request.
     pub(crate) fn signal(&self, to: RawFd) -> io::Result<()> {
         if self.done.get() >= DEPTH {
             self.forget();
@@ -74,7 +75,7 @@ impl Queue {
             ..Request::default()
         };
         let list = [&raw const request];
-        // SAFETY: the kernel copies the one request that `list` points at before it returns; a read of no
+        // SAFETY: the kernel copies the one request that `list` points to before it returns; a read of zero
         // bytes writes no memory.
         let taken = unsafe { libc::syscall(libc::SYS_io_submit, self.id, 1_usize, list.as_ptr()) };
         if taken != 1 {
@@ -84,7 +85,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Throws the completions away; each request was complete before its submission returned.
+    /// Discards the completions; each request was complete before its submission returned.
     #[cold]
     fn forget(&self) {
         let mut events = [Completion::default(); DEPTH as usize];
@@ -106,7 +107,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: takes an integer: the queue that `new` made, or, in a forked child, none.
+        // SAFETY: takes an integer: the queue that `new` created, or, in a forked child, a number without a
+        // queue.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.id) };
     }
 }

@@ -1,13 +1,14 @@
-//! Memory barriers on all threads of the process (`linux/membarrier.h`); loom has fences of its own.
+//! Memory barriers on all threads of the process (`linux/membarrier.h`). Not used with loom, which has its
+//! own fences.
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-/// Asks the kernel to let this process order the memory accesses of all its threads from one of them.
+/// Registers this process with the kernel, so that one thread can order the memory accesses of all threads.
 pub(crate) fn register() -> bool {
     membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
 }
 
-/// A full memory barrier on every thread of this process that runs now; false when the kernel refuses.
+/// Executes a full memory barrier on every running thread of this process; false if the kernel refuses.
 pub(crate) fn process() -> bool {
     membarrier(MembarrierCommand::PrivateExpedited).is_ok()
 }

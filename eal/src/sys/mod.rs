@@ -1,13 +1,14 @@
-//! System calls, each behind a safe function. Where else there is `unsafe` the documentation of the crate says.
+//! System calls, each behind a safe function. The documentation of the crate lists the other modules with
+//! `unsafe`.
 //!
-//! They go through `rustix`, which checks lifetimes of descriptors and buffers. What is left to `libc`, and why:
+//! They use `rustix`, which checks lifetimes of descriptors and buffers. The exceptions that use `libc`:
 //!
 //! | call | reason |
 //! |---|---|
 //! | `sched_getaffinity`, `sched_setaffinity` | `rustix`'s set has 1024 cores, and the kernel refuses a set smaller than its own |
-//! | `fcntl` of a passed descriptor ([`inherited`]) | the number may not be open, and a `BorrowedFd` must be |
+//! | `fcntl` of a passed descriptor ([`inherited`]) | the number may not be open, but a `BorrowedFd` must be |
 //! | `io_setup`, `io_submit`, `io_getevents`, `io_destroy` (`aio`) | not in `rustix` |
-//! | `mmap`, `munmap`, `madvise`, `mbind` (`memory/map.rs`) | addresses are chosen and replaced (`MAP_FIXED`); unsafe in `rustix`, too |
+//! | `mmap`, `munmap`, `madvise`, `mbind` (`memory/map.rs`) | addresses are chosen and replaced (`MAP_FIXED`); unsafe in `rustix` too |
 
 pub(crate) mod aio;
 #[cfg(not(loom))]
@@ -24,15 +25,15 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::time::ClockId;
 
-/// An `io::Error` for a call that returned −1.
+/// Converts the result of a call that returns −1 on error.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// An anonymous file that can be sealed, closed on exec, never executable. `huge` chooses a hugetlb page size by its
-/// power of two.
+/// Creates an anonymous file that can be sealed, is closed on exec and never executable. `huge` is the power
+/// of two of a hugetlb page size.
 pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
-    // The kernel allows 249 bytes; it shows the name in /proc only.
+    // The kernel allows 249 bytes; the name is only shown in /proc.
     let name: Vec<u8> = name.bytes().filter(|b| *b != 0).take(240).collect();
     let pages = huge.map_or(0, |power| libc::MFD_HUGETLB | (power << libc::MFD_HUGE_SHIFT));
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::from_bits_retain(pages);
@@ -44,40 +45,40 @@ pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
     Ok(File::from(file?))
 }
 
-/// Takes the descriptor of that number, which whoever started this process passed to it and nobody here owns; `None` where none is
-/// open. To be called once for each number.
+/// Takes ownership of the descriptor with this number, which was passed to this process at its start and has
+/// no other owner here; `None` if it is not open. Call this once for each number.
 pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
-    // SAFETY: takes integers only; it fails for a number that is not open.
+    // SAFETY: takes only integers; fails for a number that is not open.
     let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     check(set).ok()?;
-    // SAFETY: it is open, since before this process ran any code of ours, and the environment says that it is this process's to
-    // take; the caller takes each number once.
+    // SAFETY: it was open before this process ran any of its own code, and the environment says that it is
+    // this process's; the caller takes each number once.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Forbids, for ever and for every holder, shrinking and growing the file, and further seals.
+/// Permanently forbids all holders to shrink or grow the file and to add seals.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     Ok(rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?)
 }
 
-/// Gives every page of the file its memory now, so that no later touch can fail.
+/// Allocates memory for every page of the file now, so that no later access can fail.
 pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
     Ok(retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len as u64))?)
 }
 
-/// An eventfd with nothing in it, non-blocking and close-on-exec.
+/// Creates an eventfd with counter 0, non-blocking and close-on-exec.
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
-/// Empties a non-blocking eventfd.
+/// Resets a non-blocking eventfd to 0.
 pub(crate) fn drain(event: BorrowedFd<'_>) {
     let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }
 
-/// Whether a descriptor is an eventfd. `fcntl` and `fstat` cannot tell; its link in `/proc` can.
+/// Whether a descriptor is an eventfd. `fcntl` and `fstat` do not tell; its link in `/proc` does.
 fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
-    // "/proc/self/fd/", ten digits, and the zero at the end.
+    // "/proc/self/fd/", ten digits, and the terminating zero.
     let mut path = [0_u8; 32];
     if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
         return false;
@@ -90,13 +91,14 @@ fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Whether a descriptor is an anonymous file without a type: what can be known where there is no `/proc`. Of those only an
-/// eventfd takes eight bytes that say one.
+/// Whether a descriptor is an anonymous file without a type, which is all that can be known without `/proc`.
+/// Among these, only an eventfd accepts the eight bytes of the number one.
 pub(crate) fn has_no_type(fd: BorrowedFd<'_>) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0)
 }
 
-/// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none, `EINVAL` when it is something else.
+/// Adds one to an eventfd that has room at this moment; `WouldBlock` if it has none, `EINVAL` if it is not an
+/// eventfd.
 pub(crate) fn write_if_ready(to: BorrowedFd<'_>) -> io::Result<()> {
     if !is_eventfd(to) {
         return Err(Errno::INVAL.into());
@@ -109,16 +111,16 @@ pub(crate) fn write_if_ready(to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A resource of which this process may use only so much.
+/// A limited resource of this process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Resource {
-    /// Addresses (`ulimit -v`).
+    /// The address space (`ulimit -v`).
     AddressSpace,
-    /// The size of a file (`ulimit -f`); to pass it is a signal.
+    /// The size of a file (`ulimit -f`); exceeding it raises a signal.
     FileSize,
 }
 
-/// The soft limit on a resource in bytes, `usize::MAX` for none.
+/// The soft limit on a resource in bytes; `usize::MAX` if there is none.
 pub(crate) fn limit(resource: Resource) -> usize {
     let resource = match resource {
         Resource::AddressSpace => rustix::process::Resource::As,
@@ -128,7 +130,8 @@ pub(crate) fn limit(resource: Resource) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// The cores the calling thread may run on, in order; kernels with more than 8192 cores are not covered.
+/// The cores that the calling thread may run on, in order. Kernels with more than 8192 cores are not
+/// supported.
 pub(crate) fn affinity() -> io::Result<Vec<u32>> {
     // Larger than `cpu_set_t`, because the kernel refuses sets smaller than its own.
     let mut set = [0_u64; 128];
@@ -141,7 +144,7 @@ pub(crate) fn affinity() -> io::Result<Vec<u32>> {
     Ok(bits.collect())
 }
 
-/// Lets the calling thread run on `cores` only.
+/// Restricts the calling thread to `cores`.
 pub(crate) fn set_affinity(cores: &[u32]) -> io::Result<()> {
     let mut set = [0_u64; 128];
     for core in cores {
@@ -152,7 +155,7 @@ pub(crate) fn set_affinity(cores: &[u32]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) }).map(drop)
 }
 
-/// The user this process acts as.
+/// The effective user of this process.
 pub(crate) fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }

@@ -1,4 +1,4 @@
-//! The processor's own clock.
+//! The processor's time stamp counter.
 
 /// The time stamp counter; CLOCK_MONOTONIC in nanoseconds on machines without one.
 #[inline(always)]
@@ -6,12 +6,12 @@ pub(crate) fn read() -> u64 {
     arch::read()
 }
 
-/// Whether the counter runs at one rate on all cores, through sleep states too.
+/// Whether the counter runs at one rate on all cores, also in sleep states.
 pub(crate) fn invariant() -> bool {
     arch::invariant()
 }
 
-/// The counter's rate as the processor states it.
+/// The rate that the processor reports.
 pub(crate) fn stated_hz() -> Option<u64> {
     arch::stated_hz()
 }
@@ -22,8 +22,8 @@ mod arch {
 
     #[inline(always)]
     pub(super) fn read() -> u64 {
-        // SAFETY: every x86_64 processor has the instruction, and Linux lets user code execute it unless a process asks
-        // for the contrary (PR_SET_TSC).
+        // SAFETY: every x86_64 processor has the instruction, and Linux allows user code to execute it unless
+        // a process forbids it (PR_SET_TSC).
         unsafe { _rdtsc() }
     }
 
@@ -40,11 +40,12 @@ mod arch {
         (hz > 0).then_some(hz)
     }
 
-    /// What CPUID says of a leaf, if the processor has it.
-    // Rust has these two as safe functions since 1.94.
+    /// The content of a CPUID leaf, if the processor has it.
+    // These two functions are safe since Rust 1.94.
     #[allow(unused_unsafe, reason = "needed by the oldest Rust that is supported")]
     fn leaf(number: u32) -> Option<CpuidResult> {
-        // SAFETY: every x86_64 processor has the instruction; a leaf is asked for that is no more than the highest of its range.
+        // SAFETY: every x86_64 processor has the instruction, and the leaf is at most the highest of its
+        // range.
         unsafe { (__get_cpuid_max(number & 0x8000_0000).0 >= number).then(|| __cpuid(number)) }
     }
 }

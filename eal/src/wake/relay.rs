@@ -1,11 +1,12 @@
-//! A thread that waits for a port's peer, so that no thread that polls the port has to.
+//! A thread that waits for a port's peer, so that no polling thread has to.
 //!
-//! Whoever waits on an eventfd enters a list under a lock that every signal holds while it walks the list, and the peer
-//! decides how long the list is (see [`notifier`](crate::notifier)). So a peer's eventfd is waited on by a thread of its port, which
-//! passes each signal on to the [`Wake`] of the queue: an eventfd that no peer has.
+//! A thread that waits on an eventfd enters a list under a lock that every signal holds while it walks the
+//! list, and the peer decides how long the list is (see [`notifier`](crate::notifier)). Therefore a thread of
+//! the port waits on a peer's eventfd and passes each signal on to the [`Wake`] of the queue, an eventfd that
+//! no peer has.
 //!
-//! The peer's counter is never read, because its flags, and so whether a read waits, are the peer's too: the thread watches
-//! for edges, of which each signal is one.
+//! The peer's counter is never read, because the peer controls its flags and therefore whether a read blocks.
+//! The thread uses edge-triggered events instead; each signal is an edge.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -19,26 +20,26 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use super::Wake;
 use crate::eventfd::EventFd;
 
-/// A peer's descriptor; shared, because the peer may be gone while it is still watched.
+/// A peer's descriptor; shared, because it may still be watched after the peer has disconnected.
 pub type Source = Arc<dyn AsFd + Send + Sync>;
 
-/// The descriptor that tells of changes, among the tokens.
+/// The epoll token of the descriptor that reports changes of the sources.
 const CHANGED: u64 = u64::MAX;
-/// Signals that are taken from the kernel at once.
+/// The number of signals taken from the kernel at once.
 const BATCH: usize = 16;
-/// Signals after which the thread rests for what is left of a [`PERIOD`].
+/// The number of signals after which the thread sleeps for the rest of a [`PERIOD`].
 const SIGNALS: usize = 64 - BATCH;
-/// What a signal counts that nobody had asked for.
+/// The weight of a signal that was not requested.
 const UNASKED: usize = 8;
 /// See [`SIGNALS`].
 const PERIOD: Duration = Duration::from_millis(1);
-/// Bytes of the thread's stack; pages that are not used cost nothing.
+/// The stack size of the thread in bytes; unused pages use no memory.
 const STACK: usize = 128 << 10;
 
-/// Passes the signals of one port's peer on to the queues that sleep.
+/// Passes the signals of one port's peer on to the sleeping queues.
 ///
-/// Its thread starts when a queue is armed for the first time: a port whose queues are only polled has none. However often a
-/// peer signals, a port's sleepers wake at most 64 times a millisecond for it.
+/// Its thread starts when a queue is armed for the first time: a port whose queues are only polled has none.
+/// However often a peer signals, it wakes a port's sleepers at most 64 times per millisecond.
 ///
 /// ```
 /// use linecard_eal::{eventfd::EventFd, wake::Relay};
@@ -60,7 +61,7 @@ pub struct Relay {
 struct RelayState {
     name: String,
     queues: Vec<Queue>,
-    /// There is something new among the sources, or the relay goes. Made with the thread.
+    /// Signalled when a source changes or the relay is dropped. Created with the thread.
     changed: OnceLock<EventFd>,
     over: AtomicBool,
 }
@@ -71,11 +72,11 @@ struct Queue {
     told: Mutex<Announced>,
 }
 
-/// What the control thread told of a queue.
+/// The source of a queue, set by the control thread.
 #[derive(Default)]
 struct Announced {
     source: Option<Source>,
-    /// Counts the times it told something.
+    /// Incremented with each change of the source.
     turn: u64,
 }
 
@@ -86,7 +87,7 @@ impl Queue {
 }
 
 impl Relay {
-    /// For a port of that name with so many queues, none of which has anything to wait for yet.
+    /// Creates the relay of a port with this name and this number of queues, which have no sources yet.
     #[must_use]
     pub fn new(name: &str, queues: usize) -> Self {
         let queues = (0..queues).map(|_| Queue::default()).collect();
@@ -95,14 +96,14 @@ impl Relay {
         Self { shared, started: OnceLock::new() }
     }
 
-    /// What the sleeper of `queue` is woken by.
+    /// The `Wake` of the sleeper of `queue`.
     #[must_use]
     pub fn wake(&self, queue: usize) -> Option<&Arc<Wake>> {
         self.shared.queues.get(queue).map(|queue| &queue.wake)
     }
 
-    /// What the peer signals when it has something for `queue`, from now on; the sleeper wakes and has to arm anew. For
-    /// the port's control thread.
+    /// Sets the descriptor that the peer signals when it has something for `queue`. The sleeper wakes and
+    /// must arm again. For the port's control thread.
     pub fn set(&self, queue: usize, source: Option<Source>) {
         let Some(place) = self.shared.queues.get(queue) else { return };
         let before = {
@@ -117,13 +118,13 @@ impl Relay {
         place.wake.wake();
     }
 
-    /// Arms `queue`; false when the system has no thread or no descriptor for it.
+    /// Arms `queue`; false if the system has no thread or no descriptor for it.
     pub fn arm(&self, queue: usize) -> bool {
         let Some(place) = self.shared.queues.get(queue) else { return false };
         place.wake.arm() && *self.started.get_or_init(|| start(&self.shared))
     }
 
-    /// Wakes every sleeper of the port, because something about its rings has changed.
+    /// Wakes every sleeper of the port, because its rings have changed.
     pub fn wake_all(&self) {
         for queue in &self.shared.queues {
             queue.wake.wake();
@@ -134,7 +135,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
-        // Not joined: it may be in the middle of what a peer makes slow, and has nothing that anybody waits for.
+        // Not joined: it may be in a call that the peer slows down, and nothing waits for its result.
         if let Some(changed) = self.shared.changed.get() {
             changed.signal();
         }
@@ -147,7 +148,7 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// Starts the thread; false when that fails.
+/// Starts the thread; false if that fails.
 fn start(shared: &Arc<RelayState>) -> bool {
     let made = Watcher::new(shared).and_then(|watcher| {
         let name = format!("lc-wake {}", shared.name);
@@ -160,11 +161,11 @@ fn start(shared: &Arc<RelayState>) -> bool {
     made.is_ok()
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Watcher {
     shared: Arc<RelayState>,
     epoll: std::os::fd::OwnedFd,
-    /// What is watched for each queue, and as of which turn.
+    /// The watched source of each queue, and the turn in which it was set.
     watched: Vec<(Option<Source>, u64)>,
     pace: RateLimit,
 }
@@ -173,7 +174,7 @@ impl Watcher {
     fn new(shared: &Arc<RelayState>) -> rustix::io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let event = EventFd::new().map_err(|_| rustix::io::Errno::MFILE)?;
-        // Nobody else sets it: the thread is started once.
+        // Only this sets it: the thread is started once.
         let changed = shared.changed.get_or_init(|| event);
         epoll::add(&epoll, changed, EventData::new_u64(CHANGED), EventFlags::IN)?;
         let watched = shared.queues.iter().map(|_| (None, 0)).collect();
@@ -185,7 +186,7 @@ impl Watcher {
         while !self.shared.over.load(Ordering::Acquire) {
             self.follow();
             events.clear();
-            // Only ever interrupted.
+            // The only error is an interruption.
             let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), None);
             let mut weight = 0;
             for event in &events {
@@ -205,7 +206,7 @@ impl Watcher {
         }
     }
 
-    /// Watches what the control thread told, if that is something new.
+    /// Watches the sources that the control thread has changed.
     fn follow(&mut self) {
         for (token, (queue, (watched, turn))) in
             (0_u64..).zip(self.shared.queues.iter().zip(&mut self.watched))
@@ -218,7 +219,7 @@ impl Watcher {
             let fresh = told.source.clone();
             drop(told);
             if let Some(old) = std::mem::replace(watched, fresh) {
-                // What is not watched need not be forgotten.
+                // There is nothing to do about an error: the old source is no longer watched.
                 let _ = epoll::delete(&self.epoll, &*old);
             }
             if let Some(source) = watched {
@@ -231,7 +232,7 @@ impl Watcher {
     }
 }
 
-/// How many signals were passed on in this period.
+/// The number of signals passed on in the current period.
 struct RateLimit {
     until: Instant,
     passed: usize,
@@ -242,7 +243,7 @@ impl RateLimit {
         Self { until: Instant::now(), passed: 0 }
     }
 
-    /// Signals that count so much were taken; how long to rest when they were too many.
+    /// Counts signals with their weight; returns how long to sleep if there were too many.
     fn passed(&mut self, signals: usize, now: Instant) -> Option<Duration> {
         if now >= self.until {
             self.until = now.checked_add(PERIOD)?;
