@@ -7,9 +7,9 @@ use crate::ether::ether_type;
 use crate::header::Header;
 use crate::mac::MacAddr;
 
-/// Who has `target_protocol`?
+/// A request: who has `target_protocol`?
 pub const REQUEST: u16 = 1;
-/// `sender_protocol` is at `sender_hardware`.
+/// A reply: `sender_protocol` is at `sender_hardware`.
 pub const REPLY: u16 = 2;
 
 /// The 28 bytes of ARP for IPv4 over Ethernet.
@@ -47,7 +47,7 @@ pub struct Arp {
 impl Header for Arp {}
 
 impl Arp {
-    /// Asks who has `target`.
+    /// Creates a request for the address of `target`.
     #[must_use]
     pub const fn request(mac: MacAddr, address: [u8; 4], target: [u8; 4]) -> Self {
         Self {
@@ -63,7 +63,8 @@ impl Arp {
         }
     }
 
-    /// The answer "it is at `mac`"; `None` when this is no request for IPv4 over Ethernet.
+    /// The reply that the requested address is at `mac`; `None` unless this is a request for IPv4 over
+    /// Ethernet.
     #[must_use]
     pub fn reply(&self, mac: MacAddr) -> Option<Self> {
         let known = self.is_ipv4_over_ethernet() && self.operation.get() == REQUEST;
@@ -77,7 +78,7 @@ impl Arp {
         })
     }
 
-    /// The lengths and types that this layout stands for.
+    /// Whether the types and lengths are those of this layout.
     #[must_use]
     pub fn is_ipv4_over_ethernet(&self) -> bool {
         self.hardware_type.get() == 1
@@ -86,11 +87,11 @@ impl Arp {
     }
 }
 
-/// The shortest Ethernet frame, without its checksum.
+/// The length of the shortest Ethernet frame, without FCS.
 const FRAME: usize = 60;
 
-/// A frame that tells switches where `mac` is: a RARP request for that address from itself, to everybody, as a machine sends it
-/// that was moved (RFC 903; QEMU and DPDK announce a guest in this way).
+/// A frame that tells switches where `mac` is: a broadcast RARP request from that address for itself, as sent
+/// by a machine that was moved (RFC 903; QEMU and DPDK announce a guest in this way).
 ///
 /// ```
 /// let frame = linecard_net::arp::rarp_announcement([2, 0, 0, 0, 0, 7]);
@@ -98,7 +99,8 @@ const FRAME: usize = 60;
 /// ```
 #[must_use]
 pub fn rarp_announcement(mac: [u8; 6]) -> [u8; FRAME] {
-    /// The kind of frame; then Ethernet, IPv4, their lengths, and a reverse request.
+    /// EtherType, then the ARP fields: Ethernet, IPv4, their address lengths, and the operation "reverse
+    /// request".
     const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
     let no_address = [0_u8; 4];
     let parts: [&[u8]; 7] = [&[0xff; 6], &mac, &RARP, &mac, &no_address, &mac, &no_address];

@@ -1,10 +1,10 @@
 //! The Internet checksum (RFC 1071), its incremental update (RFC 1624) and pseudo-headers.
 //!
-//! Sums are kept in the machine's byte order and 64 bits wide: the ones' complement sum does not
-//! care about byte order until the end (RFC 1071, section 2 B), and 32-bit words added into 64 bits
-//! need no carries for 16 GiB, which lets the compiler use vectors.
+//! Sums are kept in the machine's byte order and 64 bits wide: a ones' complement sum does not depend on byte
+//! order until the end (RFC 1071, section 2 B), and 32-bit words added into 64 bits need no carries for 16
+//! GiB, which allows vectorization.
 
-/// A ones' complement sum on its way: bytes in any number of pieces of any length, in order.
+/// A partial ones' complement sum of bytes in any number of pieces of any length, in order.
 ///
 /// ```
 /// use linecard_net::checksum::{Sum, checksum};
@@ -16,39 +16,40 @@
 pub struct Sum {
     /// Sum of words in machine order, below 2^33 between calls.
     words: u64,
-    /// An odd number of bytes was added: the next byte is the low half of a word on the wire.
+    /// Whether an odd number of bytes was added: the next byte is the low half of a word on the wire.
     odd: bool,
 }
 
 impl Sum {
-    /// Nothing added.
+    /// The empty sum.
     pub const ZERO: Self = Self { words: 0, odd: false };
 
-    /// Adds `bytes` behind what was added before.
+    /// Adds `bytes` behind the bytes added before.
     #[inline]
     #[must_use]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
         let piece = sum(bytes);
-        // A piece that starts at an odd byte has its halves exchanged (RFC 1071, section 2 B).
+        // A piece that starts at an odd byte has its halves swapped (RFC 1071, section 2 B).
         let piece = if self.odd { u64::from(fold(piece).swap_bytes()) } else { piece };
         Self { words: narrow(self.words + piece), odd: self.odd ^ (bytes.len() % 2 == 1) }
     }
 
-    /// Adds one 16-bit field, given as a number; use it at even offsets only.
+    /// Adds one 16-bit field, given as a number; only at even offsets.
     #[inline]
     #[must_use]
     pub const fn add_word(self, word: u16) -> Self {
         Self { words: narrow(self.words + word.to_be() as u64), odd: self.odd }
     }
 
-    /// Takes a 16-bit field out again, at an even offset.
+    /// Subtracts a 16-bit field; only at even offsets.
     #[inline]
     #[must_use]
     pub const fn sub_word(self, word: u16) -> Self {
         self.add_word(!word)
     }
 
-    /// The 16-bit sum, not complemented: what a field holds when somebody else finishes it.
+    /// The 16-bit sum, not complemented: the content of the checksum field of a frame whose checksum is
+    /// completed later.
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
@@ -100,7 +101,7 @@ const fn fold(words: u64) -> u16 {
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let total: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
-    // By hand: a copy of up to three bytes would be a call.
+    // Written out, because a copy of up to three bytes would be a function call.
     let last = match *rest {
         [a] => [a, 0, 0, 0],
         [a, b] => [a, b, 0, 0],
@@ -110,7 +111,7 @@ fn sum(bytes: &[u8]) -> u64 {
     narrow(total + u64::from(u32::from_ne_bytes(last)))
 }
 
-/// The Internet checksum of `bytes`; 0 when `bytes` holds a correct checksum.
+/// The Internet checksum of `bytes`; 0 if `bytes` contains a correct checksum.
 ///
 /// ```
 /// // RFC 1071, section 3.
@@ -137,7 +138,7 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// The checksum after a 32-bit field, an IPv4 address say, changed from `old` to `new`.
+/// The checksum after a 32-bit field, such as an IPv4 address, changed from `old` to `new`.
 ///
 /// ```
 /// use linecard_net::{Header, checksum::update_u32, ip::Ipv4};

@@ -18,7 +18,7 @@ const TABLE: [u32; 256] = {
     table
 };
 
-/// CRC32c of bytes that come in any number of pieces.
+/// CRC32c of bytes in any number of pieces.
 ///
 /// ```
 /// use linecard_net::crc32c::Crc32c;
@@ -30,12 +30,12 @@ const TABLE: [u32; 256] = {
 pub struct Crc32c(u32);
 
 impl Crc32c {
-    /// Nothing added yet.
+    /// The state before any bytes.
     pub const fn new() -> Self {
         Self(u32::MAX)
     }
 
-    /// With more bytes behind those added before.
+    /// Adds bytes behind those added before.
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
         let step = |crc: u32, byte: &u8| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)];
         Self(bytes.iter().fold(self.0, step))

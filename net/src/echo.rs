@@ -1,6 +1,6 @@
-//! Answers made of questions, in place: ARP (RFC 826), ICMP echo (RFC 792), UDP echo (RFC 862).
+//! Replies made of requests, in place: ARP (RFC 826), ICMP echo (RFC 792), UDP echo (RFC 862).
 //!
-//! Every function accepts any bytes, and leaves what it does not answer alone.
+//! Every function accepts any bytes, and leaves frames unchanged that it does not answer.
 
 use crate::U16;
 use crate::arp::{Arp, REQUEST};
@@ -11,7 +11,7 @@ use crate::ip::{Ipv4, protocol};
 use crate::mac::MacAddr;
 use crate::transport::{Icmp, Udp, icmp_kind};
 
-/// EtherType of what a frame carries, and where that starts, behind VLAN tags.
+/// The EtherType behind VLAN tags, and where its payload starts.
 fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = Ethernet::LEN;
     let kind = |at: usize| frame.get(at - 2..at).map(|b| u16::from_be_bytes([b[0], b[1]]));
@@ -21,7 +21,7 @@ fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
     Some((kind(at)?, at))
 }
 
-/// An IPv4 header that is whole, where its packet starts, and where its payload does.
+/// A complete IPv4 header, where its packet starts, and where its payload starts.
 fn ipv4(frame: &[u8]) -> Option<(Ipv4, usize, usize)> {
     let (kind, l3) = layer3(frame)?;
     let header = Ipv4::load(frame.get(l3..)?)?;
@@ -35,7 +35,7 @@ fn swap_stations(frame: &mut [u8]) {
     }
 }
 
-/// The address that is asked for when `frame` is an ARP request for IPv4.
+/// The requested address if `frame` is an ARP request for IPv4.
 ///
 /// ```
 /// assert_eq!(linecard_net::echo::asked(&[0; 60]), None);
@@ -48,7 +48,7 @@ pub fn asked(frame: &[u8]) -> Option<[u8; 4]> {
     request.then_some(arp.target_protocol)
 }
 
-/// Turns an ARP request into the answer that its address is at `own`; false for any other frame.
+/// Turns an ARP request into the reply that the address is at `own`; false for any other frame.
 ///
 /// ```
 /// use linecard_net::{Header, MacAddr, arp::Arp, echo, ether::{Ethernet, ether_type}};
@@ -74,7 +74,8 @@ pub fn answer_arp(frame: &mut [u8], own: MacAddr) -> bool {
     true
 }
 
-/// Turns an ICMP echo request in an unfragmented or first IPv4 packet into its answer; false for any other frame.
+/// Turns an ICMP echo request in an unfragmented or first IPv4 packet into its reply; false for any other
+/// frame.
 ///
 /// ```
 /// assert!(!linecard_net::echo::answer_icmp(&mut [0; 60]));
@@ -88,11 +89,12 @@ pub fn answer_icmp(frame: &mut [u8]) -> bool {
     }
     let mut answer = Ipv4 { source: ip.destination, destination: ip.source, ..ip };
     if ip.destination[0] >> 4 == 0xe {
-        // A multicast address cannot be a source: answer from a neighbour of the one who asked.
+        // A multicast address cannot be a source: reply from an address next to the sender's.
         let [a, b, c, last] = ip.source;
         answer.source = [a, b, c, last & !3 | if last & 3 == 1 { 2 } else { 1 }];
     }
-    // The type fell from 8 to 0 in the high byte, so the complement sum rises by as much (RFC 1624).
+    // The type changes from 8 to 0 in the high byte, so the complement sum rises by the same amount (RFC
+    // 1624).
     let (sum, borrow) = (!icmp.checksum.get()).overflowing_sub(0x0800);
     let sum = U16::new(!sum.wrapping_sub(u16::from(borrow)));
     let reply = Icmp { kind: icmp_kind::ECHO_REPLY, checksum: sum, ..icmp };
@@ -104,8 +106,8 @@ pub fn answer_icmp(frame: &mut [u8]) -> bool {
     stored.is_some()
 }
 
-/// Sends a UDP datagram back to where it came from; false for any other frame, for fragments, and for what was sent to
-/// many. No checksum changes: what is summed changes places only.
+/// Sends a UDP datagram back to its sender; false for any other frame, for fragments, and for multicast and
+/// broadcast. No checksum changes, because the summed fields only exchange places.
 ///
 /// ```
 /// assert!(!linecard_net::echo::answer_udp(&mut [0; 60]));
@@ -126,7 +128,7 @@ pub fn answer_udp(frame: &mut [u8]) -> bool {
     stored.is_some()
 }
 
-/// Writes a header; its checksum is made anew where more than the places of addresses changed.
+/// Writes a header; its checksum is recomputed if more changed than the order of the addresses.
 fn store_ipv4(frame: &mut [u8], l3: usize, l4: usize, header: Ipv4, changed: bool) -> Option<()> {
     let bytes = frame.get_mut(l3..l4)?;
     if !changed {

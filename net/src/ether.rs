@@ -22,12 +22,12 @@ pub mod ether_type {
     pub const QINQ_OLD: u16 = 0x9100;
 }
 
-/// Smallest frame on a wire, without FCS.
+/// The length of the shortest frame on a wire, without FCS.
 pub const MIN_FRAME: usize = 60;
-/// Longest frame there is, in bytes: the most that IP can say, and an Ethernet header with two tags. Before it is cut into
-/// frames for a wire, a packet may be as long.
+/// The length of the longest possible frame in bytes: the largest IP packet, and an Ethernet header with two
+/// tags. A packet may be this long before it is segmented.
 pub const LONGEST_FRAME: usize = 65_535 + 22;
-/// Bytes that Ethernet adds to an MTU, without FCS and without tags.
+/// The number of bytes that Ethernet adds to an MTU, without FCS and without tags.
 pub const OVERHEAD: usize = 14;
 
 /// The 14-byte Ethernet II header.
@@ -42,11 +42,11 @@ pub const OVERHEAD: usize = 14;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Ethernet {
-    /// Who it is for.
+    /// The receiver's address.
     pub destination: MacAddr,
-    /// Who sent it.
+    /// The sender's address.
     pub source: MacAddr,
-    /// What follows; see [`ether_type`].
+    /// The type of the payload; see [`ether_type`].
     pub ether_type: U16,
 }
 
@@ -59,7 +59,7 @@ impl Ethernet {
         Self { destination, source, ether_type: U16::new(ether_type) }
     }
 
-    /// Turns the frame around.
+    /// Swaps source and destination.
     #[inline]
     pub fn swap_addresses(&mut self) {
         std::mem::swap(&mut self.destination, &mut self.source);
@@ -78,7 +78,7 @@ impl Ethernet {
 pub struct Vlan {
     /// Tag control information: priority (3 bits), drop eligible (1), VLAN id (12).
     pub tci: U16,
-    /// What follows; see [`ether_type`].
+    /// The type of the payload; see [`ether_type`].
     pub ether_type: U16,
 }
 
@@ -92,7 +92,7 @@ impl Vlan {
         Self { tci: U16::new(tci), ether_type: U16::new(ether_type) }
     }
 
-    /// Which VLAN, 0 to 4095.
+    /// The VLAN identifier, 0 to 4095.
     #[inline]
     #[must_use]
     pub fn vid(&self) -> u16 {

@@ -1,7 +1,7 @@
-//! Segmentation offload in software: one large TCP or UDP packet becomes many small ones.
+//! Segmentation offload in software: splits one large TCP or UDP packet into many small ones.
 //!
-//! A [`Segmenter`] only computes: which bytes of the payload go into which segment, and what its
-//! headers say. The bytes move when the caller says so, so chains need no linearising:
+//! A [`Segmenter`] only computes the payload range and the headers of each segment. The caller copies the
+//! bytes, so chains need not be linearized:
 //!
 //! ```text
 //! large packet   [ headers | payload ......................................... ]
@@ -19,7 +19,7 @@ use crate::parse::Layers;
 use crate::transport::{Tcp, Udp, tcp_flags};
 use crate::{Header, U16};
 
-/// There is no such segment of a packet that is cut, or no room for its headers.
+/// A segment that does not exist, or no room for its headers.
 ///
 /// ```
 /// assert!(linecard_net::gso::NoSegment.to_string().contains("below segments()"));
@@ -35,7 +35,7 @@ impl std::fmt::Display for NoSegment {
     }
 }
 
-/// How one large packet is cut.
+/// The segmentation of one large packet.
 ///
 /// ```
 /// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
@@ -58,11 +58,11 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// Cuts `payload_len` bytes behind the headers of `layers` into pieces of `segment_size`
-    /// (virtio's `gso_size`, TCP's MSS).
+    /// Splits `payload_len` bytes behind the headers of `layers` into pieces of `segment_size` (virtio's
+    /// `gso_size`, TCP's MSS).
     ///
-    /// `None` when the packet is neither TCP nor UDP over IP, is source routed, or a segment would be
-    /// empty or larger than an IP packet.
+    /// `None` if the packet is neither TCP nor UDP over IP, is source routed, or a segment would be empty or
+    /// larger than an IP packet.
     #[must_use]
     pub fn new(layers: &Layers, payload_len: usize, segment_size: u16) -> Option<Self> {
         let known = matches!(layers.packet_type.l4(), PacketType::L4_TCP | PacketType::L4_UDP);
@@ -76,21 +76,21 @@ impl Segmenter {
         })
     }
 
-    /// How many segments; one for an empty payload.
+    /// The number of segments; one for an empty payload.
     #[inline]
     #[must_use]
     pub fn segments(&self) -> usize {
         self.payload_len.div_ceil(self.segment_size).max(1)
     }
 
-    /// Bytes of headers in front of every segment.
+    /// The length of the headers in front of every segment, in bytes.
     #[inline]
     #[must_use]
     pub fn header_len(&self) -> usize {
         self.layers.payload_start()
     }
 
-    /// Which bytes of the payload segment `index` carries; empty past the last one.
+    /// The payload range of segment `index`; empty past the last one.
     #[inline]
     #[must_use]
     pub fn payload(&self, index: usize) -> Range<usize> {
@@ -98,11 +98,11 @@ impl Segmenter {
         start..(start + self.segment_size).min(self.payload_len)
     }
 
-    /// Writes the headers of segment `index` to the front of `out`, all but the transport checksum,
-    /// from `headers` (at least [`header_len`](Self::header_len) bytes of the large packet).
+    /// Writes the headers of segment `index`, except the transport checksum, to the front of `out`. `headers`
+    /// has at least the first [`header_len`](Self::header_len) bytes of the large packet.
     ///
     /// # Errors
-    /// Either is too short, or there is no such segment; what is in `out` is of no use then.
+    /// Either slice is too short, or the segment does not exist; the content of `out` is undefined then.
     pub fn header(&self, headers: &[u8], index: usize, out: &mut [u8]) -> Result<(), NoSegment> {
         let headers = headers.get(..self.header_len()).ok_or(NoSegment)?;
         let out = out.get_mut(..self.header_len()).ok_or(NoSegment)?;
@@ -113,7 +113,7 @@ impl Segmenter {
         if written { Ok(()) } else { Err(NoSegment) }
     }
 
-    /// Writes the transport checksum of a segment that lies in one piece: headers and payload.
+    /// Writes the transport checksum of a segment in one piece: headers and payload.
     ///
     /// # Errors
     /// `segment` is shorter than its headers.
@@ -123,8 +123,8 @@ impl Segmenter {
         offload::fill_transport(segment, &layers)
     }
 
-    /// Makes segment `index` of a large packet that lies in one piece; returns its length, `None`
-    /// when there is no such segment or `out` has no room for it.
+    /// Writes segment `index` of a large packet in one piece to `out` and returns its length; `None` if the
+    /// segment does not exist or does not fit.
     pub fn segment(&self, large: &[u8], index: usize, out: &mut [u8]) -> Option<usize> {
         let payload = large.get(self.header_len()..)?.get(self.payload(index))?;
         let out = out.get_mut(..self.header_len() + payload.len())?;

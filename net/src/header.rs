@@ -1,11 +1,11 @@
-//! How a header layout is laid over bytes.
+//! Mapping of header layouts to bytes.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// A fixed-size header: any bytes are a valid value, and it may start at any address.
 ///
-/// `view` and `view_mut` lend the bytes; `load` copies them out once, which is the way to decide
-/// anything about bytes that somebody else may still write.
+/// `view` and `view_mut` borrow the bytes; `load` copies them once. Use `load` to make decisions about bytes
+/// that another process may still write.
 ///
 /// ```
 /// use linecard_net::{Header, transport::Udp};
@@ -15,31 +15,31 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// assert!(Udp::load(&bytes[..7]).is_none());
 /// ```
 pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned + Copy {
-    /// Bytes of the fixed part.
+    /// The length of the fixed part in bytes.
     const LEN: usize = size_of::<Self>();
 
-    /// The header at the front of `bytes`, copied; `None` when `bytes` is too short.
+    /// Copies the header at the front of `bytes`; `None` if `bytes` is too short.
     #[inline]
     #[must_use]
     fn load(bytes: &[u8]) -> Option<Self> {
         Self::read_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
-    /// The header at the front of `bytes`, and what follows; `None` when `bytes` is too short.
+    /// Returns the header at the front of `bytes`, and the bytes behind; `None` if `bytes` is too short.
     #[inline]
     #[must_use]
     fn view(bytes: &[u8]) -> Option<(&Self, &[u8])> {
         Self::ref_from_prefix(bytes).ok()
     }
 
-    /// As [`view`](Self::view), to be written to.
+    /// As [`view`](Self::view), but writable.
     #[inline]
     #[must_use]
     fn view_mut(bytes: &mut [u8]) -> Option<(&mut Self, &mut [u8])> {
         Self::mut_from_prefix(bytes).ok()
     }
 
-    /// Writes the header to the front of `bytes`; `None`, and nothing written, when it does not fit.
+    /// Writes the header to the front of `bytes`; `None`, with nothing written, if it does not fit.
     #[inline]
     #[must_use]
     fn store(&self, bytes: &mut [u8]) -> Option<()> {

@@ -26,7 +26,7 @@ pub mod protocol {
     pub const AUTHENTICATION: u8 = 51;
     /// Internet Control Message Protocol for IPv6.
     pub const ICMPV6: u8 = 58;
-    /// Nothing follows.
+    /// No header follows.
     pub const NO_NEXT_HEADER: u8 = 59;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
@@ -51,21 +51,21 @@ pub struct Ipv4 {
     pub version_ihl: u8,
     /// Differentiated services and congestion bits (RFC 2474, 3168).
     pub dscp_ecn: u8,
-    /// Header and data, in bytes.
+    /// The length of header and data in bytes.
     pub total_length: U16,
-    /// Which datagram a fragment belongs to.
+    /// The datagram that a fragment belongs to.
     pub identification: U16,
     /// Flags (high 3 bits) and fragment offset in 8-byte units (low 13 bits).
     pub flags_fragment_offset: U16,
-    /// Hops left.
+    /// The remaining number of hops.
     pub time_to_live: u8,
-    /// What the data is; see [`protocol`].
+    /// The protocol of the data; see [`protocol`].
     pub protocol: u8,
-    /// Checksum of the header, options included.
+    /// The checksum of the header including options.
     pub header_checksum: U16,
-    /// Sender.
+    /// The sender's address.
     pub source: [u8; 4],
-    /// Receiver.
+    /// The receiver's address.
     pub destination: [u8; 4],
 }
 
@@ -103,28 +103,29 @@ impl Ipv4 {
         self.version_ihl >> 4
     }
 
-    /// Bytes of header with options, 0 to 60; below 20 is invalid.
+    /// The length of the header with options, 0 to 60 bytes; less than 20 is invalid.
     #[inline]
     #[must_use]
     pub const fn header_len(&self) -> usize {
         (self.version_ihl & 15) as usize * 4
     }
 
-    /// Part of a larger datagram.
+    /// Whether this is a part of a larger datagram.
     #[inline]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         self.flags_fragment_offset.get() & (Self::MORE_FRAGMENTS | 0x1fff) != 0
     }
 
-    /// A fragment that does not begin its datagram: what follows the header is no transport header, whatever it looks like.
+    /// Whether this fragment does not begin its datagram: the data behind the header is not a transport
+    /// header then.
     #[inline]
     #[must_use]
     pub fn is_later_fragment(&self) -> bool {
         self.flags_fragment_offset.get() & 0x1fff != 0
     }
 
-    /// Whether the checksum agrees with these 20 bytes; meaningless when there are options.
+    /// Whether the checksum matches these 20 bytes; meaningless if there are options.
     #[must_use]
     pub fn is_checksum_good(&self) -> bool {
         checksum::checksum(self.as_bytes()) == 0
@@ -143,22 +144,22 @@ impl Ipv4 {
 pub struct Ipv6 {
     /// Version (4 bits, 6), traffic class (8), flow label (20).
     pub version_class_flow: U32,
-    /// Bytes after this header, extension headers included.
+    /// The number of bytes after this header, including extension headers.
     pub payload_length: U16,
-    /// What follows; see [`protocol`].
+    /// The protocol of the data; see [`protocol`].
     pub next_header: u8,
-    /// Hops left.
+    /// The remaining number of hops.
     pub hop_limit: u8,
-    /// Sender.
+    /// The sender's address.
     pub source: [u8; 16],
-    /// Receiver.
+    /// The receiver's address.
     pub destination: [u8; 16],
 }
 
 impl Header for Ipv6 {}
 
 impl Ipv6 {
-    /// A header for `payload_len` bytes, hop limit 64.
+    /// A header for `payload_len` bytes, with a hop limit of 64.
     #[must_use]
     pub const fn new(source: [u8; 16], destination: [u8; 16], next_header: u8, payload_len: u16) -> Self {
         Self {

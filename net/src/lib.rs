@@ -1,20 +1,21 @@
 #![forbid(unsafe_code)]
-//! Header views, checksums, parsing, flow hash and software offloads; a leaf with no `unsafe`.
+//! Header views, checksums, parsing, flow hash and software offloads, without `unsafe` and without
+//! dependencies on other crates of the workspace.
 //!
-//! Everything here works on byte slices and returns values: nothing allocates, nothing panics on
-//! what a frame says, and no length in a header is believed before it was compared with the slice.
-//! Headers have all their fields, flags and helpers, for programs; the other crates use some of them.
+//! All functions work on byte slices and return values. Nothing allocates, no content of a frame causes a
+//! panic, and every length in a header is compared with the slice before it is used. Headers have all their
+//! fields, flags and helpers, for use by programs; the other crates use some of them.
 //!
-//! | module | what for | written down in |
+//! | module | purpose | defined in |
 //! |---|---|---|
 //! | [`ether`], [`arp`], [`ip`], [`transport`] | header layouts | IEEE 802.3/802.1Q, RFC 826, 791, 8200, 768, 9293, 792, 4443 |
 //! | [`bpf`] | filters: classic BPF, compiled from tcpdump's expressions | pcap-filter(7) |
 //! | [`checksum`] | Internet checksum, incremental update, pseudo-headers | RFC 1071, 1624 |
-//! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
+//! | [`parse`](mod@parse) | where each header of a frame starts, and its type | DPDK's packet types |
 //! | [`toeplitz`] | flow hash | Microsoft RSS |
-//! | [`offload`], [`gso`], [`request`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
+//! | [`offload`], [`gso`], [`request`] | software for hardware offloads: complete checksums, segment large frames | virtio 1.3, Network Device |
 //! | [`echo`] | answers to ARP, ICMP and UDP, in place | RFC 826, RFC 792, RFC 862 |
-//! | [`vnet`] | the header that asks for it | virtio 1.3, Network Device: Device Operation |
+//! | [`vnet`] | the header that requests offloads | virtio 1.3, Network Device: Device Operation |
 //!
 //! ```
 //! use linecard_net::{Header, ether::{Ethernet, ether_type}, mac::MacAddr};

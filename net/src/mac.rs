@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// An Ethernet address, in the order it has on the wire.
+/// An Ethernet address in wire order.
 ///
-/// Printed as DPDK prints it; read with `:` or `-` between two-digit groups.
+/// Displayed in DPDK's format; parsed with `:` or `-` between two-digit groups.
 ///
 /// ```
 /// use linecard_net::MacAddr;
@@ -36,47 +36,47 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// All stations.
+    /// The broadcast address.
     pub const BROADCAST: Self = Self([0xff; 6]);
-    /// No station.
+    /// The zero address.
     pub const ZERO: Self = Self([0; 6]);
 
-    /// A locally administered unicast address made of 40 bits of `seed`.
+    /// A locally administered unicast address with the lowest 40 bits of `seed`.
     #[must_use]
     pub const fn local(seed: u64) -> Self {
         let b = seed.to_be_bytes();
         Self([0x02, b[3], b[4], b[5], b[6], b[7]])
     }
 
-    /// Addressed to a group (broadcast is one): the lowest bit of the first octet.
+    /// Whether this is a multicast or broadcast address: the lowest bit of the first octet is set.
     #[inline]
     #[must_use]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// Every bit set.
+    /// Whether every bit is set.
     #[inline]
     #[must_use]
     pub fn is_broadcast(self) -> bool {
         self == Self::BROADCAST
     }
 
-    /// Every bit clear.
+    /// Whether every bit is clear.
     #[inline]
     #[must_use]
     pub fn is_zero(self) -> bool {
         self == Self::ZERO
     }
 
-    /// One station: neither a group nor zero.
+    /// Whether this is a unicast address: neither multicast nor zero.
     #[inline]
     #[must_use]
     pub fn is_unicast(self) -> bool {
         !self.is_multicast() && !self.is_zero()
     }
 
-    /// Not assigned by a manufacturer: the second lowest bit of the first octet.
+    /// Whether the address is locally administered: the second lowest bit of the first octet is set.
     #[inline]
     #[must_use]
     pub const fn is_local(self) -> bool {
@@ -97,7 +97,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// Text that is no Ethernet address.
+/// The text is not an Ethernet address.
 ///
 /// ```
 /// let error = "zz".parse::<linecard_net::MacAddr>().unwrap_err();

@@ -1,12 +1,13 @@
-//! What a packet's metadata says about it besides its [type](crate::PacketType): what the receiver found out, and what the
-//! sender is asked to do. DPDK's names (`rte_mbuf_core.h`).
+//! The offload metadata of a packet, besides its [type](crate::PacketType): the results of the receiver, and
+//! the requests to the sender. The names are DPDK's (`rte_mbuf_core.h`).
 
 use std::fmt;
 
 use bitflags::{Flags, bitflags};
 
 bitflags! {
-    /// Offload flags of a packet. `RX_` flags tell what the receiver found, `TX_` flags ask the sender.
+    /// Offload flags of a packet. `RX_` flags are results of the receiver, `TX_` flags are requests to the
+    /// sender.
     ///
     /// ```
     /// use linecard_net::Offload;
@@ -21,7 +22,7 @@ bitflags! {
     pub struct Offload: u32 {
         /// The VLAN tag is valid.
         const RX_VLAN = 1 << 0;
-        /// The VLAN tag was taken out of the data.
+        /// The VLAN tag was removed from the data.
         const RX_VLAN_STRIPPED = 1 << 1;
         /// The hash is valid.
         const RX_RSS_HASH = 1 << 2;
@@ -33,11 +34,11 @@ bitflags! {
         const RX_L4_CKSUM_GOOD = 1 << 5;
         /// The layer-4 checksum is wrong.
         const RX_L4_CKSUM_BAD = 1 << 6;
-        /// The data is intact, though the layer-4 checksum in it is not filled in (a local peer sent it).
+        /// The data is intact, but its layer-4 checksum is not filled in (a local peer sent it).
         const RX_L4_CKSUM_NONE = (1 << 5) | (1 << 6);
-        /// Several received packets were merged; [`TxOffload::tso_segsz`] tells the size of one.
+        /// Several received packets were merged; [`TxOffload::tso_segsz`] is the payload size of each.
         const RX_LRO = 1 << 7;
-        /// A flow rule matched, and its mark is in place of the hash.
+        /// A flow rule matched, and its mark replaces the hash.
         const RX_FDIR_ID = 1 << 8;
         /// Insert the VLAN tag.
         const TX_VLAN = 1 << 16;
@@ -53,9 +54,9 @@ bitflags! {
         const TX_IPV4 = 1 << 20;
         /// The packet is IPv6.
         const TX_IPV6 = 1 << 21;
-        /// Cut the TCP payload into segments.
+        /// Segment the TCP payload.
         const TX_TCP_SEG = 1 << 22;
-        /// Cut the UDP payload into segments.
+        /// Segment the UDP payload.
         const TX_UDP_SEG = 1 << 23;
         /// Compute the outer IPv4 header checksum.
         const TX_OUTER_IP_CKSUM = 1 << 24;
@@ -63,22 +64,22 @@ bitflags! {
         const TX_OUTER_IPV4 = 1 << 25;
         /// The outer packet is IPv6.
         const TX_OUTER_IPV6 = 1 << 26;
-        /// Bits without a name are kept: they are stored as they are.
+        /// Bits without a name are kept unchanged.
         const _ = !0;
     }
 }
 
 impl Offload {
-    /// The two bits that tell about the received IP checksum; neither set means nobody looked.
+    /// The two bits for the received IP checksum; neither is set if it was not checked.
     pub const RX_IP_CKSUM_MASK: Self = Self::from_bits_retain(3 << 3);
-    /// The two bits that tell about the received layer-4 checksum; neither set means nobody looked.
+    /// The two bits for the received layer-4 checksum; neither is set if it was not checked.
     pub const RX_L4_CKSUM_MASK: Self = Self::from_bits_retain(3 << 5);
-    /// The two bits that ask for a layer-4 checksum.
+    /// The two bits that request a layer-4 checksum.
     pub const TX_L4_MASK: Self = Self::from_bits_retain(3 << 17);
-    /// All that asks the sender for something [`TxOffload`] describes.
+    /// All bits that request something that [`TxOffload`] describes.
     pub const TX_OFFLOAD_MASK: Self = Self::from_bits_retain(0xffff << 16);
 
-    /// The bits in which `flag` has its say: its two-bit field, or itself.
+    /// The bits that `flag` is a value of: its two-bit field, or itself.
     const fn field(self) -> Self {
         let fields = [Self::RX_IP_CKSUM_MASK, Self::RX_L4_CKSUM_MASK, Self::TX_L4_MASK];
         let mut i = 0;
@@ -109,8 +110,8 @@ impl fmt::Debug for Offload {
     }
 }
 
-/// Header lengths that transmit offloads need, packed as DPDK's `tx_offload`: l2 7, l3 9, l4 8, segment size 16,
-/// outer l3 9, outer l2 7 bits. Larger values are cut to their field.
+/// Header lengths for transmit offloads, packed as DPDK's `tx_offload`: l2 7, l3 9, l4 8, segment size 16,
+/// outer l3 9, outer l2 7 bits. Larger values are truncated to their field.
 ///
 /// ```
 /// use linecard_net::TxOffload;
@@ -142,61 +143,61 @@ impl TxOffload {
         Self(0).with(l2_len, 0, 7).with(l3_len, 7, 9).with(l4_len, 16, 8)
     }
 
-    /// The same with payload bytes per segment.
+    /// Sets the number of payload bytes per segment.
     #[must_use]
     pub const fn with_tso_segsz(self, bytes: u16) -> Self {
         self.with(bytes, 24, 16)
     }
 
-    /// The same with lengths of the outer headers, in bytes.
+    /// Sets the lengths of the outer headers, in bytes.
     #[must_use]
     pub const fn with_outer(self, l2_len: u16, l3_len: u16) -> Self {
         self.with(l3_len, 40, 9).with(l2_len, 49, 7)
     }
 
-    /// Bytes of the link header.
+    /// The length of the link header in bytes.
     #[must_use]
     pub const fn l2_len(self) -> u16 {
         self.of(0, 7)
     }
 
-    /// Bytes of the network header.
+    /// The length of the network header in bytes.
     #[must_use]
     pub const fn l3_len(self) -> u16 {
         self.of(7, 9)
     }
 
-    /// Bytes of the transport header.
+    /// The length of the transport header in bytes.
     #[must_use]
     pub const fn l4_len(self) -> u16 {
         self.of(16, 8)
     }
 
-    /// Payload bytes per segment.
+    /// The number of payload bytes per segment.
     #[must_use]
     pub const fn tso_segsz(self) -> u16 {
         self.of(24, 16)
     }
 
-    /// Bytes of the outer network header.
+    /// The length of the outer network header in bytes.
     #[must_use]
     pub const fn outer_l3_len(self) -> u16 {
         self.of(40, 9)
     }
 
-    /// Bytes of the outer link header.
+    /// The length of the outer link header in bytes.
     #[must_use]
     pub const fn outer_l2_len(self) -> u16 {
         self.of(49, 7)
     }
 
-    /// As stored in a packet's metadata (`tx_offload`).
+    /// The value stored in a packet's metadata (`tx_offload`).
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
     }
 
-    /// From [`TxOffload::bits`].
+    /// Converts a value from [`TxOffload::bits`].
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)

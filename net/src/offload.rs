@@ -1,8 +1,8 @@
-//! What checksum hardware does, in software: verify, fill, prepare and finish.
+//! Software for checksum offloads: verify, fill, prepare and finish.
 //!
-//! *Fill* writes a whole checksum. *Prepare* writes only the pseudo-header's sum, which whoever sends
-//! the frame *finishes* — the split that virtio's `NEEDS_CSUM` makes (virtio 1.3, Network Device:
-//! Packet Transmission). All work on one contiguous frame; [`sum_from`] serves chains.
+//! *Fill* writes a complete checksum. *Prepare* writes only the sum of the pseudo-header, and the sender of
+//! the frame *finishes* it: the split of virtio's `NEEDS_CSUM` (virtio 1.3, Network Device: Packet
+//! Transmission). All functions work on one contiguous frame; [`sum_from`] supports chains.
 
 use crate::Header;
 use crate::checksum::{self, Sum, pseudo_header_v4, pseudo_header_v6};
@@ -11,7 +11,7 @@ use crate::packet_type::PacketType;
 use crate::parse::Layers;
 use crate::transport::{Icmp, Tcp, Udp};
 
-/// What a checksum says about its packet.
+/// The result of checking a checksum.
 ///
 /// ```
 /// use linecard_net::{offload::{Verdict, verify_ipv4}, parse};
@@ -19,11 +19,11 @@ use crate::transport::{Icmp, Tcp, Udp};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing to check: no such header, no checksum, a fragment, or bytes missing.
+    /// There is nothing to check: no such header, no checksum, a fragment, or missing bytes.
     Absent,
-    /// The bytes agree with it.
+    /// The checksum matches the bytes.
     Good,
-    /// They do not.
+    /// The checksum does not match the bytes.
     Bad,
 }
 
@@ -33,7 +33,7 @@ impl Verdict {
     }
 }
 
-/// The bytes of the IPv4 header, options included.
+/// The range of the IPv4 header, including options.
 fn ipv4_header(layers: &Layers) -> Option<std::ops::Range<usize>> {
     let start = usize::from(layers.l2_len);
     layers.packet_type.is_ipv4().then_some(start..layers.l4_start())
@@ -47,7 +47,8 @@ pub fn verify_ipv4(frame: &[u8], layers: &Layers) -> Verdict {
     header.map_or(Verdict::Absent, |header| Verdict::of(checksum::checksum(header)))
 }
 
-/// A frame has no place for a checksum: not the headers that it belongs to, or not all of their bytes. Nothing was written.
+/// The frame has no place for the checksum: it lacks the corresponding headers or some of their bytes.
+/// Nothing was written.
 ///
 /// ```
 /// use linecard_net::{offload::{NoChecksum, fill_ipv4}, parse};
@@ -70,7 +71,7 @@ impl std::fmt::Display for NoChecksum {
 /// Writes the IPv4 header checksum.
 ///
 /// # Errors
-/// There is no IPv4 header.
+/// The frame has no IPv4 header.
 #[inline]
 pub fn fill_ipv4(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksum> {
     let header = ipv4_header(layers).and_then(|range| frame.get_mut(range)).ok_or(NoChecksum)?;
@@ -81,8 +82,8 @@ pub fn fill_ipv4(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksum> {
     Ok(())
 }
 
-/// Where the transport checksum lies, from the start of the transport header; `None` for a
-/// protocol without one that this crate knows.
+/// The offset of the transport checksum in the transport header; `None` for a protocol whose checksum this
+/// crate does not support.
 #[must_use]
 pub fn transport_checksum_offset(layers: &Layers) -> Option<usize> {
     match layers.packet_type.l4() {
@@ -93,8 +94,8 @@ pub fn transport_checksum_offset(layers: &Layers) -> Option<usize> {
     }
 }
 
-/// Sum of the pseudo-header that the transport checksum covers; `None` when the frame has no such
-/// header or its destination is not in the IP header (IPv6 source routes).
+/// The sum of the pseudo-header that the transport checksum covers; `None` if the frame has no such header or
+/// its destination is not in the IP header (IPv6 source routes).
 #[inline]
 #[must_use]
 pub fn pseudo_header(frame: &[u8], layers: &Layers) -> Option<Sum> {
@@ -115,14 +116,14 @@ pub fn pseudo_header(frame: &[u8], layers: &Layers) -> Option<Sum> {
     Some(pseudo_header_v6(&ip.source, &ip.destination, layers.protocol, layers.transport_len))
 }
 
-/// The bytes that a transport checksum covers, when the frame holds them all.
+/// The range of the bytes that a transport checksum covers, if the frame contains all of them.
 fn transport(layers: &Layers, frame_len: usize) -> Option<std::ops::Range<usize>> {
     let start = layers.l4_start();
     let end = start.checked_add(layers.transport_len as usize)?;
     (end <= frame_len && transport_checksum_offset(layers).is_some()).then_some(start..end)
 }
 
-/// Checks the TCP, UDP, ICMP or ICMPv6 checksum of a parsed frame that lies in one piece.
+/// Checks the TCP, UDP, ICMP or ICMPv6 checksum of a parsed, contiguous frame.
 ///
 /// ```
 /// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
@@ -151,10 +152,10 @@ pub fn verify_transport(frame: &[u8], layers: &Layers) -> Verdict {
     check().unwrap_or(Verdict::Absent)
 }
 
-/// Writes the whole transport checksum of a frame that lies in one piece.
+/// Writes the complete transport checksum of a contiguous frame.
 ///
 /// # Errors
-/// It has none, or bytes are missing.
+/// The frame has no such checksum, or bytes are missing.
 #[inline]
 pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksum> {
     let range = transport(layers, frame.len()).ok_or(NoChecksum)?;
@@ -168,7 +169,7 @@ pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksu
     Ok(())
 }
 
-/// Where the receiver of a prepared frame finishes its checksum: virtio's two header fields.
+/// Where the receiver of a prepared frame completes its checksum: the two fields of virtio's header.
 ///
 /// ```
 /// use linecard_net::offload::Partial;
@@ -177,14 +178,14 @@ pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksu
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partial {
-    /// Where the checksummed bytes start in the frame; they run to its end.
+    /// The offset of the checksummed bytes in the frame; they extend to its end.
     pub csum_start: u16,
-    /// Where the checksum lies, from `csum_start`.
+    /// The offset of the checksum from `csum_start`.
     pub csum_offset: u16,
 }
 
 impl Partial {
-    /// Where the TCP or UDP checksum of a parsed frame is finished; `None` for anything else.
+    /// The location of the TCP or UDP checksum of a parsed frame; `None` for other frames.
     ///
     /// ```
     /// use linecard_net::{offload::Partial, parse};
@@ -200,7 +201,7 @@ impl Partial {
         Some(Self { csum_start, csum_offset })
     }
 
-    /// The two bytes of the checksum in the frame.
+    /// The range of the checksum field in the frame.
     #[inline]
     #[must_use]
     pub fn field(self) -> std::ops::Range<usize> {
@@ -209,11 +210,11 @@ impl Partial {
     }
 }
 
-/// Writes the pseudo-header's sum where the checksum goes and says how to finish it; `None`, and
-/// nothing written, when the frame has no TCP or UDP header. `frame` may be the first part of a chain.
+/// Writes the pseudo-header's sum to the checksum field and returns how to finish it; `None`, with nothing
+/// written, if the frame has no TCP or UDP header. `frame` may be the first part of a chain.
 ///
-/// For a frame to be segmented the length is part of the sum as well (virtio 1.3, Network Device:
-/// Packet Transmission); the segmenter replaces it.
+/// For a frame to be segmented, the length is part of the sum too (virtio 1.3, Network Device: Packet
+/// Transmission); the segmenter replaces it.
 #[inline]
 pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
     let partial = Partial::of(layers)?;
@@ -222,10 +223,10 @@ pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
     Some(partial)
 }
 
-/// Finishes a prepared frame that lies in one piece.
+/// Completes the checksum of a prepared, contiguous frame.
 ///
 /// # Errors
-/// The place that `partial` names is not inside it.
+/// The checksum field that `partial` describes is not within the frame.
 ///
 /// ```
 /// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
@@ -251,8 +252,8 @@ pub fn finish(frame: &mut [u8], partial: Partial) -> Result<(), NoChecksum> {
     Ok(())
 }
 
-/// Sum of a packet's bytes from `start` to its end, given its segments in order; what
-/// [`finish`] needs for a chain: `sum_from(…).checksum_nonzero()` goes to [`Partial::field`].
+/// The sum of a packet's bytes from `start` to its end, given its segments in order. This is [`finish`] for a
+/// chain: write `sum_from(…).checksum_nonzero()` to [`Partial::field`].
 ///
 /// ```
 /// use linecard_net::{checksum::checksum, offload::sum_from};

@@ -1,8 +1,8 @@
-//! What a frame is, layer by layer, in DPDK's numbers (`rte_mbuf_ptype.h`).
+//! The type of each layer of a packet, in DPDK's numbers (`rte_mbuf_ptype.h`).
 
 use std::fmt;
 
-/// What a packet is, as far as somebody looked: one 4-bit number per layer.
+/// The type of a packet, as far as it was parsed: one 4-bit number per layer.
 ///
 /// ```
 /// use linecard_net::PacketType;
@@ -46,49 +46,49 @@ packet_types! {
 }
 
 impl PacketType {
-    /// The link layer alone.
+    /// The type of the link layer only.
     #[inline]
     #[must_use]
     pub const fn l2(self) -> Self {
         Self(self.0 & 0x00f)
     }
 
-    /// The network layer alone.
+    /// The type of the network layer only.
     #[inline]
     #[must_use]
     pub const fn l3(self) -> Self {
         Self(self.0 & 0x0f0)
     }
 
-    /// The transport layer alone.
+    /// The type of the transport layer only.
     #[inline]
     #[must_use]
     pub const fn l4(self) -> Self {
         Self(self.0 & 0xf00)
     }
 
-    /// As stored in a packet's metadata (`packet_type`).
+    /// The value stored in a packet's metadata (`packet_type`).
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// From [`PacketType::bits`].
+    /// Converts a value from [`PacketType::bits`].
     #[inline]
     #[must_use]
     pub const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// IPv4, with or without options (`RTE_ETH_IS_IPV4_HDR`).
+    /// Whether this is IPv4, with or without options (`RTE_ETH_IS_IPV4_HDR`).
     #[inline]
     #[must_use]
     pub const fn is_ipv4(self) -> bool {
         self.0 & 0x010 != 0
     }
 
-    /// IPv6, with or without extension headers (`RTE_ETH_IS_IPV6_HDR`).
+    /// Whether this is IPv6, with or without extension headers (`RTE_ETH_IS_IPV6_HDR`).
     #[inline]
     #[must_use]
     pub const fn is_ipv6(self) -> bool {

@@ -1,8 +1,7 @@
-//! Where each header of a frame starts, and what it is.
+//! Parsing of frames: where each header starts, and its type.
 //!
-//! One pass, no loop that a frame can lengthen beyond [`MAX_TAGS`] and [`MAX_EXTENSIONS`], no length
-//! believed before it was compared. Where a frame stops making sense the parser stops too, and
-//! names only the layers before that point.
+//! One pass; loops are limited by [`MAX_TAGS`] and [`MAX_EXTENSIONS`], and every length is compared before it
+//! is used. The parser stops where a frame is malformed and reports only the layers before that point.
 
 use crate::Header;
 use crate::ether::{Ethernet, Vlan, ether_type};
@@ -10,12 +9,12 @@ use crate::ip::{Ipv4, Ipv6, protocol};
 use crate::packet_type::PacketType;
 use crate::transport::{Tcp, Udp};
 
-/// VLAN tags looked through.
+/// The maximum number of VLAN tags that are parsed.
 pub const MAX_TAGS: usize = 2;
-/// IPv6 extension headers looked through.
+/// The maximum number of IPv6 extension headers that are parsed.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// What [`parse`] found; a length is 0 where its layer was not recognised.
+/// The result of [`parse`]; a length is 0 if its layer was not recognized.
 ///
 /// ```
 /// use linecard_net::{PacketType, parse};
@@ -28,36 +27,36 @@ pub const MAX_EXTENSIONS: usize = 8;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layers {
-    /// What the layers are.
+    /// The types of the layers.
     pub packet_type: PacketType,
-    /// Bytes of Ethernet header and tags: where the network header starts.
+    /// The length of the Ethernet header with tags, in bytes: where the network header starts.
     pub l2_len: u16,
-    /// Bytes of network header with options or extension headers.
+    /// The length of the network header with options or extension headers, in bytes.
     pub l3_len: u16,
-    /// Bytes of transport header with options.
+    /// The length of the transport header with options, in bytes.
     pub l4_len: u16,
     /// The EtherType behind all tags.
     pub ether_type: u16,
     /// The outermost VLAN tag.
     pub vlan_tci: Option<u16>,
-    /// The protocol number behind all extension headers; meaningless where `l3_len` is 0.
+    /// The protocol number behind all extension headers; meaningless if `l3_len` is 0.
     pub protocol: u8,
-    /// An IPv6 routing header still names hops: the pseudo-header's destination is in there.
+    /// Whether an IPv6 routing header has hops left: it then contains the destination for the pseudo-header.
     pub source_routed: bool,
-    /// Transport header and data in bytes, as the IP header says; the slice may hold less (a chain,
-    /// a cut capture) or more (padding).
+    /// The length of transport header and data in bytes, from the IP header; the slice may be shorter (a
+    /// chain, a truncated capture) or longer (padding).
     pub transport_len: u32,
 }
 
 impl Layers {
-    /// Where the transport header starts.
+    /// The offset of the transport header.
     #[inline]
     #[must_use]
     pub fn l4_start(&self) -> usize {
         usize::from(self.l2_len) + usize::from(self.l3_len)
     }
 
-    /// Where the data behind all recognised headers starts.
+    /// The offset of the data behind all recognized headers.
     #[inline]
     #[must_use]
     pub fn payload_start(&self) -> usize {
@@ -65,7 +64,7 @@ impl Layers {
     }
 }
 
-/// Looks through the headers at the front of `frame`, which may be only the first part of a packet.
+/// Parses the headers at the front of `frame`, which may be only the first part of a packet.
 ///
 /// ```
 /// use linecard_net::{Header, MacAddr, PacketType, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, parse, transport::Udp};
@@ -87,7 +86,7 @@ pub fn parse(frame: &[u8]) -> Layers {
     layers
 }
 
-/// Looks through an IP packet that has no link layer; `l2_len` stays 0.
+/// Parses an IP packet without a link layer; `l2_len` stays 0.
 ///
 /// ```
 /// use linecard_net::{Header, PacketType, ip::Ipv4, parse::parse_ip};
@@ -143,7 +142,7 @@ fn link<'a>(frame: &'a [u8], layers: &mut Layers) -> Option<&'a [u8]> {
     Some(rest)
 }
 
-/// Returns what follows the header, unless that is not the start of a transport header.
+/// Returns the bytes behind the header if a transport header starts there.
 #[inline]
 fn ipv4<'a>(packet: &'a [u8], layers: &mut Layers) -> Option<&'a [u8]> {
     let ip = Ipv4::load(packet)?;
@@ -164,7 +163,7 @@ fn ipv4<'a>(packet: &'a [u8], layers: &mut Layers) -> Option<&'a [u8]> {
     Some(rest)
 }
 
-/// As [`ipv4`], looking through extension headers.
+/// As [`ipv4`], skipping extension headers.
 #[inline]
 fn ipv6<'a>(packet: &'a [u8], layers: &mut Layers) -> Option<&'a [u8]> {
     let ip = Ipv6::load(packet)?;
@@ -202,7 +201,7 @@ struct Extension {
     source_routed: bool,
 }
 
-/// Whether `protocol` is no extension header.
+/// Whether `protocol` is not an extension header.
 const fn is_final(protocol: u8) -> bool {
     !matches!(
         protocol,
@@ -215,8 +214,8 @@ const fn is_final(protocol: u8) -> bool {
     )
 }
 
-/// The extension header at the front of `bytes`: `None` when `protocol` is none,
-/// `Some(None)` when it is cut off.
+/// The extension header at the front of `bytes`: `None` if `protocol` is not one, `Some(None)` if it is
+/// truncated.
 #[inline]
 fn extension(protocol: u8, bytes: &[u8]) -> Option<Option<Extension>> {
     if is_final(protocol) || protocol == protocol::NO_NEXT_HEADER {
@@ -228,7 +227,7 @@ fn extension(protocol: u8, bytes: &[u8]) -> Option<Option<Extension>> {
         protocol::AUTHENTICATION => (u16::from(words) + 2) * 4,
         _ => (u16::from(words) + 1) * 8,
     };
-    // An atomic fragment (offset 0, no more fragments) is whole (RFC 6946).
+    // An atomic fragment (offset 0, no more fragments) is complete (RFC 6946).
     let fragment = protocol == protocol::FRAGMENT && u16::from_be_bytes([high, low]) & 0xfff9 != 0;
     let source_routed = protocol == protocol::ROUTING && low != 0;
     Some((bytes.len() >= usize::from(len)).then_some(Extension { len, next, fragment, source_routed }))

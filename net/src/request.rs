@@ -1,11 +1,11 @@
-//! What a sender leaves to whoever receives its packet: finish a checksum, cut it into segments.
+//! Work that a sender leaves to the receiver of its packet: completing a checksum, segmentation.
 //!
-//! A neutral form between a driver's wire format and packet metadata; see virtio 1.3, Network Device:
+//! This form is independent of a driver's wire format and of packet metadata; see virtio 1.3, Network Device:
 //! Device Operation.
 
 use crate::offload::Partial;
 
-/// Which protocol's segments a large packet stands for.
+/// The protocol of the segments of a large packet.
 ///
 /// ```
 /// use linecard_net::request::GsoKind;
@@ -17,11 +17,11 @@ pub enum GsoKind {
     TcpV4,
     /// TCP over IPv6.
     TcpV6,
-    /// UDP over either.
+    /// UDP over IPv4 or IPv6.
     Udp,
 }
 
-/// How a large packet is to be cut.
+/// How to segment a large packet.
 ///
 /// ```
 /// use linecard_net::request::{Gso, GsoKind};
@@ -30,15 +30,15 @@ pub enum GsoKind {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gso {
-    /// What it is.
+    /// The protocol.
     pub kind: GsoKind,
-    /// Its first segment announces a reduced window (RFC 3168, CWR).
+    /// Whether its first segment announces a reduced window (RFC 3168, CWR).
     pub ecn: bool,
-    /// Bytes of payload in each segment; not 0.
+    /// The number of payload bytes in each segment; not 0.
     pub size: u16,
 }
 
-/// What is left to the receiver of one packet.
+/// The work left to the receiver of one packet.
 ///
 /// ```
 /// use linecard_net::{offload::Partial, request::Request};
@@ -47,17 +47,17 @@ pub struct Gso {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The checksum to finish.
+    /// The checksum to complete.
     pub partial: Option<Partial>,
-    /// How to cut it; only together with `partial`.
+    /// The segmentation; only together with `partial`.
     pub gso: Option<Gso>,
-    /// Bytes of all headers; a hint.
+    /// The length of all headers in bytes; a hint.
     pub header_len: u16,
-    /// Nothing to finish: the sender found the checksum to be right.
+    /// Whether the sender found the checksum to be correct, so that there is nothing to complete.
     pub data_valid: bool,
 }
 
-/// What the receiver of packets takes unfinished; the rest has to be done before.
+/// The work that a receiver of packets accepts; the sender does the rest.
 ///
 /// ```
 /// use linecard_net::request::AcceptedOffloads;
@@ -65,7 +65,7 @@ pub struct Request {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AcceptedOffloads {
-    /// Checksums that hold the pseudo-header's sum only. Everything below needs this.
+    /// Checksums that contain only the pseudo-header's sum. All other fields require this.
     pub csum: bool,
     /// Large TCP packets over IPv4.
     pub tso4: bool,

@@ -5,14 +5,14 @@ use crate::packet_type::PacketType;
 use crate::parse::Layers;
 use crate::{Header, U16};
 
-/// The key that DPDK and Microsoft's verification suite use.
+/// The key of DPDK and of Microsoft's verification suite.
 pub const DEFAULT_KEY: [u8; 40] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
     0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
     0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
 
-/// A key whose hash is the same in both directions of a flow: it repeats every 16 bits.
+/// A key whose hash is the same for both directions of a flow, because it repeats every 16 bits.
 pub const SYMMETRIC_KEY: [u8; 40] = {
     let mut key = [0x6d; 40];
     let mut i = 1;
@@ -23,11 +23,11 @@ pub const SYMMETRIC_KEY: [u8; 40] = {
     key
 };
 
-/// Longest input: two IPv6 addresses and two ports.
+/// The longest input: two IPv6 addresses and two ports.
 pub const MAX_INPUT: usize = 36;
 
-/// A key made ready: the hash of every 4-bit value at every place, so that a hash is one table
-/// look-up per 4 bits of input (4.5 KiB, which stays in the first-level cache).
+/// A prepared key: the hash of every 4-bit value at every position, so that a hash takes one table look-up
+/// per 4 bits of input (4.5 KiB, which fits the first-level cache).
 ///
 /// ```
 /// use linecard_net::toeplitz::Toeplitz;
@@ -43,10 +43,10 @@ pub struct Toeplitz {
 static DEFAULT: Toeplitz = Toeplitz::new(&DEFAULT_KEY);
 
 impl Toeplitz {
-    /// [`DEFAULT_KEY`], made at compile time.
+    /// [`DEFAULT_KEY`], prepared at compile time.
     pub const DEFAULT: &'static Self = &DEFAULT;
 
-    /// Makes `key` ready.
+    /// Prepares `key`.
     #[must_use]
     pub const fn new(key: &[u8; 40]) -> Self {
         let mut nibbles = [[0; 16]; MAX_INPUT * 2];
@@ -68,7 +68,7 @@ impl Toeplitz {
         Self { nibbles }
     }
 
-    /// The hash of `input` (addresses, then ports, in wire order); bytes beyond [`MAX_INPUT`] do not count.
+    /// The hash of `input` (addresses, then ports, in wire order); bytes beyond [`MAX_INPUT`] are ignored.
     #[inline]
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {
@@ -78,8 +78,8 @@ impl Toeplitz {
         })
     }
 
-    /// The hash of a parsed frame: addresses and ports for TCP and UDP, addresses for other IP and
-    /// fragments; `None` for what is not IP or does not hold the headers that `layers` names.
+    /// The hash of a parsed frame: addresses and ports for TCP and UDP, addresses for other IP packets and
+    /// fragments; `None` if the frame is not IP or does not contain the headers that `layers` describes.
     ///
     /// ```
     /// use linecard_net::{parse, toeplitz::Toeplitz};

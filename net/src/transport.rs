@@ -15,11 +15,11 @@ use crate::header::Header;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Udp {
-    /// Sender's port.
+    /// The sender's port.
     pub source_port: U16,
-    /// Receiver's port.
+    /// The receiver's port.
     pub destination_port: U16,
-    /// Header and data, in bytes.
+    /// The length of header and data in bytes.
     pub length: U16,
     /// Over pseudo-header, header and data; 0 = none (IPv4 only).
     pub checksum: U16,
@@ -28,7 +28,7 @@ pub struct Udp {
 impl Header for Udp {}
 
 impl Udp {
-    /// Where the checksum lies in the header.
+    /// The offset of the checksum in the header.
     pub const CHECKSUM_OFFSET: usize = 6;
 
     /// A header for `payload_len` bytes, no checksum.
@@ -56,13 +56,13 @@ impl Udp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Tcp {
-    /// Sender's port.
+    /// The sender's port.
     pub source_port: U16,
-    /// Receiver's port.
+    /// The receiver's port.
     pub destination_port: U16,
-    /// Number of the first data byte.
+    /// The number of the first data byte.
     pub sequence_number: U32,
-    /// Next byte expected.
+    /// The next byte expected.
     pub acknowledgment_number: U32,
     /// Header length in 32-bit words (high 4 bits); the rest is reserved.
     pub data_offset: u8,
@@ -79,10 +79,10 @@ pub struct Tcp {
 impl Header for Tcp {}
 
 impl Tcp {
-    /// Where the checksum lies in the header.
+    /// The offset of the checksum in the header.
     pub const CHECKSUM_OFFSET: usize = 16;
 
-    /// Bytes of header with options, 0 to 60; below 20 is invalid.
+    /// The length of the header with options, 0 to 60 bytes; less than 20 is invalid.
     #[inline]
     #[must_use]
     pub const fn header_len(&self) -> usize {
@@ -100,9 +100,9 @@ pub mod tcp_flags {
     pub const RST: u8 = 0x04;
     /// Push.
     pub const PSH: u8 = 0x08;
-    /// The acknowledgment number counts.
+    /// The acknowledgment number is valid.
     pub const ACK: u8 = 0x10;
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: u8 = 0x20;
     /// Congestion echo.
     pub const ECE: u8 = 0x40;
@@ -122,20 +122,20 @@ pub mod tcp_flags {
 pub struct Icmp {
     /// The RFC's `type`; see [`icmp_kind`].
     pub kind: u8,
-    /// Refines `kind`.
+    /// A subtype of `kind`.
     pub code: u8,
     /// Over the message; in ICMPv6 over the pseudo-header too.
     pub checksum: U16,
-    /// Whose echo.
+    /// Identifies the sender's series of echo requests.
     pub identifier: U16,
-    /// Which echo.
+    /// The number of the echo request in the series.
     pub sequence_number: U16,
 }
 
 impl Header for Icmp {}
 
 impl Icmp {
-    /// Where the checksum lies in the header.
+    /// The offset of the checksum in the header.
     pub const CHECKSUM_OFFSET: usize = 2;
 }
 

@@ -8,12 +8,14 @@ pub use hash::{HASH_HDR_LEN, HashReport};
 use crate::offload::Partial;
 use crate::request::{Gso, GsoKind, Request};
 
-/// Bytes of the header with VERSION_1 or mergeable buffers: 12, unless hashes are reported ([`HASH_HDR_LEN`]).
+/// The length of the header with VERSION_1 or mergeable buffers: 12 bytes, unless hashes are reported
+/// ([`HASH_HDR_LEN`]).
 pub const HDR_LEN: u32 = 12;
-/// Bytes of the header of a legacy device without mergeable buffers: no `num_buffers`.
+/// The length of the header of a legacy device without mergeable buffers, in bytes: there is no
+/// `num_buffers`.
 pub const LEGACY_HDR_LEN: u32 = 10;
 
-/// `flags`: the checksum at `csum_start + csum_offset` is still to be finished.
+/// `flags`: the checksum at `csum_start + csum_offset` must still be completed.
 pub const NEEDS_CSUM: u8 = 1;
 /// `flags`: the checksum was found correct. Only from device to driver.
 pub const DATA_VALID: u8 = 2;
@@ -33,7 +35,7 @@ pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`, or-ed: the TCP stream uses ECN.
 pub const GSO_ECN: u8 = 0x80;
 
-/// The header as values, read from or written to shared memory in one piece.
+/// The header as values, read from or written to shared memory as a whole.
 ///
 /// ```
 /// use linecard_net::vnet::NetHeader;
@@ -46,22 +48,22 @@ pub const GSO_ECN: u8 = 0x80;
 pub struct NetHeader {
     /// [`NEEDS_CSUM`], [`DATA_VALID`], [`RSC_INFO`].
     pub flags: u8,
-    /// [`GSO_NONE`] or what to segment, perhaps with [`GSO_ECN`].
+    /// [`GSO_NONE`] or the kind of segmentation, possibly with [`GSO_ECN`].
     pub gso_type: u8,
     /// Length of the packet's headers in bytes; a hint only.
     pub hdr_len: u16,
-    /// Bytes of payload for each segment.
+    /// The number of payload bytes in each segment.
     pub gso_size: u16,
-    /// Where summing starts, in bytes from the start of the packet.
+    /// The offset of the checksummed bytes from the start of the packet.
     pub csum_start: u16,
-    /// Where the checksum goes, in bytes from `csum_start`.
+    /// The offset of the checksum from `csum_start`.
     pub csum_offset: u16,
-    /// Buffers this packet takes: 1 when buffers are not mergeable.
+    /// The number of buffers of this packet: 1 if buffers are not mergeable.
     pub num_buffers: u16,
 }
 
 impl NetHeader {
-    /// The header in wire order (little endian).
+    /// Converts the header to wire order (little endian).
     #[must_use]
     #[inline]
     pub const fn to_bytes(self) -> [u8; HDR_LEN as usize] {
@@ -71,7 +73,7 @@ impl NetHeader {
         [self.flags, self.gso_type, h[0], h[1], g[0], g[1], s[0], s[1], o[0], o[1], n[0], n[1]]
     }
 
-    /// The header from wire order. Nothing is checked: the peer may have written anything.
+    /// Converts the header from wire order. Nothing is checked: the peer may have written anything.
     #[must_use]
     #[inline]
     pub const fn from_bytes(b: [u8; HDR_LEN as usize]) -> Self {
@@ -86,17 +88,18 @@ impl NetHeader {
         }
     }
 
-    /// Whether it says nothing but, perhaps, how many buffers there are.
+    /// Whether the header requests nothing; it may give a number of buffers.
     #[must_use]
     #[inline]
     pub const fn is_plain(self) -> bool {
         self.flags == 0 && self.gso_type == GSO_NONE
     }
 
-    /// What the header asks of the receiver of a packet of `len` bytes; `None` when it cannot be true of such a packet.
+    /// The work that the header requests from the receiver of a packet of `len` bytes; `None` if it does not
+    /// fit such a packet.
     ///
-    /// Nothing is believed: the checksum must lie in the packet, segments must not be empty, and what is to be cut must
-    /// have a checksum to finish. `hdr_len` is passed on as the hint it is.
+    /// Everything is checked: the checksum must be in the packet, segments must not be empty, and a packet to
+    /// be segmented must have a checksum to complete. `hdr_len` is passed on as a hint only.
     ///
     /// ```
     /// use linecard_net::vnet::{NEEDS_CSUM, NetHeader};
@@ -129,8 +132,8 @@ impl NetHeader {
         Some(Request { partial, gso, header_len: self.hdr_len, data_valid })
     }
 
-    /// The header that asks for `request`, for one buffer. Never says [`DATA_VALID`]: a driver must not, and a device
-    /// that only passes packets on does not know.
+    /// The header that requests `request`, for one buffer. Never sets [`DATA_VALID`]: a driver must not, and
+    /// a device that only passes packets on does not know.
     ///
     /// ```
     /// use linecard_net::request::Request;
@@ -156,7 +159,8 @@ impl NetHeader {
         header
     }
 
-    /// The header as the two words a copy loop compares and writes: bytes 0–7 and bytes 8–11, in memory order.
+    /// The header as the two words that a copy loop compares and writes: bytes 0–7 and bytes 8–11, in memory
+    /// order.
     #[must_use]
     #[inline]
     pub const fn to_words(self) -> (u64, u32) {

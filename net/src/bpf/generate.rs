@@ -1,15 +1,15 @@
-//! From conditions to instructions: every condition jumps to where it holds or to where it does not.
+//! Code generation: every condition jumps to one label if it holds and to another if it fails.
 
 use super::Error;
 use super::program::{Instruction, Program};
 use super::tree::{Compare, Load, Node, Test};
 
-/// A place in the program that is not known yet.
+/// A position in the program that is not known yet.
 type Label = usize;
 
 enum Op {
     Plain(Instruction),
-    /// A comparison, and where to go on.
+    /// A comparison, and the labels for both outcomes.
     Jump {
         code: u16,
         k: u32,
@@ -19,11 +19,11 @@ enum Op {
     Mark(Label),
 }
 
-/// Codes of the instructions made here (`linux/bpf_common.h`); those of sizes are or-ed to loads.
+/// Codes of the generated instructions (`linux/bpf_common.h`); a size is or-ed to a load.
 mod op {
-    /// A = a number at offset k of the frame.
+    /// A = the number at offset k of the frame.
     pub(super) const LOAD: u16 = 0x20;
-    /// A = a number at offset X + k of the frame.
+    /// A = the number at offset X + k of the frame.
     pub(super) const LOAD_BEHIND_X: u16 = 0x40;
     /// A = the frame's length.
     pub(super) const LOAD_LEN: u16 = 0x80;
@@ -34,24 +34,24 @@ mod op {
     pub(super) const BYTE: u16 = 0x10;
     /// A = A & k.
     pub(super) const AND: u16 = 0x54;
-    /// On by k instructions.
+    /// Jumps forward by k instructions.
     pub(super) const JUMP: u16 = 0x05;
-    /// By A = k, A > k, A >= k.
+    /// Conditional jumps: A = k, A > k, A >= k.
     pub(super) const IF_EQUAL: u16 = 0x15;
     pub(super) const IF_ABOVE: u16 = 0x25;
     pub(super) const IF_AT_LEAST: u16 = 0x35;
-    /// Keeps k bytes of the frame.
+    /// Accepts k bytes of the frame.
     pub(super) const RETURN: u16 = 0x06;
 }
 
-/// Keeps the whole frame; tcpdump's default snapshot length.
+/// Accepts the whole frame; tcpdump's default snapshot length.
 const WHOLE: u32 = 262_144;
 
 const fn plain(code: u16, k: u32) -> Instruction {
     Instruction { code, jt: 0, jf: 0, k }
 }
 
-/// The program of a condition; of none, one that accepts everything.
+/// The program for a condition; without one, a program that accepts everything.
 pub(super) fn program(tree: Option<&Node>) -> Result<Program, Error> {
     let Some(tree) = tree else { return Program::new(vec![plain(op::RETURN, WHOLE)]) };
     let mut code = Code { ops: Vec::new(), labels: 2 };
@@ -121,8 +121,8 @@ impl Code {
         self.ops.push(Op::Jump { code, k: test.value, holds, fails });
     }
 
-    /// Puts numbers in place of labels. A comparison reaches 255 instructions far; farther goes by an
-    /// unconditional jump right behind it.
+    /// Replaces labels with numbers. A comparison can skip 255 instructions; for longer distances it goes
+    /// through an unconditional jump directly behind it.
     fn place(&self) -> Vec<Instruction> {
         let mut far = vec![[false; 2]; self.ops.len()];
         loop {
@@ -143,7 +143,7 @@ impl Code {
         }
     }
 
-    /// Where each operation and each label is, with these long jumps.
+    /// The positions of all operations and labels, with these long jumps.
     fn places(&self, far: &[[bool; 2]]) -> (Vec<usize>, Vec<usize>) {
         let (mut places, mut marks, mut at) = (Vec::new(), vec![0; self.labels], 0);
         for (op, far) in self.ops.iter().zip(far) {

@@ -1,8 +1,8 @@
-//! Words of a filter expression.
+//! Lexer for filter expressions.
 
 use super::Error;
 
-/// A word: a sign that stands for itself, or a name, number or address.
+/// A word: a sign, or a name, number or address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word<'a> {
     Sign(&'a str),
@@ -17,11 +17,11 @@ impl<'a> Word<'a> {
     }
 }
 
-/// Longest sign first.
+/// The longest signs come first.
 const SIGNS: [&str; 17] =
     ["&&", "||", "!=", "==", ">=", "<=", "(", ")", "[", "]", "!", "=", ">", "<", "&", "|", ":"];
 
-/// Splits an expression.
+/// Splits an expression into words.
 pub(super) fn words(text: &str) -> Result<Vec<Word<'_>>, Error> {
     let (mut words, mut rest) = (Vec::new(), text.trim_start());
     let mut brackets = 0_u32;

@@ -1,4 +1,4 @@
-//! Packet filters: classic BPF programs, and a compiler for the useful part of tcpdump's expressions.
+//! Packet filters: classic BPF programs, and a compiler for the common part of tcpdump's expressions.
 //!
 //! ```
 //! use linecard_net::bpf::{Program, compile};
@@ -25,7 +25,7 @@ mod tree;
 
 pub use program::{Instruction, Program};
 
-/// Why there is no program; one sentence.
+/// Why an expression or a program was rejected; one sentence.
 ///
 /// ```
 /// use linecard_net::bpf::compile;
@@ -52,7 +52,7 @@ impl std::error::Error for Error {}
 /// Compiles an expression; an empty one accepts everything.
 ///
 /// # Errors
-/// What is not understood, and where.
+/// What was not understood, and where.
 pub fn compile(expression: &str) -> Result<Program, Error> {
     let tree = parser::parse(&lexer::words(expression)?)?;
     generate::program(tree.as_ref())

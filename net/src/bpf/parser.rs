@@ -1,4 +1,4 @@
-//! From words to conditions: tcpdump's grammar, as far as [`super`] says.
+//! Parser for tcpdump's grammar, to the extent described in [`super`].
 
 mod relation;
 mod value;
@@ -7,12 +7,12 @@ use super::Error;
 use super::lexer::Word;
 use super::tree::{Node, Qualifier, Shift, ether_group, ether_host, kind, protocol};
 
-/// Deepest nesting of parentheses and `not`.
+/// The maximum nesting of parentheses and `not`.
 const DEPTH: usize = 100;
-/// Most words: each makes at most a few dozen instructions, of which there may be 4096.
+/// The maximum number of words: each generates at most a few dozen instructions, of which 4096 are possible.
 const WORDS: usize = 1000;
 
-/// What a qualified value is a value of.
+/// The kind of a qualified value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Host,
@@ -21,7 +21,7 @@ enum Kind {
     PortRange,
 }
 
-/// Qualifiers in front of a value.
+/// The qualifiers in front of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Qualifiers<'a> {
     protocol: Option<&'a str>,
@@ -32,7 +32,7 @@ struct Qualifiers<'a> {
 const PROTOCOLS: [&str; 11] =
     ["ether", "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp"];
 
-/// The condition that the words spell; none where there are no words.
+/// Parses the words of a condition; `None` if there are none.
 pub(super) fn parse(words: &[Word<'_>]) -> Result<Option<Node>, Error> {
     if words.is_empty() {
         return Ok(None);
@@ -55,9 +55,9 @@ struct Parser<'a> {
     words: &'a [Word<'a>],
     at: usize,
     depth: usize,
-    /// VLAN tags seen so far.
+    /// The length of the VLAN tags seen so far.
     shift: Shift,
-    /// Qualifiers of the value before, for values that have none.
+    /// The qualifiers of the previous value, used for values without qualifiers.
     last: Option<Qualifiers<'a>>,
 }
 
@@ -90,7 +90,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `and` and `or` bind alike, from left to right.
+    /// `and` and `or` have the same precedence and associate from left to right.
     fn expression(&mut self) -> Result<Node, Error> {
         let mut node = self.unary()?;
         loop {
@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
                 let host = Qualifiers { protocol: None, way: Qualifier::Either, kind: Kind::Host };
                 self.value(self.last.unwrap_or(host))
             }
-            // A port by its name, as in `port http or https`.
+            // A port name, as in `port http or https`.
             word => match self.last.filter(|last| last.kind == Kind::Port && value::port(word).is_some()) {
                 Some(last) => self.value(last),
                 None => Err(self.expected("a condition, as in 'tcp port 80' or 'host 10.0.0.1'")),
@@ -163,7 +163,7 @@ impl<'a> Parser<'a> {
         Ok(node)
     }
 
-    /// What begins with the name of a protocol.
+    /// Parses a condition that begins with the name of a protocol.
     fn of_protocol(&mut self) -> Result<Node, Error> {
         let name = self.next();
         match self.peek() {

@@ -1,8 +1,8 @@
-//! Classic BPF programs: checked once, run often.
+//! Classic BPF programs, validated once and run often.
 
 use super::Error;
 
-/// One instruction, as `struct sock_filter` of `linux/filter.h`.
+/// One instruction, as in `struct sock_filter` of `linux/filter.h`.
 ///
 /// ```
 /// use linecard_net::bpf::{Instruction, Program};
@@ -12,24 +12,25 @@ use super::Error;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
+    /// The operation code.
     pub code: u16,
-    /// Instructions to skip when a test holds.
+    /// The number of instructions to skip if a test holds.
     pub jt: u8,
-    /// Instructions to skip when it does not.
+    /// The number of instructions to skip if it fails.
     pub jf: u8,
     /// The operand.
     pub k: u32,
 }
 
-/// Characters of a bad line that are shown.
+/// The maximum number of characters of an invalid line that are quoted.
 const LONGEST_QUOTE: usize = 60;
-/// Longest program, the kernel's `BPF_MAXINSNS`.
+/// The maximum length of a program, the kernel's `BPF_MAXINSNS`.
 const MAX: usize = 4096;
-/// Words of scratch memory, `BPF_MEMWORDS`.
+/// The number of words of scratch memory, `BPF_MEMWORDS`.
 const WORDS: usize = 16;
 
-/// A checked program: it only jumps forward, ends, and touches nothing but the packet and its scratch words.
+/// A validated program: it only jumps forward, terminates, and accesses only the packet and its scratch
+/// words.
 ///
 /// ```
 /// use linecard_net::bpf::Program;
@@ -45,10 +46,11 @@ const WORDS: usize = 16;
 pub struct Program(Vec<Instruction>);
 
 impl Program {
-    /// Checks a program.
+    /// Validates a program.
     ///
     /// # Errors
-    /// The first instruction that is unknown, jumps out of the program, or reaches outside of the scratch words.
+    /// The first instruction that is unknown, jumps out of the program, or accesses memory outside of the
+    /// scratch words.
     pub fn new(code: Vec<Instruction>) -> Result<Self, Error> {
         let len = code.len();
         if !(1..=MAX).contains(&len) {
@@ -63,20 +65,20 @@ impl Program {
                 )));
             }
         }
-        // Nothing but a return may be last: everything else goes on behind the program.
+        // Only a return may be last: any other instruction continues behind the program.
         if code.last().is_none_or(|last| last.code & 7 != 6) {
             return Err(Error::new("the filter does not end; its last instruction must be a return"));
         }
         Ok(Self(code))
     }
 
-    /// Reads what `tcpdump -ddd` prints: a count, then four numbers a line.
+    /// Parses the output of `tcpdump -ddd`: a count, then four numbers per line.
     ///
     /// # Errors
-    /// Other text, or a program that [`new`](Self::new) refuses.
+    /// The text is malformed, or [`new`](Self::new) rejects the program.
     pub fn from_ddd(text: &str) -> Result<Self, Error> {
         let bad = |line: &str| {
-            // A file that is something else may have lines of any length and bytes.
+            // A different file may have lines of any length and content.
             let start: String = line.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug).collect();
             let rest = if line.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };
             Error::new(format!(
@@ -103,20 +105,21 @@ impl Program {
         Self::new(code)
     }
 
-    /// Its instructions.
+    /// The instructions of the program.
     #[must_use]
     pub fn instructions(&self) -> &[Instruction] {
         &self.0
     }
 
-    /// Whether a whole frame passes.
+    /// Whether the program accepts a complete frame.
     #[must_use]
     pub fn accepts(&self, frame: &[u8]) -> bool {
         self.run(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX)) > 0
     }
 
-    /// Bytes of the frame to keep, 0 for none. `frame` may be the beginning of one that is `len` bytes long;
-    /// a program that looks behind it rejects the frame, as one that looks behind its end does.
+    /// Returns the number of bytes of the frame to keep, 0 for none. `frame` may be the beginning of a frame
+    /// of `len` bytes. A program that reads beyond `frame` rejects it, as one that reads beyond the frame's
+    /// end does.
     #[must_use]
     pub fn run(&self, frame: &[u8], len: u32) -> u32 {
         let mut machine = Machine { a: 0, x: 0, words: [0; WORDS] };
@@ -132,13 +135,13 @@ impl Program {
 }
 
 impl Instruction {
-    /// Whether it can be run with `left` instructions behind it.
+    /// Whether the instruction is valid with `left` instructions behind it.
     fn sound(&self, left: usize) -> bool {
         let word = (self.k as usize) < WORDS;
-        // The kernel's extensions lie at negative offsets.
+        // The kernel's extensions are at negative offsets.
         let in_frame = self.k < 0xffff_f000;
         match self.code {
-            // Loads of A: absolute, from X, the length, a constant, a word.
+            // Loads of A: absolute, relative to X, the length, a constant, a word.
             0x20 | 0x28 | 0x30 => in_frame,
             0x40 | 0x48 | 0x50 => true,
             0x80 | 0x00 => true,
@@ -151,7 +154,7 @@ impl Instruction {
             0x64 | 0x74 => self.k < 32,
             0x34 | 0x94 => self.k != 0,
             0x0c | 0x1c | 0x2c | 0x3c | 0x4c | 0x5c | 0x6c | 0x7c | 0x9c | 0xac => true,
-            // Jumps: always, and on a comparison.
+            // Jumps: unconditional, and on a comparison.
             0x05 => (self.k as usize) < left,
             0x15 | 0x25 | 0x35 | 0x45 | 0x1d | 0x2d | 0x3d | 0x4d => {
                 usize::from(self.jt) < left && usize::from(self.jf) < left
@@ -170,18 +173,18 @@ struct Machine {
 }
 
 enum Step {
-    /// Go on behind so many instructions.
+    /// Continue after skipping this many instructions.
     Skip(usize),
     Return(u32),
 }
 
-/// `N` bytes of a frame at an offset.
+/// The `N` bytes of a frame at an offset.
 fn bytes<const N: usize>(frame: &[u8], at: u32) -> Option<[u8; N]> {
     frame.get(at as usize..)?.first_chunk().copied()
 }
 
 impl Machine {
-    /// One instruction; whoever looks behind the frame is returned 0.
+    /// Executes one instruction; a read beyond the frame returns 0.
     fn step(&mut self, i: Instruction, frame: &[u8], len: u32) -> Step {
         let operand = if i.code & 0x08 == 0 { i.k } else { self.x };
         match i.code & 7 {
@@ -210,7 +213,7 @@ impl Machine {
     }
 
     fn load(&mut self, i: Instruction, frame: &[u8], len: u32) -> Option<()> {
-        // From X, where the mode says so.
+        // Relative to X, if the mode says so.
         let at = if i.code & 0xe0 == 0x40 { self.x.checked_add(i.k)? } else { i.k };
         let value = match i.code & 0xe0 {
             0x00 => i.k,

@@ -1,4 +1,4 @@
-//! What an expression means, down to single comparisons; pure constructors, no text.
+//! The meaning of an expression as a tree of single comparisons; constructors only, no text.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ pub(super) enum Node {
     Test(Test),
 }
 
-/// A number out of the frame, compared.
+/// A comparison of a number in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Test {
     pub(super) load: Load,
@@ -20,12 +20,12 @@ pub(super) struct Test {
     pub(super) value: u32,
 }
 
-/// Where a number is; sizes in bytes are 1, 2 or 4.
+/// The location of a number; sizes in bytes are 1, 2 or 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Load {
     /// At an offset.
     At { size: u8, offset: u32 },
-    /// So far behind an IPv4 header, which starts at `header`.
+    /// At an offset behind an IPv4 header, which starts at `header`.
     Behind { size: u8, header: u32, offset: u32 },
     /// The frame's length.
     Len,
@@ -38,7 +38,7 @@ pub(super) enum Compare {
     AtLeast,
 }
 
-/// Which end of the way.
+/// The ends of a flow to which a condition applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Qualifier {
     Source,
@@ -47,7 +47,7 @@ pub(super) enum Qualifier {
     Both,
 }
 
-/// IP protocol numbers, as wide as a program's words.
+/// IP protocol numbers as 32-bit words of a program.
 pub(super) mod protocol {
     use crate::ip::protocol as ip;
 
@@ -57,18 +57,18 @@ pub(super) mod protocol {
     pub(in super::super) const UDP: u32 = ip::UDP as u32;
     pub(in super::super) const ICMP6: u32 = ip::ICMPV6 as u32;
     pub(in super::super) const SCTP: u32 = ip::SCTP as u32;
-    /// IPv6's fragment header.
+    /// The IPv6 fragment header.
     pub(super) const FRAGMENT: u32 = ip::FRAGMENT as u32;
 }
 
-/// EtherTypes, as wide as a program's words.
+/// EtherTypes as 32-bit words of a program.
 pub(super) mod kind {
     use crate::ether::ether_type;
 
     pub(in super::super) const IP: u32 = ether_type::IPV4 as u32;
     pub(in super::super) const ARP: u32 = ether_type::ARP as u32;
     pub(in super::super) const RARP: u32 = 0x8035;
-    /// Those of VLAN tags.
+    /// The EtherTypes of VLAN tags.
     pub(super) const TAGS: [u32; 3] =
         [ether_type::VLAN as u32, ether_type::QINQ as u32, ether_type::QINQ_OLD as u32];
     pub(in super::super) const IP6: u32 = ether_type::IPV6 as u32;
@@ -102,7 +102,7 @@ fn masked(offset: u32, value: u32, mask: u32) -> Option<Node> {
     (mask != 0).then_some(Node::Test(Test { load, mask: all, compare: Compare::Equal, value: value & mask }))
 }
 
-/// One condition on each end of the way, as asked.
+/// Applies a condition to the ends that `way` selects.
 fn ends(way: Qualifier, of: impl Fn(bool) -> Node) -> Node {
     match way {
         Qualifier::Source => of(true),
@@ -112,12 +112,12 @@ fn ends(way: Qualifier, of: impl Fn(bool) -> Node) -> Node {
     }
 }
 
-/// Conditions on frames whose EtherType lies behind so many bytes of VLAN tags.
+/// Conditions on frames whose EtherType is behind this many bytes of VLAN tags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shift(pub(super) u32);
 
 impl Shift {
-    /// Start of the layer-3 header.
+    /// The start of the layer-3 header.
     pub(super) const fn layer3(self) -> u32 {
         14 + self.0
     }
@@ -131,7 +131,7 @@ impl Shift {
         self.ether_type(kind::IP).and(equal(1, self.layer3() + 9, number))
     }
 
-    /// IPv6 with this protocol next, or behind a fragment header.
+    /// IPv6 with this protocol next, or directly behind a fragment header.
     pub(super) fn ip6_protocol(self, number: u32) -> Node {
         let next = self.layer3() + 6;
         let behind = equal(1, next, protocol::FRAGMENT).and(equal(1, self.layer3() + 40, number));
@@ -142,7 +142,7 @@ impl Shift {
         self.ip6_protocol(number).or(self.ip_protocol(number))
     }
 
-    /// A tag, and its VLAN if asked for; the frames behind it are [`Shift`]ed by four more bytes.
+    /// A tag, with this VLAN if given; frames behind it are [`Shift`]ed by four more bytes.
     pub(super) fn vlan(self, id: Option<u32>) -> Node {
         let [first, second, third] = kind::TAGS.map(|tag| self.ether_type(tag));
         let tag = first.or(second).or(third);
@@ -156,7 +156,7 @@ impl Shift {
         self.net_in(kind::IP, way, [first, first + 4], address, mask)
     }
 
-    /// Addresses in requests and answers of ARP or RARP.
+    /// Addresses in requests and replies of ARP or RARP.
     pub(super) fn arp_net(self, kind: u32, way: Qualifier, address: Ipv4Addr, mask: u32) -> Node {
         let first = self.layer3() + 14;
         self.net_in(kind, way, [first, first + 10], address, mask)
@@ -165,7 +165,7 @@ impl Shift {
     fn net_in(self, kind: u32, way: Qualifier, at: [u32; 2], address: Ipv4Addr, mask: u32) -> Node {
         let kind = self.ether_type(kind);
         match masked(at[0], address.into(), mask).zip(masked(at[1], address.into(), mask)) {
-            // A network of all addresses asks nothing.
+            // A network of all addresses imposes no condition.
             None => kind,
             Some((source, destination)) => {
                 kind.and(ends(way, |is_source| if is_source { source.clone() } else { destination.clone() }))
@@ -192,7 +192,7 @@ impl Shift {
         }
     }
 
-    /// Ports from `low` to `high` of the protocols, IPv4 and IPv6.
+    /// Ports from `low` to `high` of the protocols, over IPv4 and IPv6.
     pub(super) fn ports(
         self,
         versions: [bool; 2],
@@ -228,7 +228,7 @@ impl Shift {
         all.into_iter().flatten().reduce(Node::or)
     }
 
-    /// An IPv4 packet that has its layer-4 header.
+    /// An IPv4 packet that contains its layer-4 header.
     pub(super) fn first_fragment(self) -> Node {
         let load = Load::At { size: 2, offset: self.layer3() + 6 };
         Node::Test(Test { load, mask: Some(0x1fff), compare: Compare::Equal, value: 0 })

@@ -1,12 +1,12 @@
-//! What a device says of a packet's hash, behind the other fields of its header (virtio 1.2, Network Device: Hash reporting for
-//! incoming packets).
+//! The hash report of a device, behind the other fields of its header (virtio 1.2, Network Device: Hash
+//! reporting for incoming packets).
 
 use crate::packet_type::PacketType;
 
-/// Bytes of the header with `VIRTIO_NET_F_HASH_REPORT`: the usual ones, a hash, what was hashed, and padding.
+/// The length of the header with `VIRTIO_NET_F_HASH_REPORT`: the usual fields, a hash, its type, and padding.
 pub const HASH_HDR_LEN: u32 = 20;
 
-/// Kinds of packets by `hash_report` (`VIRTIO_NET_HASH_REPORT_…`); the number of the first is 1.
+/// The kinds of packets by `hash_report` (`VIRTIO_NET_HASH_REPORT_…`), starting at 1.
 const KINDS: [PacketType; 9] = {
     const V4: u32 = PacketType::L3_IPV4_EXT_UNKNOWN.bits();
     const V6: u32 = PacketType::L3_IPV6_EXT_UNKNOWN.bits();
@@ -43,19 +43,19 @@ const KINDS: [PacketType; 9] = {
 pub struct HashReport {
     /// `hash_value`.
     pub value: u32,
-    /// `hash_report`: what was hashed; 0 for nothing.
+    /// `hash_report`: the type of the hash; 0 for no hash.
     pub report: u16,
 }
 
 impl HashReport {
-    /// From wire order. Nothing is checked: the peer may have written anything.
+    /// Converts from wire order. Nothing is checked: the peer may have written anything.
     #[must_use]
     #[inline]
     pub const fn from_bytes(b: [u8; 8]) -> Self {
         Self { value: u32::from_le_bytes([b[0], b[1], b[2], b[3]]), report: u16::from_le_bytes([b[4], b[5]]) }
     }
 
-    /// In wire order (little endian), with padding of zeros.
+    /// Converts to wire order (little endian), with zero padding.
     #[must_use]
     #[inline]
     pub const fn to_bytes(self) -> [u8; 8] {
@@ -63,7 +63,8 @@ impl HashReport {
         [v[0], v[1], v[2], v[3], r[0], r[1], 0, 0]
     }
 
-    /// The hash, and what kind of packet the device took it for; `None` where it hashed nothing, or names a kind that there is not.
+    /// The hash, and the type of packet that the device hashed; `None` if it hashed nothing, or reports an
+    /// unknown type.
     #[must_use]
     #[inline]
     pub fn hash(self) -> Option<(u32, PacketType)> {

@@ -1,9 +1,9 @@
-//! Numbers in a frame, compared: `tcp[13] & 2 != 0`, `len > 1000`.
+//! Comparisons of numbers in a frame: `tcp[13] & 2 != 0`, `len > 1000`.
 
 use super::super::tree::{Compare, Load, Node, Test, kind, protocol};
 use super::{Error, Parser, value};
 
-/// Places and flags by name, as `pcap-filter(7)` lists them.
+/// Named offsets and flags, as listed in `pcap-filter(7)`.
 const NAMED: [(&str, u32); 17] = [
     ("tcpflags", 13),
     ("icmptype", 0),
@@ -42,7 +42,7 @@ impl Parser<'_> {
         Ok(test(Load::Len, None, (compare, not), number))
     }
 
-    /// `proto[offset:size] & mask relation value`, behind the protocol's name.
+    /// Parses `proto[offset:size] & mask relation value`, after the protocol's name.
     pub(super) fn accessor(&mut self, name: &str) -> Result<Node, Error> {
         self.at += 1;
         let offset = constant(self.peek()).filter(|offset| *offset < 1 << 16);

@@ -1,4 +1,4 @@
-//! Addresses, networks, ports and numbers, and the conditions they stand for.
+//! Addresses, networks, ports and numbers, and the conditions for them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +6,7 @@ use super::super::tree::{Node, ether_host, kind, protocol};
 use super::{Error, Parser, Qualifiers};
 use crate::mac::MacAddr;
 
-/// Decimal, or hexadecimal with `0x`.
+/// Parses a decimal number, or a hexadecimal one with `0x`.
 pub(super) fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
@@ -14,7 +14,7 @@ pub(super) fn number(text: &str) -> Option<u32> {
     }
 }
 
-/// The services that people filter by name.
+/// Services that are commonly filtered by name.
 const PORTS: [(&str, u32); 14] = [
     ("ftp", 21),
     ("ssh", 22),
@@ -32,13 +32,13 @@ const PORTS: [(&str, u32); 14] = [
     ("syslog", 514),
 ];
 
-/// A port by number or name.
+/// Parses a port number or name.
 pub(super) fn port(text: &str) -> Option<u32> {
     let named = PORTS.iter().find(|(name, _)| *name == text).map(|(_, port)| *port);
     named.or_else(|| number(text)).filter(|port| *port <= 65_535)
 }
 
-/// A protocol by name, of Ethernet or of IP.
+/// The number of a named protocol, of Ethernet or of IP.
 pub(super) fn protocol(name: &str, of: Option<&str>) -> Option<u32> {
     Some(match (name, of) {
         ("ip", Some("ether")) => kind::IP,
@@ -56,7 +56,7 @@ pub(super) fn protocol(name: &str, of: Option<&str>) -> Option<u32> {
     })
 }
 
-/// `10`, `192.168` or a whole address, and how many bits were written.
+/// Parses `10`, `192.168` or a complete address; returns the address and the number of bits given.
 fn short_ip(text: &str) -> Option<(Ipv4Addr, u32)> {
     let mut octets = [0; 4];
     let mut count = 0;
@@ -67,7 +67,7 @@ fn short_ip(text: &str) -> Option<(Ipv4Addr, u32)> {
     (text.split('.').count() == count).then_some((octets.into(), 8 * count as u32))
 }
 
-/// The upper `prefix` bits.
+/// A mask of the upper `prefix` bits.
 fn mask(prefix: u32) -> u32 {
     u32::MAX.checked_shl(32 - prefix).unwrap_or(0)
 }
@@ -123,7 +123,7 @@ impl<'a> Parser<'a> {
         self.ip_node(qualifiers, address, mask)
     }
 
-    /// As tcpdump, says when a network has bits that no address of it has.
+    /// As tcpdump, rejects a network address with bits outside of its mask.
     fn whole_net(&self, whole: bool) -> Result<(), Error> {
         if whole { Ok(()) } else { Err(self.expected("a network, without bits that its mask leaves out")) }
     }
