@@ -1,4 +1,4 @@
-//! The other end of a control socket: for `linecard capture` and whoever else wants packets.
+//! The client of a control socket, used by `linecard capture` and other programs that capture packets.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,9 +16,9 @@ use super::protocol::{self, Options, Totals};
 use super::stream::Stream;
 use super::{CaptureError, server};
 
-/// How long a program may take to answer.
+/// How long to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longest answer: a few hundred rings.
+/// The maximum length of an answer, enough for hundreds of rings.
 const ANSWER: usize = 64 << 10;
 
 /// A port that can be captured.
@@ -30,13 +30,13 @@ const ANSWER: usize = 64 << 10;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its number.
+    /// The number of the port.
     pub id: u16,
-    /// Its name.
+    /// The name of the port.
     pub name: String,
-    /// Receive queues.
+    /// The number of receive queues.
     pub rx_queues: u16,
-    /// Transmit queues.
+    /// The number of transmit queues.
     pub tx_queues: u16,
 }
 
@@ -49,8 +49,8 @@ impl std::fmt::Display for Listed {
     }
 }
 
-/// A connection to a running program; see [`Server`](super::Server). It captures one port at most, and closing it ends
-/// the capture.
+/// A connection to a running program; see [`Server`](super::Server). It captures at most one port, and
+/// closing it ends the capture.
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
@@ -63,7 +63,7 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Whether somebody listens there, or it cannot be told.
+/// Whether a program listens at the path, or this cannot be determined.
 pub(super) fn answers(path: &Path) -> bool {
     match connect(path) {
         Ok(_) => true,
@@ -75,7 +75,7 @@ impl Client {
     /// Connects to the control socket of a program.
     ///
     /// # Errors
-    /// Nobody listens there, or it is somebody else's.
+    /// No program listens there, or the socket belongs to another user.
     pub fn connect(path: &Path) -> Result<Self, CaptureError> {
         let socket = connect(path).map_err(|source| {
             let action = format!("no program answers at {}", path.display());
@@ -84,10 +84,10 @@ impl Client {
         Ok(Self { socket })
     }
 
-    /// The ports of the program.
+    /// Returns the ports of the program.
     ///
     /// # Errors
-    /// It does not answer, or not in this protocol.
+    /// The program does not answer, or does not use this protocol.
     pub fn list(&self) -> Result<Vec<Listed>, CaptureError> {
         let (text, _) = self.ask("list\n")?;
         let line = |line: &str| {
@@ -101,10 +101,10 @@ impl Client {
         text.lines().skip(1).map(line).collect::<Option<_>>().ok_or_else(strange)
     }
 
-    /// Begins to capture a port.
+    /// Starts to capture a port.
     ///
     /// # Errors
-    /// What the program says.
+    /// The error that the program reports.
     pub fn capture(&self, port: u16, options: &Options) -> Result<Stream, CaptureError> {
         options.check()?;
         let (text, file) = self.ask(&options.request(port))?;
@@ -115,21 +115,21 @@ impl Client {
         })
     }
 
-    /// Ends the capture. What the rings hold can still be read.
+    /// Ends the capture. The rings can still be read.
     pub fn stop(&self) -> Option<Totals> {
         server::send(self.socket.as_fd(), "stop", None).ok()?;
         self.ended(PATIENCE)
     }
 
-    /// Waits for the end of the capture that the program tells of: its port stopped, or the program went (which gives
-    /// no numbers).
+    /// Waits until the program reports the end of the capture, because its port was stopped. `None` if the
+    /// program ended, which gives no totals, or on a timeout.
     pub fn ended(&self, within: Duration) -> Option<Totals> {
         let (text, _) = self.receive(within).ok()?;
         let seen = protocol::number(&text, "seen")?;
         Some(Totals { seen, lost: protocol::number(&text, "lost")? })
     }
 
-    /// Whether the program has something to say, which it only has at the end; waits for that, or for so long.
+    /// Whether the program has sent a message, which it does only at the end; waits for it up to `time`.
     #[must_use]
     pub fn wait(&self, time: Duration) -> bool {
         let mut entry = [PollFd::new(&self.socket, PollFlags::IN)];

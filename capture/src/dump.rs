@@ -1,7 +1,7 @@
-//! Capture files in one call, written by the program whose packets they hold.
+//! Capture files in one call, written by the program that has the packets.
 //!
-//! The name of a file says its format: `.pcapng` and `.ntar` are pcapng, all others are pcap with nanoseconds. What is read may
-//! be either, whatever its name.
+//! The name of a file determines its format: `.pcapng` and `.ntar` are pcapng, all others are pcap with
+//! nanoseconds. Reading accepts either format, whatever the name.
 
 mod port;
 mod saved;
@@ -19,7 +19,7 @@ use super::pcap::encode::{self, Format, Record, SNAPLEN};
 use super::pcap::file::{Head, RecordFile};
 use super::{CaptureError, Frame, Totals};
 
-/// Writes packets to a capture file, which is made or emptied, with the present time.
+/// Writes packets with the current time to a capture file, which is created or truncated.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -46,8 +46,8 @@ pub fn dump(path: impl AsRef<Path>, packets: &[Packet]) -> Result<(), CaptureErr
     file.finish().map(drop)
 }
 
-/// A capture file that packets are written to as they come. It ends with a whole record, also when the disk is full or the
-/// value is dropped; [`finish`](Self::finish) says whether all of it was written.
+/// A capture file to which packets are written one by one. It always ends with a complete record, even if the
+/// disk is full or the value is dropped; [`finish`](Self::finish) returns whether everything was written.
 ///
 /// ```
 /// use linecard_capture::Dump;
@@ -68,10 +68,10 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Makes or empties the file.
+    /// Creates or truncates the file.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
         let path = path.as_ref();
         Self::make(path, Format::of(path), "linecard", SNAPLEN)
@@ -91,16 +91,16 @@ impl Dump {
         Ok(dump)
     }
 
-    /// Adds a packet, all its segments, with the present time.
+    /// Adds a packet with all its segments and the current time.
     ///
     /// # Errors
-    /// The file cannot be written; earlier packets may be what is missing in it.
+    /// The file cannot be written; packets added earlier may be missing in it.
     pub fn packet(&mut self, packet: &Packet) -> Result<(), CaptureError> {
         let segments: Vec<&[u8]> = packet.segments().map(|segment| segment.data()).collect();
         self.add(&Record { time: encode::now(), len: length(packet.len()), ..Record::default() }, &segments)
     }
 
-    /// Adds a frame, with the present time.
+    /// Adds a frame with the current time.
     ///
     /// # Errors
     /// As [`packet`](Self::packet).
@@ -108,7 +108,7 @@ impl Dump {
         self.add(&Record { time: encode::now(), len: length(frame.len()), ..Record::default() }, &[frame])
     }
 
-    /// Adds a frame that a [`Stream`](crate::Stream) gave, with all that is known of it.
+    /// Adds a frame from a [`Stream`](crate::Stream) with all its metadata.
     ///
     /// # Errors
     /// As [`packet`](Self::packet).
@@ -122,7 +122,7 @@ impl Dump {
         self.told(added)
     }
 
-    /// Writes out what is collected, for whoever reads the file meanwhile.
+    /// Writes out the buffered packets, for other processes that read the file meanwhile.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -138,12 +138,12 @@ impl Dump {
         })
     }
 
-    /// Packets that were written out.
+    /// The number of packets that were written out.
     fn written(&self) -> u64 {
         self.file.written()
     }
 
-    /// Ends the file; how many packets it has.
+    /// Ends the file and returns the number of packets in it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -152,7 +152,7 @@ impl Dump {
         Ok(self.written())
     }
 
-    /// Ends the file with what was seen and lost.
+    /// Ends the file with the totals of the capture.
     fn end(mut self, totals: Totals) -> Result<Totals, CaptureError> {
         self.file.statistics(0, totals);
         self.flush()?;
@@ -162,12 +162,12 @@ impl Dump {
 
 impl Drop for Dump {
     fn drop(&mut self) {
-        // Who wants to know calls `finish`.
+        // To learn of errors, call `finish`.
         let _ = self.flush();
     }
 }
 
-/// A length as records have it.
+/// A length as stored in records.
 fn length(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! Which ports can be captured, and which are.
+//! The ports of a program that can be captured, and their captures.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::pcap::encode::Direction;
 use linecard_pmd::handover::HandOver;
 use linecard_pmd::port::{Device, Port, Running, RxQueue, TxQueue};
 
-/// A queue's side: its mailbox, and what it is.
+/// One side of a queue, with its mailbox.
 struct Side {
     mailbox: Arc<Mailbox>,
     direction: Direction,
@@ -25,7 +25,7 @@ struct Watched {
     id: u16,
     name: String,
     sides: Vec<Side>,
-    /// The session that captures it.
+    /// The session that captures the port.
     session: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ struct State {
     ports: Vec<Watched>,
 }
 
-/// The ports of a program that can be captured. A clone is another handle.
+/// The ports of a program that can be captured. A clone is another handle to the same ports.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -62,19 +62,19 @@ struct State {
 pub struct Hub(Arc<Mutex<State>>);
 
 impl Hub {
-    /// A hub without ports.
+    /// Creates a hub without ports.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is whole before anything can panic.
+        // No code can panic while a change is incomplete.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a point of watch in front of each queue of a started port, which is `id` for those who capture. When the
-    /// port stops, it is forgotten, and its captures end.
+    /// Puts a capture point in front of each queue of a started port. Clients refer to the port by `id`. When
+    /// the port stops, it is removed from the hub, and its captures end.
     #[must_use]
     pub fn watch(&self, id: u16, port: Port) -> Port {
         let (port, rx, tx) = self.watch_queues(id, port);
@@ -83,8 +83,8 @@ impl Hub {
         Port { rx, tx, ..port }
     }
 
-    /// As [`watch`](Self::watch), with the queues beside the port and as what they are: for a loop where one more
-    /// virtual call per burst would count. The port has none then.
+    /// As [`watch`](Self::watch), but returns the queues separately and unboxed, for loops in which one more
+    /// virtual call per burst matters. The returned port has no queues.
     #[must_use]
     pub fn watch_queues(&self, id: u16, port: Port) -> (Port, Vec<WatchedRx>, Vec<WatchedTx>) {
         let Port { rx, tx, control, running } = port;
@@ -110,7 +110,7 @@ impl Hub {
         (Port { rx: Vec::new(), tx: Vec::new(), control, running }, rx, tx)
     }
 
-    /// Number, name, receive and transmit queues of each port.
+    /// The number, the name, and the numbers of receive and transmit queues of each port.
     #[must_use]
     pub fn ports(&self) -> Vec<(u16, String, usize, usize)> {
         let count = |port: &Watched, way| port.sides.iter().filter(|side| side.direction == way).count();
@@ -120,18 +120,18 @@ impl Hub {
         self.lock().ports.iter().map(of).collect()
     }
 
-    /// Listens for `linecard capture` on a Unix socket for the owner only; see [`Server`].
+    /// Listens for `linecard capture` on a Unix socket that only its owner can use; see [`Server`].
     ///
     /// # Errors
-    /// The socket or its thread cannot be made.
+    /// The socket or its thread cannot be created.
     pub fn serve(&self, path: &std::path::Path) -> Result<Server, CaptureError> {
         Server::start(self.clone(), path)
     }
 
-    /// Captures a port, in this process; ends when the session is dropped.
+    /// Captures a port in this process, until the session is dropped.
     ///
     /// # Errors
-    /// There is no such port, it is captured already, an option is not possible, or memory is short.
+    /// The port does not exist or is already being captured, an option is not possible, or memory is short.
     pub fn open(&self, id: u16, options: &Options) -> Result<(Session, Stream), CaptureError> {
         let (session, made) = self.begin(id, options)?;
         let stream = Stream::attach(&made.file, &made.places);
@@ -140,7 +140,7 @@ impl Hub {
         Ok((session, stream))
     }
 
-    /// Makes rings and sends them to the polling threads.
+    /// Creates rings and sends them to the polling threads.
     pub(super) fn begin(&self, id: u16, options: &Options) -> Result<(Session, SharedRings), CaptureError> {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         options.check()?;
@@ -194,7 +194,7 @@ impl Hub {
         Ok((Session { hub: self.clone(), port: id, session, counts }, shared))
     }
 
-    /// Frees rings that polling threads have given back.
+    /// Frees rings that polling threads have returned.
     pub(super) fn collect(&self) {
         self.lock().ports.iter().flat_map(|port| &port.sides).for_each(|side| side.mailbox.collect());
     }
@@ -210,14 +210,15 @@ impl std::fmt::Debug for Hub {
     }
 }
 
-/// What the other side needs.
+/// The data that the reader of a capture needs.
 pub(super) struct SharedRings {
     pub(super) file: std::os::fd::OwnedFd,
     pub(super) places: Vec<RingExtent>,
     pub(super) name: String,
 }
 
-/// A capture of one port; dropping it ends it. The queues give their rings back with their next burst.
+/// A capture of one port, which ends when this is dropped. The queues return their rings with their next
+/// burst.
 ///
 /// ```
 /// use linecard_capture::{Hub, Options};
@@ -232,7 +233,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Frames so far, and copies lost.
+    /// The number of frames so far, and of lost copies.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.counts.iter().fold(Totals::default(), |sum, counts| Totals {
@@ -241,7 +242,7 @@ impl Session {
         })
     }
 
-    /// Whether the port still runs.
+    /// Whether the port is still running.
     #[must_use]
     pub fn alive(&self) -> bool {
         self.hub.lock().ports.iter().any(|port| port.id == self.port && port.session == Some(self.session))
@@ -257,7 +258,7 @@ impl std::fmt::Debug for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
-        // The number may be another port's by now.
+        // Another port may have this number by now.
         let own = |port: &&mut Watched| port.id == self.port && port.session == Some(self.session);
         if let Some(port) = state.ports.iter_mut().find(own) {
             port.session = None;
@@ -280,13 +281,13 @@ impl Running for WatchedRunning {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         let Self { inner, registration } = *self;
         drop(registration);
-        // The driver's queues are inside of these; a port may be stopped without its queues.
+        // These contain the driver's queues; a port may be stopped without its queues.
         drop((rx, tx));
         inner.stop(Vec::new(), Vec::new())
     }
 }
 
-/// Dropped, the hub forgets the port.
+/// Removes the port from the hub when dropped.
 struct Registration {
     id: u16,
     hub: Hub,

@@ -1,4 +1,4 @@
-//! Capture: copies of what passes a port's queues, for another process, without slowing the port.
+//! Packet capture: copies the packets of a port's queues for another process, without slowing the port.
 //!
 //! ```text
 //!   polling thread                          control thread                     capturing process
@@ -6,24 +6,26 @@
 //!                    │  one relaxed load     │                       ────►   one memfd with a ring per queue
 //!                    └── copies ─► ring ═════╪═══════════════════════════►   Stream: records in order of time
 //! ```
-//! A program hands its started ports to [`serve`], which is one line; or it makes a [`Hub`], lets it [`watch`](Hub::watch) its started ports, and [`serve`](Hub::serve)s a control
-//! socket; `linecard capture` finds it. Off, a burst costs one relaxed load (and one more call, unless the program
-//! holds the queues as what they are). On, frames are cut to
-//! the snapshot length, filtered in the polling thread and copied into a ring that only this queue fills; a full ring
-//! drops the copy and counts it. The polling thread never waits and makes no system call but the clock's; it picks
-//! rings up, and gives them back, between bursts.
+//! A program passes its started ports to [`serve`], which is one line. Or it creates a [`Hub`], lets it
+//! [`watch`](Hub::watch) its started ports and [`serve`](Hub::serve) a control socket, which `linecard
+//! capture` finds. While no capture runs, a burst costs one relaxed load (and one more call, unless the
+//! program keeps the queues unboxed). During a capture, the polling thread truncates frames to the snapshot
+//! length, filters them and copies them into a ring that only this queue fills. If the ring is full, the copy
+//! is dropped and counted. The polling thread never waits and makes no system call except to read the clock;
+//! it starts and stops using rings between bursts.
 //!
-//! A program that wants a file and no other process calls [`dump_port`], or [`dump`] for packets that it has, and [`read`]
-//! gives the frames back.
+//! A program that wants a file, without another process, calls [`dump_port`], or [`dump`] for packets that it
+//! has; [`read`] returns the frames.
 //!
-//! Packets that are dropped come with the reason as a comment where the place of the drop has the packet: drivers
-//! call [`dropped`](linecard_pmd::observer::dropped), applications [`TxQueue::note_dropped`](linecard_pmd::TxQueue::note_dropped). A packet that was taken, and
-//! shown as sent, and is lost later (in flight when its backend went, a piece of a packet that was cut in software), comes
-//! once more with a comment that says so.
+//! Dropped packets are captured with the reason as a comment if the code that drops them has the packet:
+//! drivers call [`dropped`](linecard_pmd::observer::dropped), applications
+//! [`TxQueue::note_dropped`](linecard_pmd::TxQueue::note_dropped). A packet that was accepted and shown as
+//! sent, but is lost later (in flight when its backend disconnected, or a piece of a packet that was
+//! segmented in software), is captured once more with a comment that says so.
 //!
-//! Trust: the socket belongs to its owner, in a folder that only the owner enters. Whoever may connect sees all
-//! packets of the ports, and can garble the copies that it asked for, nothing else: rings are sealed memfds, each
-//! index in them is masked, and there is one thread at either side.
+//! Trust: the socket belongs to its owner, in a directory that only the owner may enter. A client that may
+//! connect sees all packets of the ports, and can corrupt only the copies that it requested: rings are sealed
+//! memfds, each index in them is masked, and each side has one thread.
 
 mod client;
 mod dump;
@@ -55,7 +57,7 @@ pub use self::server::Server;
 pub use self::socket::{ControlSocket, serve};
 pub use self::stream::Stream;
 
-/// Why there is no capture; one sentence.
+/// Why a capture is not possible; one sentence.
 ///
 /// ```
 /// use linecard_capture::{Hub, Options};
@@ -65,18 +67,18 @@ pub use self::stream::Stream;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaptureError {
-    /// What was asked for is not there, or not possible.
+    /// The request cannot be fulfilled.
     #[error("{0}")]
     Refused(String),
-    /// There is no folder for the control socket.
+    /// The directory for the control socket cannot be used.
     #[error("{0}; give another --file-prefix, or do without capture")]
     Folder(#[from] linecard_eal::Error),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("{action}: {source}; {remedy}")]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What the system answered.
+        /// The error of the system call.
         source: std::io::Error,
         /// What to do.
         remedy: &'static str,

@@ -1,4 +1,4 @@
-//! One sealed memfd with a ring for each side of each queue; the only unsafe code of this room.
+//! A sealed memfd with a ring for each side of each queue; the only unsafe code of this crate.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -18,24 +18,24 @@ pub(super) type Consumer = spsc::Consumer<Cell>;
 /// Rings begin at multiples of this.
 const PAGE: usize = 4096;
 
-/// Where a ring lies in the memfd.
+/// The position of a ring in the memfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RingExtent {
     pub(super) offset: usize,
     pub(super) len: usize,
 }
 
-/// The memory for a capture, as its writer made it.
+/// The memory of a capture, from the writer's side.
 pub(super) struct Made {
     pub(super) file: OwnedFd,
     pub(super) producers: Vec<Producer>,
     pub(super) places: Vec<RingExtent>,
 }
 
-/// Makes a memfd with a ring of so many cells for each entry of `cells`, powers of two.
+/// Creates a memfd with one ring for each entry of `cells`, which are numbers of cells and powers of two.
 ///
 /// # Errors
-/// No memory, or no descriptor.
+/// Memory or descriptors are short.
 pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     let mut places = Vec::new();
     let mut end = 0_usize;
@@ -48,15 +48,15 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     affordable(end)?;
     let file = memfd_create("linecard-capture", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&file, end as u64)?;
-    // So that no later touch can fail for lack of memory.
+    // So that no later access can fail for lack of memory.
     fallocate(&file, FallocateFlags::empty(), 0, end as u64)?;
-    // The other side could otherwise take pages away, and this process would get a SIGBUS.
+    // Otherwise the other side could remove pages, and this process would get a SIGBUS.
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let map = map(&file, end)?;
     let ring = |(place, &count): (&RingExtent, &usize)| {
         let memory = memory(&map, *place)?;
-        // SAFETY: freshly made memory at a place of its own; the consumer made here is dropped at once, and the
-        // descriptor goes to one reader, who attaches the only other one.
+        // SAFETY: new memory that this ring alone uses; the consumer created here is dropped at once, and the
+        // descriptor goes to one reader, which attaches the only other one.
         let ends = unsafe { Config::power_of_two(count).in_memory::<Cell, Single, Single>(memory) };
         ends.map(|(producer, _)| producer).map_err(std::io::Error::other)
     };
@@ -64,7 +64,8 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     Ok(Made { file, producers, places })
 }
 
-/// A client may ask for more than there is: that must be an error for it, not the end of this process.
+/// A client may request more memory than available: this must be an error for it, not the end of this
+/// process.
 fn affordable(bytes: usize) -> std::io::Result<()> {
     let file_size = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     let file_size = file_size.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
@@ -75,7 +76,7 @@ fn affordable(bytes: usize) -> std::io::Result<()> {
     Err(std::io::Error::other(format!("{bytes} bytes asked, {available} can be had")))
 }
 
-/// The consumers of the rings in a memfd that another process may have made.
+/// Attaches consumers to the rings in a memfd that another process may have created.
 ///
 /// # Errors
 /// It cannot be mapped, is not sealed, or has no such rings.
@@ -89,7 +90,7 @@ pub(super) fn attach(file: &OwnedFd, places: &[RingExtent]) -> std::io::Result<V
     let map = map(file, end)?;
     let consumer = |place: &RingExtent| {
         let memory = memory(&map, *place)?;
-        // SAFETY: `memory` is valid while `map` is kept; this is the one reader it was made for.
+        // SAFETY: `memory` is valid while `map` is kept, and this is the only reader of these rings.
         unsafe { Consumer::attach(memory) }.map_err(std::io::Error::other)
     };
     places.iter().map(consumer).collect()
@@ -104,7 +105,8 @@ fn memory(map: &Arc<MmapRaw>, place: RingExtent) -> std::io::Result<SharedMemory
     let inside = place.offset.checked_add(place.len).is_some_and(|end| end <= map.len());
     let start = NonNull::new(map.as_mut_ptr().wrapping_add(place.offset)).filter(|_| inside);
     let start = start.ok_or(std::io::ErrorKind::InvalidData)?;
-    // SAFETY: `place` lies inside of the mapping, which the memory keeps; it is reached through rings only.
+    // SAFETY: `place` is within the mapping, which the returned memory keeps; it is accessed only through
+    // rings.
     let memory = unsafe { SharedMemory::new(start, place.len) };
     Ok(memory.keeping(Arc::clone(map) as _))
 }

@@ -1,4 +1,5 @@
-//! One side of one queue: off it is a load, on it copies, also what drivers tell that they drop.
+//! The capture point of one side of a queue. Off, it is a load; on, it copies packets, also those that
+//! drivers drop.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,16 +14,16 @@ use crate::pcap::encode::Direction;
 use linecard_pmd::observer::{DropObserver, Reported};
 use linecard_pmd::stats::Counter;
 
-/// What a ring's writer counted; read by the control thread.
+/// The counters of a ring's writer, read by the control thread.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Frames that passed the filter.
+    /// The number of frames that passed the filter.
     pub(super) seen: Counter,
-    /// Copies of them that found the ring full.
+    /// The number of copies of them for which the ring had no room.
     pub(super) lost: Counter,
 }
 
-/// A ring to copy frames to.
+/// A ring to which frames are copied.
 pub(super) struct Sink {
     pub(super) ring: Producer,
     pub(super) filter: Option<Arc<Program>>,
@@ -32,13 +33,13 @@ pub(super) struct Sink {
     pub(super) queue: u16,
 }
 
-/// The rings of one side of a queue: for what passes, and for what is dropped.
+/// The rings of one side of a queue: for packets that pass, and for dropped packets.
 pub(super) struct Sinks {
     pub(super) passed: Sink,
     pub(super) dropped: Box<Dropped>,
 }
 
-/// Copies what drivers tell that they drop, one burst after another.
+/// Copies the packets that drivers report as dropped, one burst after another.
 pub(super) struct Dropped {
     sink: Sink,
     time: u64,
@@ -50,12 +51,12 @@ impl Dropped {
         Box::new(Self { sink, time: 0, gone: Gone::NONE })
     }
 
-    /// Before each burst.
+    /// Prepares for a burst.
     pub(super) fn begin(&mut self, time: u64) {
         (self.time, self.gone.count) = (time, 0);
     }
 
-    /// What the burst dropped.
+    /// The packets that the burst dropped.
     pub(super) fn gone(&self) -> &Gone {
         &self.gone
     }
@@ -76,10 +77,10 @@ impl DropObserver for Dropped {
     }
 }
 
-/// Bytes of a chained packet that a filter gets to see.
+/// The number of bytes of a chained packet that a filter sees.
 const LOOK: usize = 512;
 
-/// The bytes that a filter reads, and a place for them.
+/// The bytes for the filter, copied to `place` if necessary.
 fn head<'a>(packet: &'a Packet, place: &'a mut [u8; LOOK]) -> &'a [u8] {
     if packet.nb_segs() == 1 {
         return packet.data();
@@ -95,7 +96,7 @@ fn head<'a>(packet: &'a Packet, place: &'a mut [u8; LOOK]) -> &'a [u8] {
 }
 
 impl Sink {
-    /// Bytes to keep of a packet; `None` when the filter does not want it.
+    /// The number of bytes to keep of a packet; `None` if the filter rejects it.
     fn copy_len(&self, packet: &Packet) -> Option<usize> {
         let len = packet.len();
         if let Some(filter) = &self.filter {
@@ -108,7 +109,7 @@ impl Sink {
         Some(len.min(self.snaplen))
     }
 
-    /// Copies one packet now.
+    /// Copies and publishes one packet.
     fn copy(&mut self, packet: &Packet, time: u64, comment: &str) {
         let Some(kept) = self.copy_len(packet) else { return };
         let comment = &comment[..comment.floor_char_boundary(COMMENT)];
@@ -134,7 +135,7 @@ impl Sink {
         }
     }
 
-    /// Copies packets that are about to be sent; [`Copied::publish`] says how many were.
+    /// Copies packets that are about to be sent; [`Copied::publish`] later publishes those that were.
     pub(super) fn prepare(&mut self, packets: &[Packet], time: u64) -> Copied<'_> {
         let mut marks = [Mark::default(); BURST];
         let mut need = 0;
@@ -164,17 +165,17 @@ impl Sink {
 
 #[derive(Clone, Copy, Default)]
 struct Mark {
-    /// Which packet it is about.
+    /// The packet that this refers to.
     place: usize,
     len: usize,
     kept: Option<usize>,
     cells: usize,
     copied: bool,
-    /// Cells up to here.
+    /// The number of cells up to the end of this packet.
     end: usize,
 }
 
-/// Copies that nobody sees yet.
+/// Copies that are not published yet.
 pub(super) struct Copied<'a> {
     slots: Reservation<'a, Cell, Single>,
     marks: [Mark; BURST],
@@ -182,14 +183,14 @@ pub(super) struct Copied<'a> {
 }
 
 impl Copied<'_> {
-    /// Shows the copies of the first `count` packets but those that were dropped, and forgets the others.
+    /// Publishes the copies of the first `count` packets except the dropped ones, and discards the others.
     pub(super) fn publish(mut self, count: usize, gone: &Gone) {
         let marks = &mut self.marks[..count.min(BURST)];
         let mut start = 0;
         for mark in &mut *marks {
             if gone.has(mark) {
                 if mark.copied {
-                    // Written above.
+                    // The slot was written above.
                     _ = self.slots.rewrite(start, record::withdrawn(mark.kept.unwrap_or(0)));
                 }
                 (mark.kept, mark.copied) = (None, false);
@@ -205,48 +206,49 @@ impl Copied<'_> {
     }
 }
 
-/// What the control thread leaves for a polling thread, and takes back from it.
+/// The messages between the control thread and a polling thread.
 #[derive(Default)]
 struct Mail {
     /// The rings to use from now on; `Some(None)` for none.
     next: Option<Option<Sinks>>,
-    /// Rings that are not used any more, to be freed by whoever has time.
+    /// Rings no longer in use, to be freed by the control thread.
     old: Vec<Sinks>,
 }
 
-/// Where a [`Point`] gets its rings.
+/// The source of the rings of a [`Point`].
 #[derive(Default)]
 pub(super) struct Mailbox {
-    /// Changes with every letter.
+    /// Changes with every message.
     epoch: AtomicU32,
     mail: Mutex<Mail>,
 }
 
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, Mail> {
-        // Every change is whole before anything can panic.
+        // No code can panic while a change is incomplete.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the polling thread use these rings, or none, from its next burst on.
+    /// Makes the polling thread use these rings, or none, from its next burst on.
     pub(super) fn send(&self, sinks: Option<Sinks>) {
         let mut mail = self.lock();
         let unread = mail.next.replace(sinks);
         let old = std::mem::take(&mut mail.old);
-        // M1, pairs with the lock in `pick_up`, not with the load that noticed: the letter is behind the mutex.
+        // M1, pairs with the lock in `pick_up`, not with the load that noticed: the message is protected by
+        // the mutex.
         self.epoch.fetch_add(1, Ordering::Relaxed);
         drop(mail);
         drop((unread, old));
     }
 
-    /// Frees rings that the polling thread gave back.
+    /// Frees rings that the polling thread returned.
     pub(super) fn collect(&self) {
         let old = std::mem::take(&mut self.lock().old);
         drop(old);
     }
 }
 
-/// A queue's side that can be watched; owned by the polling thread.
+/// One side of a queue that can be captured, owned by the polling thread.
 pub(super) struct Point {
     mailbox: Arc<Mailbox>,
     epoch: u32,
@@ -258,13 +260,13 @@ impl Point {
         Self { mailbox, epoch: 0, sinks: None }
     }
 
-    /// Whether there is nothing to do: nobody watches, and no letter came.
+    /// Whether there is nothing to do: no capture, and no new message.
     #[inline(always)]
     pub(super) fn off(&self) -> bool {
         self.sinks.is_none() && self.mailbox.epoch.load(Ordering::Relaxed) == self.epoch
     }
 
-    /// Reads the letter, if there is one and nobody is writing one just now.
+    /// Reads the message, if there is one and the control thread is not writing one.
     #[cold]
     pub(super) fn pick_up(&mut self) {
         let epoch = self.mailbox.epoch.load(Ordering::Relaxed);
@@ -274,7 +276,7 @@ impl Point {
         let Ok(mut mail) = self.mailbox.mail.try_lock() else { return };
         if let Some(next) = mail.next.take() {
             let old = std::mem::replace(&mut self.sinks, next);
-            // Freed by the control thread: unmapping takes long.
+            // The control thread frees it: unmapping takes long.
             mail.old.extend(old);
         }
         self.epoch = epoch;
@@ -288,14 +290,14 @@ impl Point {
     }
 }
 
-/// Where a packet's description lies, which tells it from all others that there are at the time.
+/// The address of a packet's metadata, which identifies it among the existing packets.
 fn place_of(packet: &Packet) -> usize {
     packet.as_raw().addr().get()
 }
 
-/// Packets of a burst that its driver dropped.
+/// The packets of a burst that its driver dropped.
 pub(super) struct Gone {
-    /// Where they lay, and how long they were: what lies there by now may be a piece of another.
+    /// Their addresses and lengths: the same address may later be used by a piece of another packet.
     packets: [(usize, usize); BURST],
     count: usize,
 }

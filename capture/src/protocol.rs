@@ -1,5 +1,6 @@
-//! What is said on the control socket: one datagram each way, as lines of text. Behind `capture` come the instructions of
-//! its filter, behind its answer where in the memfd each ring lies and how long it is.
+//! The protocol of the control socket: one datagram in each direction, as lines of text. `capture` is
+//! followed by the instructions of its filter, and its answer by the offset and length of each ring in the
+//! memfd.
 //!
 //! ```text
 //!   list                                               ok
@@ -17,7 +18,7 @@ use super::CaptureError;
 use super::memory::RingExtent;
 use crate::pcap::encode::SNAPLEN;
 
-/// What to capture of a port.
+/// The options of a capture.
 ///
 /// ```
 /// use linecard_net::bpf::compile;
@@ -29,15 +30,15 @@ use crate::pcap::encode::SNAPLEN;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Bytes to keep of each frame, from 1 to 262 144.
+    /// The number of bytes to keep of each frame, from 1 to 262 144.
     pub snaplen: u32,
-    /// Which frames; all without.
+    /// The filter for frames; `None` for all.
     pub filter: Option<Program>,
-    /// What is received, and what is dropped then.
+    /// Whether to capture received packets, including those dropped on receive.
     pub received: bool,
-    /// What is sent, and what is dropped then.
+    /// Whether to capture sent packets, including those dropped on transmit.
     pub sent: bool,
-    /// Bytes of the ring of each queue, 4 KiB to 1 GiB; the next power of two is taken.
+    /// The size of the ring of each queue in bytes, 4 KiB to 1 GiB, rounded up to a power of two.
     pub ring: usize,
 }
 
@@ -56,7 +57,7 @@ linecard_eal::setters!(Options {
 });
 
 impl Options {
-    /// Bytes of a ring that are possible.
+    /// The allowed sizes of a ring in bytes.
     const RING: std::ops::RangeInclusive<usize> = 4 << 10..=1 << 30;
 
     pub(super) fn check(&self) -> Result<(), CaptureError> {
@@ -91,7 +92,7 @@ impl Options {
     }
 }
 
-/// How much was captured.
+/// The totals of a capture.
 ///
 /// ```
 /// use linecard_capture::Totals;
@@ -99,13 +100,13 @@ impl Options {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Frames that passed the filter.
+    /// The number of frames that passed the filter.
     pub seen: u64,
-    /// Copies of them that found no room in their ring.
+    /// The number of copies of them for which the ring had no room.
     pub lost: u64,
 }
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
     List,
@@ -113,7 +114,7 @@ pub(super) enum Request {
     Stop,
 }
 
-/// The value of `key=` in a line; the rest of the line for the last key, which may have blanks.
+/// The value of `key=` in a line; for the last key the rest of the line, which may have blanks.
 pub(super) fn field<'a>(line: &'a str, key: &str, last: bool) -> Option<&'a str> {
     let mut rest = line;
     loop {
@@ -128,7 +129,7 @@ pub(super) fn number<T: std::str::FromStr>(line: &str, key: &str) -> Option<T> {
     field(line, key, false)?.parse().ok()
 }
 
-/// Reads a request.
+/// Parses a request.
 pub(super) fn parse(text: &str) -> Result<Request, CaptureError> {
     let bad = || {
         CaptureError::Refused("this request is not understood; the other side is of another version".into())
@@ -158,7 +159,7 @@ pub(super) fn parse(text: &str) -> Result<Request, CaptureError> {
     }
 }
 
-/// The answer to a capture.
+/// The answer to a capture request.
 pub(super) fn opened(name: &str, places: &[RingExtent]) -> String {
     let mut text = format!("ok name={name}\n");
     for RingExtent { offset, len } in places {
@@ -167,7 +168,7 @@ pub(super) fn opened(name: &str, places: &[RingExtent]) -> String {
     text
 }
 
-/// The rings of such an answer.
+/// The rings in such an answer.
 pub(super) fn places(text: &str) -> Option<Vec<RingExtent>> {
     let place = |line: &str| {
         let (offset, len) = line.strip_prefix("ring=")?.split_once('+')?;

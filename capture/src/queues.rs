@@ -1,4 +1,4 @@
-//! Queues that can be watched: another queue's, with a [`Point`] in front.
+//! Queues that can be captured: the driver's queue with a [`Point`] in front.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl WatchedRx {
         let (before, time) = (packets.len(), now());
         dropped.begin(time);
         let (count, dropped) = observe(dropped, || self.inner.rx_burst(packets));
-        // What was dropped is not among those that are there.
+        // Dropped packets are not among those in `packets`.
         passed.prepare(&packets[before..], time).publish(count, &Gone::NONE);
         self.point.sinks = dropped.map(|dropped| Sinks { passed, dropped });
         count
@@ -57,7 +57,7 @@ impl RxQueue for WatchedRx {
         self.watched(packets)
     }
 
-    /// What is captured are packets.
+    /// A capture needs packets, so frames are not passed directly.
     #[inline(always)]
     fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
         if self.point.off() {
@@ -111,7 +111,7 @@ impl WatchedTx {
             self.inner.watched(false);
             return self.inner.tx_burst(packets);
         };
-        // Copied before: what is taken may be gone at once.
+        // Copied first: packets that are taken may be freed at once.
         let copied = passed.prepare(packets, time);
         dropped.begin(time);
         let (count, dropped) = observe(dropped, || {
@@ -126,7 +126,7 @@ impl WatchedTx {
 }
 
 impl WatchedTx {
-    /// Also where nobody sends any more, rings come and go, and what waited may be dropped.
+    /// Also when nothing is sent any more: captures start and end, and waiting packets may be dropped.
     #[cold]
     #[inline(never)]
     fn reclaim_watched(&mut self) {
@@ -153,7 +153,7 @@ impl TxQueue for WatchedTx {
         self.watched(packets)
     }
 
-    /// What is captured are packets.
+    /// A capture needs packets, so frames are not taken directly.
     #[inline(always)]
     fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
         if self.point.off() { self.inner.tx_direct(frames) } else { None }

@@ -10,15 +10,15 @@ use linecard_ring::{Reservation, Single};
 
 use crate::pcap::encode::{Direction, SNAPLEN};
 
-/// What a ring is made of.
+/// The element of a ring.
 pub(super) type Cell = [u8; CELL];
-/// Bytes of a cell: a cache line.
+/// The length of a cell in bytes: a cache line.
 pub(super) const CELL: usize = 64;
 const HEADER: usize = 32;
-/// Instead of a direction: the record is to be passed over.
+/// The value of the direction in a record that readers skip.
 const WITHDRAWN: u8 = 0xff;
 
-/// A frame as it was seen.
+/// A captured frame.
 ///
 /// ```
 /// use linecard_capture::Frame;
@@ -30,29 +30,29 @@ const WITHDRAWN: u8 = 0xff;
 pub struct Frame<'a> {
     /// Nanoseconds since 1970.
     pub time: u64,
-    /// Copies that did not fit into this ring so far.
+    /// The number of copies so far for which this ring had no room.
     pub lost: u64,
-    /// Length on the wire.
+    /// The length on the wire.
     pub len: u32,
-    /// The queue it passed.
+    /// The queue that it passed.
     pub queue: u16,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
-    /// Its bytes, as far as they were kept.
+    /// The captured bytes.
     pub data: &'a [u8],
     /// Why it was dropped; empty for a frame that passed.
     pub comment: &'a str,
 }
 
-/// Cells of a record with so many bytes of frame and comment.
+/// The number of cells of a record with this many bytes of frame and comment.
 pub(super) const fn cells(kept: usize, comment: usize) -> usize {
     (HEADER + kept + comment).div_ceil(CELL)
 }
 
-/// Longest comment.
+/// The maximum length of a comment.
 pub(super) const COMMENT: usize = u8::MAX as usize;
 
-/// Fills cells with bytes from anywhere.
+/// Fills cells with bytes from several slices.
 struct Filler<'a, 'b> {
     slots: &'a mut Reservation<'b, Cell, Single>,
     cell: Cell,
@@ -67,14 +67,14 @@ impl Filler<'_, '_> {
             self.used += now.len();
             bytes = later;
             if self.used == CELL {
-                // There is room for the whole record: `write`.
+                // There is room for the whole record, see `write`.
                 _ = self.slots.write(self.cell);
                 self.used = 0;
             }
         }
     }
 
-    /// Ends the record with a whole cell.
+    /// Ends the record with a complete cell.
     fn end(mut self) {
         if self.used > 0 {
             self.cell[self.used..].fill(0);
@@ -95,7 +95,7 @@ pub(super) fn write<'a>(
     filler.put(&frame.time.to_le_bytes());
     filler.put(&frame.lost.to_le_bytes());
     filler.put(&frame.len.to_le_bytes());
-    // Fit: bounded by the longest snapshot, 2^18.
+    // Fits: limited by the longest snapshot, 2^18.
     filler.put(&(kept as u32).to_le_bytes());
     filler.put(&(cells as u32).to_le_bytes());
     filler.put(&frame.queue.to_le_bytes());
@@ -110,29 +110,29 @@ pub(super) fn write<'a>(
     filler.end();
 }
 
-/// The first cell of a record that tells nothing after all, whose frame took `kept` bytes.
+/// The first cell of a withdrawn record, whose frame took `kept` bytes.
 pub(super) fn withdrawn(kept: usize) -> Cell {
     let mut cell = [0; CELL];
-    // Fit: bounded by the longest snapshot, 2^18.
+    // Fits: limited by the longest snapshot, 2^18.
     cell[20..24].copy_from_slice(&(kept as u32).to_le_bytes());
     cell[24..28].copy_from_slice(&(cells(kept, 0) as u32).to_le_bytes());
     cell[30] = WITHDRAWN;
     cell
 }
 
-/// What lies at the beginning of some cells.
+/// The content at the beginning of some cells.
 pub(super) enum Found<'a> {
-    /// A record, and how many cells it takes.
+    /// A record, and its number of cells.
     Frame(Frame<'a>, usize),
-    /// So many cells that tell nothing.
+    /// This many cells to skip.
     Withdrawn(usize),
-    /// Less than a record.
+    /// An incomplete record.
     Part,
-    /// No record.
+    /// Not a record.
     Garbled,
 }
 
-/// Reads the first record of `cells`, which may be anything.
+/// Reads the first record of `cells`, whose content may be anything.
 pub(super) fn read(cells: &[Cell]) -> Found<'_> {
     let bytes = cells.as_flattened();
     let Some((header, rest)) = bytes.split_at_checked(HEADER) else { return Found::Part };

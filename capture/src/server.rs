@@ -1,4 +1,4 @@
-//! The control socket of a running program: one thread, which no client can keep waiting.
+//! The control socket of a running program: one thread, which no client can block.
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
@@ -17,14 +17,14 @@ use super::hub::{Hub, Session};
 use super::protocol::{self, Request};
 use super::{CaptureError, Totals};
 
-/// Clients at the same time.
+/// The maximum number of clients at the same time.
 const CLIENTS: usize = 16;
-/// Longest request: a filter of 4096 instructions.
+/// The maximum length of a request: a filter of 4096 instructions.
 const REQUEST: usize = 160 << 10;
 /// How often ended captures are cleaned up.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// A control socket, for as long as this lives.
+/// A control socket, which exists until this is dropped.
 ///
 /// ```
 /// use linecard_capture::{Client, Hub};
@@ -38,7 +38,7 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// Closed, the thread ends.
+    /// The thread ends when this is closed.
     life: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,7 +63,7 @@ impl Server {
         Ok(Self { path: path.to_owned(), life: Some(life), thread: Some(thread) })
     }
 
-    /// Where clients connect.
+    /// The path to which clients connect.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -74,21 +74,22 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.life = None;
         if let Some(thread) = self.thread.take() {
-            // It ends at once; a panic there ended the captures already.
+            // It ends at once; if it panicked, the captures have ended already.
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// A socket for datagrams with connections, for its owner only from the moment it has a name.
+/// Creates a datagram socket with connections that only its owner can use, from the moment it has a name.
 fn listen(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
     let address = SocketAddrUnix::new(path)?;
     match rustix::net::bind(&socket, &address) {
-        // The name has this process's number: whoever had it before is gone. What is no socket is not ours to remove.
+        // The name has this process's PID, so its previous owner has ended. A file that is not a socket is
+        // not removed.
         Err(rustix::io::Errno::ADDRINUSE) if is_socket(path) && !super::client::answers(path) => {
             std::fs::remove_file(path)?;
             rustix::net::bind(&socket, &address)?;
@@ -109,19 +110,19 @@ struct Connection {
     gone: bool,
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Service {
     hub: Hub,
     socket: OwnedFd,
-    /// Readable when it is over.
+    /// Readable when the thread must end.
     end: OwnedFd,
     clients: Vec<Connection>,
     buffer: Vec<u8>,
-    /// Ticks since the last client went.
+    /// The number of ticks since the last client disconnected.
     quiet: u32,
 }
 
-/// Ticks without a client after which all rings have come back, if they come at all.
+/// The number of ticks without a client after which all rings have been returned, if they ever are.
 const QUIET: u32 = 40;
 
 impl Service {
@@ -150,12 +151,12 @@ impl Service {
         self.clients.iter_mut().for_each(Connection::finish);
     }
 
-    /// Which of the end, the listening socket and the clients has something to say.
+    /// Which of the end, the listening socket and the clients are readable.
     fn wait(&self) -> Vec<bool> {
         let sockets = [&self.end, &self.socket].into_iter();
         let sockets = sockets.chain(self.clients.iter().map(|client| &client.socket));
         let mut entries: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        // Asleep while nobody is here.
+        // Sleep without a timeout while there are no clients.
         let tick = (self.quiet < QUIET).then_some(&TICK);
         if poll(&mut entries, tick).is_err() {
             return vec![false; entries.len()];
@@ -166,7 +167,7 @@ impl Service {
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(socket) = rustix::net::accept_with(&self.socket, flags) {
-            // Who only holds a connection makes room for who asks.
+            // An idle connection makes room for a new client.
             if self.clients.len() >= CLIENTS
                 && let Some(idle) = self.clients.iter().position(|client| client.session.is_none())
             {
@@ -182,7 +183,7 @@ impl Service {
 }
 
 impl Connection {
-    /// Answers one request; false when the client is to be forgotten.
+    /// Answers one request; false if the client must be disconnected.
     fn serve(&mut self, hub: &Hub, buffer: &mut [u8]) -> bool {
         let len = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return false,
@@ -217,7 +218,7 @@ impl Connection {
         answered.is_ok()
     }
 
-    /// Ends the capture and says how much there was.
+    /// Ends the capture and reports its totals.
     fn finish(&mut self) {
         if let Some(session) = self.session.take() {
             let Totals { seen, lost } = session.totals();
@@ -233,7 +234,7 @@ fn list(hub: &Hub) -> String {
     std::iter::once("ok\n".to_owned()).chain(hub.ports().into_iter().map(line)).collect()
 }
 
-/// Sends a datagram, with a descriptor or without; never waits.
+/// Sends a datagram, with or without a descriptor; never waits.
 pub(super) fn send(socket: BorrowedFd<'_>, text: &str, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut extra = SendAncillaryBuffer::new(&mut space);

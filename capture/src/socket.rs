@@ -1,4 +1,4 @@
-//! A control socket where `linecard capture` looks for it.
+//! A control socket at the path where `linecard capture` finds it.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use rustix::process::{Pid, test_kill_process};
 use super::{CaptureError, Hub, Server};
 use linecard_pmd::port::Port;
 
-/// A control socket in the folder of a `--file-prefix`; removed with the folder, if it is the last one there.
+/// A control socket in the directory for a `--file-prefix`. Dropping it also removes the directory if it is
+/// then empty.
 ///
 /// ```
 /// use linecard_capture::{Client, ControlSocket, Hub};
@@ -18,29 +19,29 @@ use linecard_pmd::port::Port;
 /// ```
 #[derive(Debug)]
 pub struct ControlSocket {
-    /// There until drop.
+    /// `Some` until drop.
     server: Option<Server>,
     prefix: String,
 }
 
 impl ControlSocket {
-    /// Lets `linecard capture` see the ports of `hub`.
+    /// Makes the ports of `hub` available to `linecard capture`.
     ///
     /// # Errors
-    /// The folder, the socket or its thread cannot be made.
+    /// The directory, the socket or its thread cannot be created.
     pub fn open(hub: &Hub, prefix: &str) -> Result<Self, CaptureError> {
         let mut socket = Self { server: None, prefix: prefix.to_owned() };
         let serve = || {
             let folder = runtime::create(prefix)?;
             hub.serve(&folder.join(format!("control.{}", std::process::id())))
         };
-        // A program that ends just now may take the empty folder with it.
+        // A program that is ending may remove the empty directory at the same time.
         socket.server = Some(serve().or_else(|_| serve())?);
         sweep();
         Ok(socket)
     }
 
-    /// Where clients connect.
+    /// The path to which clients connect.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.server.as_ref().map_or(Path::new(""), Server::path)
@@ -54,29 +55,31 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Removes what killed programs of this user left: sockets that nobody listens at, and folders of prefixes without any.
+/// Removes what killed programs of this user left: sockets on which no program listens, and directories
+/// without sockets.
 fn sweep() {
     for prefix in names(&runtime::root()) {
         let folder = runtime::folder(&prefix);
         for name in names(&folder) {
             let Some(pid) = name.strip_prefix("control.").and_then(|pid| pid.parse().ok()) else { continue };
             let path = folder.join(&name);
-            // A program in another PID namespace has no number here, but it answers.
+            // A program in another PID namespace has no PID here, but it answers.
             if is_gone(pid) && is_deserted(&path) {
                 let _ = std::fs::remove_file(&path);
             }
         }
-        // Whoever has a socket there keeps it; who is about to make one makes the folder again.
+        // A directory with a socket stays; a program that is about to create one recreates the directory.
         runtime::remove(&prefix);
     }
 }
 
-/// Whether no process has that number; asked of the kernel, as there may be no `/proc`.
+/// Whether no process has this PID; asks the kernel, because `/proc` may be missing.
 fn is_gone(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
-/// Whether nobody listens at a socket. Of another kind than ours, it would say so; it does not wait either way.
+/// Whether no program listens on a socket. For a live socket of another type the error differs; this never
+/// waits.
 fn is_deserted(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path)
         .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
@@ -87,11 +90,12 @@ fn names(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Lets `linecard capture` see started ports, for as long as the first of what is returned lives; `ports` are numbered as
-/// they come. The program is found by its process, or by the `--file-prefix` that `eal` was made with.
+/// Makes started ports available to `linecard capture`, while the returned socket exists; `ports` are
+/// numbered in order. The program is found by its process, or by the `--file-prefix` with which `eal` was
+/// created.
 ///
-/// A process has one such socket for each prefix; for ports that come and go, and for a loop in which one more virtual
-/// call per burst would count, use a [`Hub`] and a [`ControlSocket`].
+/// A process has one such socket per prefix. If ports come and go, or one more virtual call per burst
+/// matters, use a [`Hub`] and a [`ControlSocket`].
 ///
 /// ```
 /// # use linecard_eal::{Eal, EalArgs};

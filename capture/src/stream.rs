@@ -1,4 +1,4 @@
-//! The reading end of a capture: records of all rings, the earliest first.
+//! The reader of a capture: the records of all rings, earliest first.
 
 use std::os::fd::OwnedFd;
 
@@ -6,21 +6,21 @@ use super::CaptureError;
 use super::memory::{self, Consumer, RingExtent};
 use super::record::{self, Cell, Found, Frame};
 
-/// Cells taken out of a ring at a time, unless a record is longer.
+/// The number of cells taken from a ring at a time, unless a record is longer.
 const TAKE: usize = 4096;
 
-/// One ring, and cells taken out of it.
+/// One ring, and cells taken from it.
 struct RingReader {
     ring: Consumer,
     cells: Vec<Cell>,
-    /// Cells before this were given out.
+    /// Cells before this index were returned.
     start: usize,
-    /// Cells behind this are empty places.
+    /// Cells from this index on are unused.
     end: usize,
 }
 
 impl RingReader {
-    /// Takes more cells out of the ring; false when there are none.
+    /// Takes more cells from the ring; false if there are none.
     fn refill(&mut self) -> bool {
         self.cells.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -32,7 +32,7 @@ impl RingReader {
         taken > 0
     }
 
-    /// The time of the next record, if there is a whole one; taken out of the ring if need be.
+    /// The time of the next complete record, if any, taken from the ring if necessary.
     fn time(&mut self) -> Result<Option<u64>, CaptureError> {
         loop {
             match record::read(&self.cells[self.start..self.end]) {
@@ -54,7 +54,8 @@ impl RingReader {
 
 /// Records of a capture; made by [`Hub::open`](super::Hub::open) or [`Client::capture`](super::Client::capture).
 ///
-/// Among the records that are there the earliest comes first; one that another queue publishes later may be earlier.
+/// The earliest of the available records comes first; a record that another queue publishes later may be
+/// earlier.
 ///
 /// ```
 /// use linecard_capture::{Frame, Stream};
@@ -76,10 +77,10 @@ impl Stream {
         Ok(Self { lanes: memory::attach(file, places)?.into_iter().map(lane).collect() })
     }
 
-    /// The next record; `None` when there is none now.
+    /// Returns the next record; `None` if there is none now.
     ///
     /// # Errors
-    /// What is in a ring is no record.
+    /// A ring has invalid content.
     #[allow(clippy::should_implement_trait, reason = "it lends what it gives")]
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         let mut first: Option<(u64, usize)> = None;

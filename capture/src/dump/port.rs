@@ -1,4 +1,4 @@
-//! All that passes a port, into a file.
+//! Capture of all packets of a port to a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,16 +13,17 @@ use super::Dump;
 use crate::pcap::encode::{self, Format};
 use crate::{CaptureError, Hub, Options, Session, Stream, Totals};
 
-/// How often the thread of a [`PortDump`] looks for packets. A queue fills its ring of 4 MiB in that time at 16 Gbit/s.
+/// How often the thread of a [`PortDump`] checks for packets. In that time, a queue fills its ring of 4 MiB
+/// at 16 Gbit/s.
 const LOOK: Duration = Duration::from_millis(2);
-/// Packets that are written before it is asked whether the dump is to end: more may come all the time.
+/// The number of packets written before the thread checks for the end: more may arrive all the time.
 const TURN: usize = 4096;
 
-/// Writes all that passes a started port from now on to a capture file: what it receives, what it sends, and what it drops, with
-/// the reason as a comment (pcapng). Use the port that comes back in its place.
+/// Writes all packets of a started port from now on to a capture file: those that it receives, sends, and
+/// drops, the latter with the reason as a comment (pcapng). Use the returned port instead of the given one.
 ///
-/// The polling threads copy frames into a ring for each queue and never wait; a thread writes them to the file. What it
-/// does not write in time is left out and counted.
+/// The polling threads copy frames into one ring per queue and never wait; another thread writes them to the
+/// file. Frames that it does not write in time are left out and counted.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -48,15 +49,15 @@ const TURN: usize = 4096;
 /// ```
 ///
 /// # Errors
-/// The file cannot be written, or memory or a thread cannot be had. The port is stopped then.
+/// The file cannot be written, or memory is short, or no thread can be started. The port is stopped then.
 pub fn dump_port(path: impl AsRef<Path>, port: Port) -> Result<(PortDump, Port), CaptureError> {
     dump_port_with(path, port, &Options::default())
 }
 
-/// As [`dump_port`], of those packets and as much of them as `options` say.
+/// As [`dump_port`], for the packets and the snapshot length that `options` selects.
 ///
 /// # Errors
-/// As [`dump_port`], or an option is not possible.
+/// As [`dump_port`], or if an option is not possible.
 pub fn dump_port_with(
     path: impl AsRef<Path>,
     port: Port,
@@ -68,11 +69,12 @@ pub fn dump_port_with(
 }
 
 impl Hub {
-    /// Writes what passes a port to a capture file; see [`dump_port`], which is for a port that no hub watches yet.
+    /// Writes the packets of a watched port to a capture file. For a port that no hub watches, see
+    /// [`dump_port`].
     ///
     /// # Errors
-    /// The file cannot be written, there is no such port, it is captured already, an option is not possible, or memory or a thread
-    /// cannot be had.
+    /// The file cannot be written, the port does not exist or is already being captured, an option is not
+    /// possible, memory is short, or no thread can be started.
     pub fn dump(
         &self,
         id: u16,
@@ -99,7 +101,7 @@ impl Hub {
     }
 }
 
-/// Writes what comes until `end` hangs up or the port stops; what there was in all.
+/// Writes arriving packets until `end` is disconnected or the port stops; returns the totals.
 fn follow(
     file: &mut Dump,
     session: Session,
@@ -117,14 +119,15 @@ fn follow(
             break;
         }
     }
-    // Somebody may go on filling the rings.
+    // The queues may continue to fill the rings.
     let (totals, until) = (session.totals(), encode::now());
     drop(session);
     drain(file, stream, usize::MAX, until)?;
     Ok(totals)
 }
 
-/// Writes what is in the rings, at most so many packets and none that came later than `until`; how many there were.
+/// Writes the packets in the rings, at most `most` and none captured after `until`; returns how many there
+/// were.
 fn drain(file: &mut Dump, stream: &mut Stream, most: usize, until: u64) -> Result<usize, CaptureError> {
     let mut count = 0;
     while count < most
@@ -137,18 +140,20 @@ fn drain(file: &mut Dump, stream: &mut Stream, most: usize, until: u64) -> Resul
     Ok(count)
 }
 
-/// A port whose packets are written to a file. From [`dump_port`], which has an example. Dropped, it ends the file as well.
+/// A port whose packets are written to a file; from [`dump_port`], which has an example. Dropping it ends the
+/// file too.
 #[derive(Debug)]
 #[must_use = "dropped, it ends the file"]
 pub struct PortDump {
-    /// There until the end.
+    /// `Some` until the end.
     thread: Option<JoinHandle<Result<Totals, CaptureError>>>,
     over: Option<Sender<()>>,
     packets: Arc<AtomicU64>,
 }
 
 impl PortDump {
-    /// Ends the file: all that passed the port before is in it, but for what was lost. The port goes on without.
+    /// Ends the file. It contains all packets that passed before, except the lost ones. The port continues
+    /// without it.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -156,13 +161,13 @@ impl PortDump {
         self.end()
     }
 
-    /// Packets in the file so far.
+    /// The number of packets in the file so far.
     #[must_use]
     pub fn packets(&self) -> u64 {
         self.packets.load(Ordering::Relaxed)
     }
 
-    /// Whether it still writes: it ends when the port is stopped, or when the file cannot be written.
+    /// Whether it still writes: it ends when the port is stopped, or if the file cannot be written.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
@@ -172,7 +177,7 @@ impl PortDump {
         self.over = None;
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(ended)) => ended,
-            // Its panic was reported when it happened.
+            // The panic was reported when it happened.
             _ => Err(CaptureError::Refused("the thread that writes the capture file panicked".into())),
         }
     }
@@ -181,7 +186,7 @@ impl PortDump {
 impl Drop for PortDump {
     fn drop(&mut self) {
         if self.thread.is_some() {
-            // Who wants to know calls `finish`.
+            // To learn of errors, call `finish`.
             let _ = self.end();
         }
     }

@@ -1,18 +1,19 @@
-//! Frames of capture files, read one after the other.
+//! Sequential reading of frames from capture files.
 
 use std::path::Path;
 
 use crate::pcap::read::{Damage, Reader};
 
-/// The frames of a capture file, one after the other; see [`dump`](super::dump()) for an example.
+/// Reads the frames of a capture file in order; see [`dump`](super::dump()) for an example.
 ///
 /// # Errors
-/// There is no such file, or it is no capture. Each frame may say that the file is damaged there; none follows then.
+/// The file does not exist, or is not a capture file. Each frame may be an error if the file is damaged
+/// there; it is the last one then.
 pub fn read(path: impl AsRef<Path>) -> Result<Frames, Damage> {
     Reader::open(path.as_ref()).map(|reader| Frames { reader: Some(reader) })
 }
 
-/// A frame as a capture file has it.
+/// A frame in a capture file.
 ///
 /// ```
 /// let frame = linecard_capture::SavedFrame { time: 0, len: 1514, data: vec![0; 96] };
@@ -22,20 +23,20 @@ pub fn read(path: impl AsRef<Path>) -> Result<Frames, Damage> {
 pub struct SavedFrame {
     /// Nanoseconds since 1970.
     pub time: u64,
-    /// Length on the wire.
+    /// The length on the wire in bytes.
     pub len: u32,
-    /// Its bytes, as far as they were kept.
+    /// The captured bytes of the frame.
     pub data: Vec<u8>,
 }
 
-/// The frames of a file. From [`read`].
+/// An iterator over the frames of a file; from [`read`].
 ///
 /// ```
 /// let refused = linecard_capture::read("/dev/null").err().expect("no capture").to_string();
 /// assert_eq!(refused, "is no capture file: it begins neither like pcap nor like pcapng");
 /// ```
 pub struct Frames {
-    /// Until the end, or what cannot be read.
+    /// `None` after the end or an error.
     reader: Option<Reader>,
 }
 

@@ -1,17 +1,17 @@
-//! Capture files, as bytes: pcap with nanoseconds, and pcapng.
+//! Encoding of capture files: pcap with nanoseconds, and pcapng.
 //!
-//! Everything is little-endian and appended to a buffer that the caller owns, record by record, so that what
-//! is written out at once can be whole records. Sources: IETF drafts *PCAP Capture File Format* and *PCAP Now
-//! Generic (pcapng) Capture File Format*.
+//! Everything is little-endian and appended to a buffer of the caller, record by record, so that complete
+//! records can be written at once. Sources: IETF drafts *PCAP Capture File Format* and *PCAP Now Generic
+//! (pcapng) Capture File Format*.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Ethernet, of both formats (`LINKTYPE_ETHERNET`).
+/// The link type Ethernet in both formats (`LINKTYPE_ETHERNET`).
 pub const ETHERNET: u16 = 1;
-/// Longest frame that a record holds; tcpdump's and Wireshark's limit too.
+/// The longest frame in a record; also the limit of tcpdump and Wireshark.
 pub const SNAPLEN: u32 = 262_144;
 
-/// Where a packet went, pcapng's `epb_flags`.
+/// The direction of a packet, pcapng's `epb_flags`.
 ///
 /// ```
 /// use linecard_capture::pcap::encode::Direction;
@@ -19,7 +19,7 @@ pub const SNAPLEN: u32 = 262_144;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Not told.
+    /// The direction is not known.
     Unknown = 0,
     /// Received.
     In = 1,
@@ -27,7 +27,7 @@ pub enum Direction {
     Out = 2,
 }
 
-/// What a record says beside its bytes.
+/// The metadata of a record.
 ///
 /// ```
 /// use linecard_capture::pcap::encode::Record;
@@ -37,15 +37,15 @@ pub enum Direction {
 pub struct Record<'a> {
     /// Nanoseconds since 1970.
     pub time: u64,
-    /// Length of the frame on the wire, of which a record may hold less.
+    /// The length of the frame on the wire; the record may have fewer bytes.
     pub len: u32,
-    /// Number of its interface block, from 0 (pcapng).
+    /// The number of its interface block, from 0 (pcapng).
     pub interface: u32,
-    /// Which way (pcapng).
+    /// The direction (pcapng).
     pub direction: Direction,
-    /// Queue, where known (pcapng).
+    /// The queue, if known (pcapng).
     pub queue: Option<u16>,
-    /// A sentence for people; empty for none (pcapng).
+    /// A comment for the user; empty for none (pcapng).
     pub comment: &'a str,
 }
 
@@ -55,7 +55,7 @@ impl Default for Record<'_> {
     }
 }
 
-/// How a file is laid out.
+/// A file format.
 ///
 /// ```
 /// use linecard_capture::pcap::encode::{Format, Record};
@@ -68,14 +68,14 @@ impl Default for Record<'_> {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The classic format, with nanoseconds.
+    /// The classic format, with nanosecond timestamps.
     Pcap,
-    /// Its successor: interfaces, directions, comments.
+    /// The newer format: interfaces, directions, comments.
     PcapNg,
 }
 
 impl Format {
-    /// By the end of a file's name: `.pcapng` and `.ntar` are pcapng, all others are pcap.
+    /// The format for a file name: `.pcapng` and `.ntar` are pcapng, all others are pcap.
     #[must_use]
     pub fn of(path: &std::path::Path) -> Self {
         let end = path.extension().unwrap_or_default();
@@ -86,7 +86,7 @@ impl Format {
         }
     }
 
-    /// Appends what a file begins with; a pcapng file also needs an [`interface`] block for each interface.
+    /// Appends the header of a file; a pcapng file also needs an [`interface`] block for each interface.
     pub fn header(self, out: &mut Vec<u8>, snaplen: u32) {
         match self {
             Self::Pcap => {
@@ -99,7 +99,7 @@ impl Format {
             Self::PcapNg => block(out, 0x0a0d_0d0a, |out| {
                 out.extend(0x1a2b_3c4d_u32.to_le_bytes());
                 out.extend([1_u16, 0].iter().flat_map(|part| part.to_le_bytes()));
-                // The section's length is not known.
+                // The length of the section is not known.
                 out.extend(u64::MAX.to_le_bytes());
                 option(out, 4, concat!("linecard ", env!("CARGO_PKG_VERSION")).as_bytes());
                 out.extend([0; 4]);
@@ -107,14 +107,14 @@ impl Format {
         }
     }
 
-    /// Appends a frame, whose bytes are those of `parts`.
+    /// Appends a frame that consists of `parts`.
     pub fn record(self, out: &mut Vec<u8>, record: &Record<'_>, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let captured = u32::try_from(len).unwrap_or(u32::MAX);
         match self {
             Self::Pcap => {
                 let (seconds, rest) = (record.time / 1_000_000_000, record.time % 1_000_000_000);
-                // The format's seconds end in 2106.
+                // The seconds of the format end in 2106.
                 for word in [seconds as u32, rest as u32, captured, record.len] {
                     out.extend(word.to_le_bytes());
                 }
@@ -132,7 +132,8 @@ impl Format {
         }
     }
 
-    /// Most bytes that [`record`](Self::record) appends beside the frame itself, without a comment.
+    /// The maximum number of bytes that [`record`](Self::record) appends besides the frame, without a
+    /// comment.
     #[must_use]
     pub const fn overhead(self) -> usize {
         match self {
@@ -142,7 +143,7 @@ impl Format {
     }
 }
 
-/// Now, as records have it: nanoseconds since 1970.
+/// The current time in the form of records: nanoseconds since 1970.
 ///
 /// ```
 /// assert!(linecard_capture::pcap::encode::now() > 1_700_000_000_000_000_000);
@@ -153,7 +154,7 @@ pub fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Appends pcapng's description of the next interface, with nanosecond times.
+/// Appends pcapng's description of the next interface, with nanosecond timestamps.
 ///
 /// ```
 /// let mut file = Vec::new();
@@ -167,15 +168,15 @@ pub fn interface(out: &mut Vec<u8>, name: &str, snaplen: u32, filter: &str) {
         option(out, 2, name.as_bytes());
         option(out, 9, &[9]);
         if !filter.is_empty() {
-            // 0 says: a filter expression as text.
+            // The value 0 stands for a filter expression as text.
             option(out, 11, &[&[0], filter.as_bytes()].concat());
         }
         out.extend([0; 4]);
     });
 }
 
-/// Appends pcapng's statistics of an interface: how many packets were seen, and how many of them were lost on
-/// their way to the file.
+/// Appends pcapng's statistics of an interface: the number of packets seen, and how many of them were lost on
+/// the way to the file.
 ///
 /// ```
 /// let mut file = Vec::new();
@@ -209,7 +210,7 @@ fn options(out: &mut Vec<u8>, record: &Record<'_>) {
     }
 }
 
-/// Appends a block; `fill` appends its body, whose length is put around it.
+/// Appends a block; `fill` appends its body, which is enclosed in its length.
 fn block(out: &mut Vec<u8>, kind: u32, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend(kind.to_le_bytes());
@@ -228,7 +229,7 @@ fn option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     pad(out, value.len());
 }
 
-/// Fills up to a multiple of four.
+/// Pads to a multiple of four.
 fn pad(out: &mut Vec<u8>, len: usize) {
     out.resize(out.len() + len.next_multiple_of(4) - len, 0);
 }

@@ -1,4 +1,4 @@
-//! Capture files and pipes that always end with a whole record.
+//! Capture files and pipes that always end with a complete record.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,18 +10,18 @@ use rustix::io::Errno;
 use super::encode::{self, Format, Record};
 use crate::{Frame, Totals};
 
-/// Bytes after which records are written out.
+/// The number of buffered bytes at which records are written out.
 const FLUSH_AT: usize = 256 << 10;
 
-/// Where bytes go.
+/// The destination.
 #[derive(Debug)]
 enum Place {
-    /// And how many bytes of whole records it holds, if it can be cut; pipes cannot.
+    /// A file, and the length of its complete records if it can be truncated; pipes cannot.
     File(File, Option<u64>),
     Standard(io::Stdout),
 }
 
-/// What a capture file begins with.
+/// The header of a capture file.
 ///
 /// ```
 /// use linecard_capture::pcap::encode::{Format, SNAPLEN};
@@ -35,14 +35,14 @@ pub struct Head<'a> {
     pub format: Format,
     /// Names of its interfaces; pcapng only.
     pub interfaces: &'a [&'a str],
-    /// Most bytes kept of a packet.
+    /// The maximum number of bytes kept of a packet.
     pub snaplen: u32,
-    /// The filter that packets passed; pcapng only.
+    /// The filter that the packets passed; pcapng only.
     pub filter: &'a str,
 }
 
-/// Records on their way to a file or to standard output. They are collected, and written out in large pieces; a file whose disk
-/// is full is cut after its last whole record.
+/// Records for a file or standard output. They are buffered and written in large pieces. If the disk is full,
+/// the file is truncated after its last complete record.
 ///
 /// ```
 /// use linecard_capture::pcap::encode::{Format, Record, SNAPLEN};
@@ -62,22 +62,23 @@ pub struct RecordFile {
     place: Place,
     format: Format,
     buffer: Vec<u8>,
-    /// Records in `buffer`, and those written.
+    /// The number of records in `buffer`; below, the number of those written.
     waiting: u64,
     written: u64,
 }
 
 impl RecordFile {
-    /// Makes or empties a file. What it begins with is written with the first [`flush`](Self::flush), which may come at once: a
-    /// reader wants to know that there is something to read.
+    /// Creates or truncates a file. Its header is written with the first [`flush`](Self::flush), which may
+    /// follow immediately for readers that wait for data.
     ///
     /// # Errors
-    /// The file cannot be opened, or another of these, or a `net_pcap` port, writes or reads it (`ResourceBusy`): it is as it was then.
+    /// The file cannot be opened, or another `RecordFile` or a `net_pcap` port writes or reads it
+    /// (`ResourceBusy`). It is unchanged then.
     pub fn create(path: &Path, head: Head<'_>) -> io::Result<Self> {
         let file = File::options().write(true).create(true).truncate(false).open(path)?;
         let regular = file.metadata().is_ok_and(|data| data.is_file());
         if regular {
-            // Where there are no locks nobody is kept from anything.
+            // If the file system has no locks, concurrent use is not prevented.
             if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another capture or port has it"));
             }
@@ -86,7 +87,7 @@ impl RecordFile {
         Ok(Self::begin(Place::File(file, regular.then_some(0)), head))
     }
 
-    /// The same to standard output.
+    /// As [`create`](Self::create), for standard output.
     #[must_use]
     pub fn standard_output(head: Head<'_>) -> Self {
         Self::begin(Place::Standard(io::stdout()), head)
@@ -102,10 +103,10 @@ impl RecordFile {
         Self { place, format, buffer, waiting: 0, written: 0 }
     }
 
-    /// Adds a record whose frame is `parts` in a row; how many bytes it takes.
+    /// Adds a record whose frame consists of `parts`; returns the length of the record in bytes.
     ///
     /// # Errors
-    /// The file cannot be written; earlier records may be what is missing in it.
+    /// The file cannot be written; records added earlier may be missing in it.
     pub fn record(&mut self, record: &Record<'_>, parts: &[&[u8]]) -> io::Result<u64> {
         let before = self.buffer.len();
         self.format.record(&mut self.buffer, record, parts);
@@ -117,8 +118,8 @@ impl RecordFile {
         Ok(bytes)
     }
 
-    /// Adds a frame that a [`Stream`](crate::Stream) gave, with all that is known of it, as one of an interface; how many bytes it
-    /// takes.
+    /// Adds a frame from a [`Stream`](crate::Stream) with all its metadata, for an interface; returns the
+    /// length of the record in bytes.
     ///
     /// # Errors
     /// As [`record`](Self::record).
@@ -136,17 +137,18 @@ impl RecordFile {
         self.record(&record, &[frame.data])
     }
 
-    /// Adds what was seen and lost on an interface, where the format has a place for it.
+    /// Adds the totals of an interface, if the format supports this.
     pub fn statistics(&mut self, interface: u32, totals: Totals) {
         if self.format == Format::PcapNg {
             encode::statistics(&mut self.buffer, interface, encode::now(), totals.seen, totals.lost);
         }
     }
 
-    /// Writes out what is collected, for whoever reads the file meanwhile.
+    /// Writes out the buffered records, for other processes that read the file meanwhile.
     ///
     /// # Errors
-    /// The file cannot be written. It is as it was before, but for a pipe, and what was collected is gone.
+    /// The file cannot be written. Except for a pipe, its content is as before, and the buffered records are
+    /// discarded.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -162,7 +164,8 @@ impl RecordFile {
             if result.is_ok() {
                 *good += len;
             } else {
-                // Freeing space needs none; a half record would spoil the rest of the file.
+                // Truncating needs no free space; an incomplete record would make the rest of the file
+                // unreadable.
                 let _ = file.set_len(*good).and_then(|()| file.seek(SeekFrom::Start(*good)));
             }
         }
@@ -172,7 +175,7 @@ impl RecordFile {
         result
     }
 
-    /// Records that were written out.
+    /// The number of records that were written out.
     #[must_use]
     pub const fn written(&self) -> u64 {
         self.written

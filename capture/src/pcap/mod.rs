@@ -1,4 +1,4 @@
-//! Capture files, pcap and pcapng: written record by record, and read with whatever damage they have.
+//! Capture files, pcap and pcapng: written record by record, and read even if they are damaged.
 
 pub mod encode;
 pub mod file;

@@ -1,4 +1,4 @@
-//! Frames out of capture files, one after the other; the formats are `pcap-parser`'s business.
+//! Sequential reading of frames from capture files; `pcap-parser` decodes the formats.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,11 @@ use pcap_parser::{Linktype, PcapBlockOwned, PcapError, PcapHeader, create_reader
 
 use super::encode::ETHERNET;
 
-/// Bytes of a file held at a time: two records of the largest frame that capture programs write.
+/// The number of bytes of a file buffered at a time: room for two of the largest records that capture
+/// programs write.
 const BUFFER: usize = 1 << 20;
 
-/// Why a file cannot be read on; one clause for people.
+/// Why a file cannot be read further; one clause for the user.
 ///
 /// ```
 /// use linecard_capture::pcap::read::{Damage, Reader};
@@ -24,25 +25,25 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It cannot be opened.
+    /// The file cannot be opened.
     #[error("cannot be opened: {0}")]
     Open(std::io::Error),
-    /// The system does not give its bytes.
+    /// A read of the file failed.
     #[error("cannot be read behind packet {0}")]
     Read(u64),
-    /// Neither pcap nor pcapng.
+    /// The file is neither pcap nor pcapng.
     #[error("is no capture file: it begins neither like pcap nor like pcapng")]
     NoCapture,
-    /// It ends too early.
+    /// The file ends within a record.
     #[error("is truncated: it ends in the middle of a record, behind packet {0}")]
     Truncated(u64),
-    /// Something in it is impossible.
+    /// The file has invalid content.
     #[error("is damaged behind packet {0}")]
     Damaged(u64),
-    /// Frames are not Ethernet.
+    /// The frames are not Ethernet.
     #[error("has frames of link type {0}, not Ethernet (1)")]
     LinkType(i32),
-    /// A record is longer than can be held.
+    /// A record is longer than the buffer.
     #[error("has a record of more than {BUFFER} bytes behind packet {0}")]
     TooLong(u64),
 }
@@ -50,13 +51,13 @@ pub enum Damage {
 /// A pcapng interface.
 struct Interface {
     link: i32,
-    /// Units of time per second.
+    /// The number of time units per second.
     resolution: u128,
-    /// Seconds.
+    /// The time offset in seconds.
     offset: i64,
 }
 
-/// Packets of interfaces that are not Ethernet, which are passed over.
+/// Packets of interfaces that are not Ethernet, which are skipped.
 ///
 /// ```
 /// use linecard_capture::pcap::read::Skipped;
@@ -65,11 +66,11 @@ struct Interface {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Their link type (`LINKTYPE_…`).
+    /// The link type (`LINKTYPE_…`).
     pub link_type: i32,
-    /// Interfaces of that type so far.
+    /// The number of interfaces with this type so far.
     pub interfaces: u64,
-    /// Their packets so far.
+    /// The number of their packets so far.
     pub packets: u64,
 }
 
@@ -82,17 +83,18 @@ impl std::fmt::Display for Skipped {
     }
 }
 
-/// Where the frame that comes next lies in the reader's buffer.
+/// The position of the next frame in the reader's buffer.
 struct Found {
-    /// Bytes of its whole record.
+    /// The length of the whole record.
     record: usize,
     frame: Range<usize>,
-    /// On the wire.
+    /// The length on the wire.
     len: u32,
 }
 
-/// Reads a pcap or pcapng file of either byte order and any resolution of times. Of a pcapng file with several
-/// interfaces it gives the packets of those that are Ethernet, and says which it [`skipped`](Self::skipped).
+/// Reads a pcap or pcapng file in either byte order and with any time resolution. From a pcapng file with
+/// several interfaces it returns the packets of Ethernet interfaces and reports which ones it
+/// [`skipped`](Self::skipped).
 ///
 /// ```
 /// use linecard_capture::pcap::{encode::{Format, Record}, read::Reader};
@@ -114,20 +116,20 @@ pub struct Reader {
     blocks: Box<dyn PcapReaderIterator + Send>,
     state: State,
     found: Option<Found>,
-    /// Bytes so far.
+    /// The number of bytes read so far.
     bytes: u64,
 }
 
 impl Reader {
-    /// Opens a file and looks at how it begins.
+    /// Opens a file and checks its header.
     ///
     /// # Errors
-    /// No file, no permission, no capture.
+    /// The file does not exist, may not be read, or is not a capture file.
     pub fn open(path: &Path) -> Result<Self, Damage> {
         Self::of(File::open(path).map_err(Damage::Open)?, BUFFER)
     }
 
-    /// Reads what `source` gives, `buffer` bytes of it at a time; a longer record cannot be read.
+    /// Reads from `source` with a buffer of `buffer` bytes; longer records cannot be read.
     ///
     /// ```
     /// use linecard_capture::pcap::read::{Damage, Reader};
@@ -136,7 +138,7 @@ impl Reader {
     /// ```
     ///
     /// # Errors
-    /// It cannot be read, or is no capture.
+    /// The source cannot be read, or is not a capture file.
     pub fn of(source: impl Read + Send + 'static, buffer: usize) -> Result<Self, Damage> {
         let blocks = create_reader(buffer, source).map_err(|error| match error {
             PcapError::ReadError => Damage::Read(0),
@@ -155,11 +157,11 @@ impl Reader {
         Ok(Self { blocks, state, found: None, bytes: 0 })
     }
 
-    /// Finds the next frame; false at the end of the file. Asked again, the answer is the same until
+    /// Finds the next frame; false at the end of the file. Repeated calls return the same until
     /// [`advance`](Self::advance).
     ///
     /// # Errors
-    /// The file cannot be read on.
+    /// The file cannot be read further.
     pub fn ready(&mut self) -> Result<bool, Damage> {
         while self.found.is_none() {
             if self.state.sections && is_impossible(self.blocks.data()) {
@@ -185,26 +187,27 @@ impl Reader {
         Ok(true)
     }
 
-    /// The frame that [`ready`](Self::ready) found; empty when it did not.
+    /// The frame that [`ready`](Self::ready) found; empty if it found none.
     #[must_use]
     pub fn frame(&self) -> &[u8] {
         let range = self.found.as_ref().map_or(0..0, |found| found.frame.clone());
         self.blocks.data().get(range).unwrap_or_default()
     }
 
-    /// When it was captured, in nanoseconds since 1970; that of the frame before it where the file does not say.
+    /// The time of capture in nanoseconds since 1970; the time of the previous frame if the file does not
+    /// say.
     #[must_use]
     pub fn time(&self) -> u64 {
         self.state.time
     }
 
-    /// Its length on the wire.
+    /// The length of the frame on the wire.
     #[must_use]
     pub fn wire_len(&self) -> u32 {
         self.found.as_ref().map_or(0, |found| found.len)
     }
 
-    /// Goes to the next frame.
+    /// Advances to the next frame.
     pub fn advance(&mut self) {
         if let Some(found) = self.found.take() {
             self.state.frames += 1;
@@ -212,13 +215,13 @@ impl Reader {
         }
     }
 
-    /// Bytes read so far, whole records.
+    /// The number of bytes read so far, in complete records.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What was passed over so far because it is not Ethernet, by link type.
+    /// The packets skipped so far because they are not Ethernet, by link type.
     #[must_use]
     pub fn skipped(&self) -> &[Skipped] {
         &self.state.skipped
@@ -226,26 +229,26 @@ impl Reader {
 
     fn consume(&mut self, record: usize) {
         self.bytes += record as u64;
-        // Without moving the rest of the buffer to its front each time; `refill` does.
+        // This does not move the rest of the buffer to its front each time; `refill` does.
         self.blocks.consume_noshift(record);
     }
 }
 
-/// What has to be remembered of earlier blocks.
+/// The state kept from earlier blocks.
 struct State {
     interfaces: Vec<Interface>,
     skipped: Vec<Skipped>,
-    /// There was an Ethernet interface.
+    /// Whether there was an Ethernet interface.
     ethernet: bool,
-    /// Nanoseconds per unit of a pcap file's fractions.
+    /// The number of nanoseconds per unit of a pcap file's fractions.
     fraction: u64,
-    /// Bytes of a pcap record before its frame.
+    /// The number of bytes of a pcap record before its frame.
     head: usize,
-    /// Time of the last frame that had one.
+    /// The time of the last frame that had one.
     time: u64,
-    /// Frames so far.
+    /// The number of frames so far.
     frames: u64,
-    /// The file is pcapng: it is made of sections.
+    /// Whether the file is pcapng, which consists of sections.
     sections: bool,
 }
 
@@ -292,7 +295,7 @@ impl State {
         found.map(Some).ok_or(Damage::Damaged(self.frames))
     }
 
-    /// Remembers an interface of the section.
+    /// Records an interface of the section.
     fn meet(&mut self, interface: Interface) {
         if interface.is_ethernet() {
             self.ethernet = true;
@@ -304,7 +307,7 @@ impl State {
         self.interfaces.push(interface);
     }
 
-    /// The interface of a packet; `None`, and counted, where the packet is not Ethernet.
+    /// The interface of a packet; `None`, and counted, if the packet is not Ethernet.
     fn interface(&mut self, id: u32) -> Result<Option<&Interface>, Damage> {
         let interface = usize::try_from(id).ok().and_then(|id| self.interfaces.get(id));
         let interface = interface.ok_or(Damage::Damaged(self.frames))?;
@@ -316,7 +319,7 @@ impl State {
         Ok(None)
     }
 
-    /// At the end of the file: that there is no more, unless nothing in it could have been Ethernet.
+    /// Ends the file: an error if no interface in it was Ethernet.
     fn end(&self) -> Result<bool, Damage> {
         match self.skipped.first() {
             Some(other) if !self.ethernet => Err(Damage::LinkType(other.link_type)),
@@ -325,7 +328,7 @@ impl State {
     }
 
     fn header(&mut self, header: &PcapHeader) -> Result<(), Damage> {
-        // The upper half of the word tells how long the check sequence of a frame is.
+        // The upper half of the word has the length of the frame check sequence.
         ethernet(Linktype(header.network.0 & 0xffff))?;
         self.fraction = if header.is_nanosecond_precision() { 1 } else { 1000 };
         self.head = if header.is_modified_format() { 24 } else { 16 };
@@ -339,17 +342,19 @@ impl Interface {
     }
 
     fn ns(&self, units: u64) -> u64 {
-        // At most 2^64 units times 2^30: far from 2^127.
+        // At most 2^64 units times 2^30: far below 2^127.
         let ns = i128::try_from(u128::from(units) * 1_000_000_000 / self.resolution).unwrap_or(i128::MAX);
         let offset = i128::from(self.offset) * 1_000_000_000;
         u64::try_from(ns.saturating_add(offset)).unwrap_or(0)
     }
 }
 
-/// Units of time per second by `if_tsresol` (pcapng, Interface Description Block): a power of ten, or with its upper bit
-/// set of two. Where that is more than can be held, so much that no time of 64 bits makes a nanosecond.
+/// The number of time units per second in `if_tsresol` (pcapng, Interface Description Block): a power of ten,
+/// or of two if the upper bit is set. A number that does not fit is replaced with one so large that no 64-bit
+/// time reaches a nanosecond.
 ///
-/// `pcap-parser` 0.17 has a function for it that knows no power of two: it compares before it clears the upper bit.
+/// The function for this in `pcap-parser` 0.17 does not support powers of two: it compares before it clears
+/// the upper bit.
 fn units_per_second(resolution: u8) -> u128 {
     let exponent = u32::from(resolution & 0x7f);
     let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
@@ -357,15 +362,15 @@ fn units_per_second(resolution: u8) -> u128 {
 }
 
 impl Found {
-    /// A frame of `len` bytes behind `head` bytes of its record; `None` when the record is too short for it.
+    /// A frame of `len` bytes behind `head` bytes of its record; `None` if the record is too short.
     fn new(record: usize, head: usize, len: u32, wire: u32) -> Option<Self> {
         let end = head.checked_add(usize::try_from(len).ok()?)?;
         (end <= record).then_some(Self { record, frame: head..end, len: wire })
     }
 }
 
-/// Whether a block is a process information block shorter than its own head, with which `pcap-parser` 0.17 calculates
-/// before it looks. In a section of the other byte order such a length is far more than can be held.
+/// Whether a block is a process information block shorter than its own header, which makes a calculation in
+/// `pcap-parser` 0.17 overflow. In a section of the other byte order, such a length exceeds any buffer.
 fn is_impossible(block: &[u8]) -> bool {
     const KIND: u32 = 0x8000_0001;
     const HEAD: u32 = 16;
