@@ -1,4 +1,4 @@
-//! The commands, and the request that names one.
+//! The commands, and the answers to requests.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use crate::{eal, ethdev, mempool};
 
 type Run = Arc<dyn Fn(&State, Option<&str>) -> Value + Send + Sync>;
 
-/// What a path stands for.
+/// The implementation of a command.
 #[derive(Clone)]
 pub(crate) struct Command {
     help: String,
@@ -27,25 +27,25 @@ impl Command {
     }
 }
 
-/// A row of the table: path, help, what it does.
+/// A row of the table: path, help text, function.
 pub(crate) type Row = (&'static str, &'static str, fn(&State, Option<&str>) -> Value);
 
-/// DPDK 22.11's, in its words; with the lcores of 23.03.
+/// DPDK 22.11's commands with its help texts; the lcore commands are those of 23.03.
 const GENERAL: &[Row] = &[
     ("/", "Returns list of available commands, Takes no parameters", list),
     ("/info", "Returns DPDK Telemetry information. Takes no parameters", |_, _| greeting()),
     ("/help", "Returns help text for a command. Parameters: string command", help),
 ];
 
-/// Every command that a program has from the start.
+/// The commands that every program has.
 pub(crate) fn built_in() -> BTreeMap<String, Command> {
     let rows = [GENERAL, ethdev::COMMANDS, mempool::COMMANDS, eal::COMMANDS].into_iter().flatten();
     rows.map(|(path, help, run)| ((*path).to_owned(), Command::new(help, run))).collect()
 }
 
-/// What `request` is answered: an object whose only member has the command's name.
+/// The answer to `request`: an object whose only member is named after the command.
 pub(crate) fn answer(state: &State, request: &str) -> Value {
-    // DPDK cuts a request at its first comma and takes the rest as parameters.
+    // DPDK splits a request at its first comma; the rest are the parameters.
     let (path, parameters) = match request.split_once(',') {
         Some((path, parameters)) => (path, Some(parameters).filter(|given| !given.is_empty())),
         None => (request, None),
@@ -56,7 +56,7 @@ pub(crate) fn answer(state: &State, request: &str) -> Value {
             tracing::error!(
                 "the telemetry command {path} panicked; report this as a fault of whoever added it"
             );
-            // What a panic carries may panic when it is dropped.
+            // The payload of a panic may itself panic when it is dropped.
             std::mem::forget(panic);
             Value::Null
         })
@@ -64,7 +64,7 @@ pub(crate) fn answer(state: &State, request: &str) -> Value {
     Value::object([(path, value)])
 }
 
-/// The bytes that a client is sent.
+/// The bytes sent to a client.
 pub(crate) fn reply(state: &State, request: &str) -> String {
     answer(state, request).within(MAX_OUTPUT)
 }

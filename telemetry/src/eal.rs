@@ -19,7 +19,7 @@ pub(crate) const COMMANDS: &[Row] = &[
     ("/linecard/drops", "Returns what the application itself dropped. Takes no parameters", drops),
 ];
 
-/// All memory is one heap: segments that grow when they are needed.
+/// All memory is reported as one heap, whose segments grow on demand.
 fn heap_info(state: &State, given: Option<&str>) -> Value {
     if given.and_then(|text| text.parse::<u32>().ok()) != Some(0) {
         return Value::Null;

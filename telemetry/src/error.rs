@@ -1,6 +1,6 @@
-//! Why nobody can ask.
+//! Errors of telemetry.
 
-/// Why there is no telemetry; one sentence.
+/// Why telemetry cannot be offered; one sentence.
 ///
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
@@ -15,12 +15,12 @@ pub enum TelemetryError {
     /// A command cannot be added.
     #[error("{0}")]
     Refused(String),
-    /// The operating system said no.
+    /// A system call failed.
     #[error("{action}: {source}; {remedy}")]
     System {
-        /// What was tried.
+        /// The action that failed.
         action: String,
-        /// What the system answered.
+        /// The error of the system call.
         source: std::io::Error,
         /// What to do.
         remedy: &'static str,

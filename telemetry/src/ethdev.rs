@@ -26,14 +26,14 @@ pub(crate) const COMMANDS: &[Row] = &[
     ),
 ];
 
-/// Queues that `/ethdev/stats` tells of, always so many (`RTE_ETHDEV_QUEUE_STAT_CNTRS`).
+/// The number of queues in `/ethdev/stats`, always the same (`RTE_ETHDEV_QUEUE_STAT_CNTRS`).
 const QUEUES: u16 = 16;
 
 fn list(state: &State, _: Option<&str>) -> Value {
     Value::list(state.ports.keys().copied())
 }
 
-/// The port that parameters name, and what follows its number.
+/// The port with the number in the parameters, and the parameters behind it.
 fn port<'a>(state: &'a State, given: Option<&'a str>) -> Option<(u16, &'a PortEntry, &'a str)> {
     let given = given?;
     let (number, rest) = given.split_once(',').unwrap_or((given, ""));
@@ -41,7 +41,7 @@ fn port<'a>(state: &'a State, given: Option<&'a str>) -> Option<(u16, &'a PortEn
     Some((id, state.ports.get(&id)?, rest))
 }
 
-/// What a port's control side answers; null for a port that is not there.
+/// The answer of a port's control side; null for a port that does not exist.
 fn ask(state: &State, given: Option<&str>, of: impl FnOnce(Option<&dyn PortControl>) -> Value) -> Value {
     port(state, given).map_or(Value::Null, |(_, entry, _)| of(entry.control().as_deref()))
 }
@@ -134,7 +134,7 @@ fn info(state: &State, given: Option<&str>) -> Value {
     Value::object(all)
 }
 
-/// As DPDK writes it.
+/// In DPDK's format.
 fn address(mac: [u8; 6]) -> String {
     let mut text = String::new();
     for (at, byte) in mac.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Where DPDK's clients look for a program's socket, by `--file-prefix`.
+//! The directory in which DPDK's clients look for a program's socket, by `--file-prefix`.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::TelemetryError;
 
-/// The name of the socket; further programs with the same prefix add `:1`, `:2` and so on.
+/// The name of the socket; further programs with the same prefix append `:1`, `:2` and so on.
 pub(crate) const NAME: &str = "dpdk_telemetry.v2";
 
-/// The folder of a prefix, by the rule of DPDK's EAL and of `dpdk-telemetry.py`: `$RUNTIME_DIRECTORY/dpdk/PREFIX`, and
-/// without that variable `/var/run/dpdk/PREFIX` for root, `$XDG_RUNTIME_DIR/dpdk/PREFIX` or `/tmp/dpdk/PREFIX` for others.
+/// The directory for a prefix, by the rule of DPDK's EAL and `dpdk-telemetry.py`:
+/// `$RUNTIME_DIRECTORY/dpdk/PREFIX`, or without that variable `/var/run/dpdk/PREFIX` for root and
+/// `$XDG_RUNTIME_DIR/dpdk/PREFIX` or `/tmp/dpdk/PREFIX` for others.
 ///
 /// ```
 /// assert!(linecard_telemetry::folder("fe").ends_with("dpdk/fe"));
@@ -32,10 +33,10 @@ fn root() -> PathBuf {
     base.join("dpdk")
 }
 
-/// Makes the folder of a prefix, which only this user enters.
+/// Creates the directory for a prefix, accessible only by this user.
 ///
 /// # Errors
-/// It cannot be made, or somebody else could put things there.
+/// It cannot be created, or another user could create files in it.
 pub(crate) fn create(prefix: &str) -> Result<PathBuf, TelemetryError> {
     let folder = folder(prefix);
     for part in [&root(), &folder] {
@@ -60,16 +61,16 @@ pub(crate) fn create(prefix: &str) -> Result<PathBuf, TelemetryError> {
     Ok(folder)
 }
 
-/// Removes a folder if it is empty and one of a prefix. The one above stays: DPDK makes its own folders there without
-/// looking twice.
+/// Removes a directory if it is empty and belongs to a prefix. Its parent stays, because DPDK creates its own
+/// directories there without checking twice.
 pub(crate) fn remove(folder: &Path) {
     if folder.parent() == Some(&root()) {
         let _ = std::fs::remove_dir(folder);
     }
 }
 
-/// Removes what killed programs of this user left: folders that hold nothing but telemetry sockets nobody listens at.
-/// A folder of a DPDK program has other files, and is left alone.
+/// Removes what killed programs of this user left: directories that only contain telemetry sockets on which
+/// no program listens. The directory of a DPDK program contains other files and is not removed.
 pub(crate) fn sweep() {
     for prefix in entries(&root()) {
         let names = entries(&prefix);
@@ -89,8 +90,8 @@ fn is_telemetry(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(NAME))
 }
 
-/// Whether it is a socket of a program that is gone. One of a program that runs is of another kind than the one that asks,
-/// which the kernel says whether that program listens already or not.
+/// Whether this is a socket of a program that has ended. The socket of a running program has another type
+/// than the one that connects, and the kernel reports this whether or not that program listens already.
 pub(crate) fn is_deserted(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let refused = || std::os::unix::net::UnixStream::connect(path).err().map(|error| error.kind());

@@ -1,13 +1,14 @@
-//! The two text formats there are, and which of them a client is answered in: what its `Accept` says (RFC 9110, section 12.5.1).
+//! The two text formats, and their selection by a client's `Accept` header (RFC 9110, section 12.5.1).
 //!
-//! OpenMetrics is what is written; Prometheus' format 0.0.4, which is older, is made of it. They differ where families have other
-//! names than their samples, in types that the older one has not, and in the mark of the end.
+//! The text is generated as OpenMetrics and converted to the older Prometheus format 0.0.4 on request. They
+//! differ if families and their samples have different names, in types that the older format lacks, and in
+//! the end marker.
 
 use std::fmt::Write as _;
 
 use crate::openmetrics::CONTENT_TYPE;
 
-/// A format that counters are told in.
+/// A text format for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     OpenMetrics,
@@ -15,7 +16,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What an HTTP answer says the text is.
+    /// The `Content-Type` of an HTTP answer.
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => CONTENT_TYPE,
@@ -23,8 +24,8 @@ impl Format {
         }
     }
 
-    /// The one that a request asks for by its head: the older one where that is preferred, and OpenMetrics otherwise, also for
-    /// who says nothing, or asks for what is not there.
+    /// The format that a request asks for in its header: the older one if it is preferred, otherwise
+    /// OpenMetrics, also if the request does not say or asks for an unsupported format.
     pub(crate) fn asked(head: &[u8]) -> Self {
         let head = String::from_utf8_lossy(head);
         let accepted = head.lines().skip(1).filter_map(|line| {
@@ -40,16 +41,16 @@ impl Format {
         }
     }
 
-    /// Its media type, and the versions of it that are the same text.
+    /// The media type, and the versions of it with the same text.
     const fn media(self) -> ([&'static str; 2], &'static [&'static str]) {
         match self {
-            // 0.0.1 is the draft, whose readers read 1.0.0.
+            // 0.0.1 is the draft, whose readers can read 1.0.0.
             Self::OpenMetrics => (["application", "openmetrics-text"], &["1.0.0", "0.0.1"]),
             Self::Prometheus => (["text", "plain"], &["0.0.4"]),
         }
     }
 
-    /// OpenMetrics text in this format.
+    /// Converts OpenMetrics text to this format.
     pub(crate) fn of(self, text: &str) -> String {
         match self {
             Self::OpenMetrics => text.to_owned(),
@@ -58,7 +59,7 @@ impl Format {
     }
 }
 
-/// A range of media types that a client takes, in thousandths of how gladly.
+/// A range of media types that a client accepts; the quality is in thousandths.
 struct Range<'a> {
     kind: &'a str,
     subtype: &'a str,
@@ -67,7 +68,7 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is no range.
+    /// `None` if the text is not a range.
     fn read(text: &'a str) -> Option<Self> {
         let mut words = text.split(';').map(str::trim);
         let (kind, subtype) = words.next()?.split_once('/')?;
@@ -84,7 +85,7 @@ impl<'a> Range<'a> {
         Some(range)
     }
 
-    /// How closely it describes a format; `None` where it does not.
+    /// How specifically the range matches a format; `None` if it does not.
     fn closeness(&self, format: Format) -> Option<u8> {
         let ([kind, subtype], versions) = format.media();
         let is = |word: &str, name: &str| word.eq_ignore_ascii_case(name);
@@ -100,7 +101,7 @@ impl<'a> Range<'a> {
     }
 }
 
-/// A quality from 0 to 1 with at most three digits behind the point.
+/// Parses a quality from 0 to 1 with at most three digits after the point.
 fn thousandths(text: &str) -> Option<u16> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     if part.len() > 3 || !part.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -114,14 +115,15 @@ fn thousandths(text: &str) -> Option<u16> {
     }
 }
 
-/// How gladly a format is taken: the closest range says so, and the gladdest of several that are as close.
+/// The quality of a format: that of the most specific range, and the highest of several that are equally
+/// specific.
 fn quality(ranges: &[Range<'_>], format: Format) -> u16 {
     let close = ranges.iter().filter_map(|range| Some((range.closeness(format)?, range.quality)));
     close.max().map_or(0, |(_, quality)| quality)
 }
 
-/// OpenMetrics text in Prometheus' format 0.0.4: families have the names of their samples, there are no state sets and no `info`,
-/// and nothing marks the end.
+/// Converts OpenMetrics text to Prometheus' format 0.0.4: families have the names of their samples, there are
+/// no state sets and no `info`, and no end marker.
 fn older(text: &str) -> String {
     let (mut all, mut suffix) = (String::with_capacity(text.len() + 1024), "");
     for line in text.lines().filter(|line| *line != "# EOF") {
@@ -140,7 +142,7 @@ fn older(text: &str) -> String {
                 writeln!(all, "# TYPE {name}{suffix} {}", kind.1)
             }
             (Some("#"), Some("HELP"), Some(name), Some(help)) => {
-                // Quotation marks are not escaped here.
+                // This format does not escape quotation marks.
                 writeln!(all, "# HELP {name}{suffix} {}", help.replace("\\\"", "\""))
             }
             _ => writeln!(all, "{line}"),

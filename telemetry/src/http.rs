@@ -1,4 +1,4 @@
-//! The endpoint that Prometheus asks: HTTP on a local port or a Unix socket.
+//! The endpoint for Prometheus: HTTP on a local port or a Unix socket.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -17,18 +17,18 @@ use crate::error::TelemetryError;
 use crate::format::Format;
 use crate::pace::paced;
 
-/// Clients at once; one more takes the place of the oldest.
+/// The maximum number of clients; a further one replaces the oldest.
 const MOST_CLIENTS: usize = 8;
-/// How long one may take to ask.
+/// How long a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most bytes of a request.
+/// The maximum length of a request in bytes.
 const LONGEST: usize = 8192;
-/// How often the end is looked for.
+/// How often the thread checks whether it must end.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 type Source = Box<dyn Fn() -> String + Send>;
 
-/// Where counters can be asked for; ends when it is dropped.
+/// An endpoint for reading counters, which exists until it is dropped.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -46,7 +46,7 @@ pub struct Endpoint {
     address: String,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// A socket's name, which goes with it.
+    /// The path of a Unix socket, removed with it.
     path: Option<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ impl Endpoint {
         Ok(Self { address: shown, stop, thread: Some(thread), path })
     }
 
-    /// Where it answers, with the port that was chosen where none was named.
+    /// The address of the endpoint, with the actual port if none was given.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -94,7 +94,7 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // While somebody listens there, nobody else takes the name. Gone already is as good.
+            // While this process listens, no other takes the name. It does not matter if it is gone already.
             let _ = std::fs::remove_file(path);
         }
         self.stop.store(true, Ordering::Relaxed);
@@ -104,10 +104,10 @@ impl Drop for Endpoint {
     }
 }
 
-/// Listens at a path; the socket of a program that is gone is replaced, nothing else is.
+/// Listens at a path. The socket of a program that has ended is replaced; no other file is.
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
     if path.as_os_str().is_empty() {
-        // The kernel would choose a name that nobody knows.
+        // The kernel would choose an unknown name.
         return Err(std::io::ErrorKind::InvalidInput.into());
     }
     let socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
@@ -118,7 +118,7 @@ fn listen(path: &Path) -> std::io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-/// A connection whose operations have an end, and that another thread can end.
+/// A connection whose operations have a time limit, and which another thread can close.
 trait Conversation: Send + Sync {
     fn limit(&self, patience: Duration) -> std::io::Result<()>;
     fn receive(&self, bytes: &mut [u8]) -> std::io::Result<usize>;
@@ -146,7 +146,7 @@ macro_rules! conversation {
             }
 
             fn end(&self) {
-                // Who is gone already needs no end.
+                // A client that has disconnected already needs no shutdown.
                 let _ = self.shutdown(Shutdown::Both);
             }
         }
@@ -179,7 +179,7 @@ impl Listener {
     }
 
     fn serve(&self, source: &Source, stop: &AtomicBool) {
-        // A client's own thread keeps its connection; the oldest come first.
+        // The thread of each client owns its connection; the oldest come first.
         let mut clients: Vec<Weak<dyn Conversation>> = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let mut wait = [PollFd::from_borrowed_fd(self.fd(), PollFlags::IN)];
@@ -199,13 +199,13 @@ impl Listener {
             oldest.end();
         }
         clients.push(Arc::downgrade(&client));
-        // The text is made here: a client that is slow keeps nothing of the program.
+        // The text is generated here, so that a slow client holds no resources of the program.
         let text = source();
         let spawned = std::thread::Builder::new().name("lc-metrics-peer".into()).spawn(move || {
-            // Whoever went away needs no answer.
+            // A client that has disconnected needs no answer.
             let _ = answer(&*client, &text);
         });
-        // Without a thread for it the connection is closed.
+        // If no thread can be started, the connection is closed.
         drop(spawned);
     }
 }

@@ -1,18 +1,18 @@
-//! Telemetry: the counters of a running program, for whoever may ask.
+//! Telemetry: the counters of a running program, for other programs.
 //!
 //! ```text
 //!   control side of ports, pools, memory ──► Telemetry ──► Socket    DPDK's protocol: `dpdk-telemetry.py`, `linecard top`
 //!   (any thread; pollers only count)             └───────► Endpoint  HTTP, OpenMetrics or older text: Prometheus
 //! ```
-//! [`serve`] and [`serve_metrics`] switch either on in one line. A program whose ports come and go makes a [`Telemetry`]
-//! and tells it what there is.
+//! [`serve`] and [`serve_metrics`] each enable one of them in one line. A program whose ports come and go
+//! creates a [`Telemetry`] and registers them with it.
 //!
-//! Nothing is counted for telemetry: an answer reads counters that the polling threads write anyway, on the thread that
-//! answers. That thread rests four times as long as it worked, so that whoever asks without pause gets a fifth of a core
-//! at most.
+//! Nothing is counted for telemetry: answers read the counters that the polling threads maintain anyway, on
+//! the thread that answers. That thread sleeps four times as long as it worked, so that permanent requests
+//! use at most a fifth of a core.
 //!
-//! Who may ask: the socket has mode 0600 in a folder that only its user enters; the HTTP endpoint answers everybody who can
-//! connect. Both only read.
+//! Access: the socket has mode 0600 in a directory that only its user may enter; the HTTP endpoint answers
+//! everyone who can connect. Both only allow reading.
 #![forbid(unsafe_code)]
 
 mod command;
@@ -48,13 +48,14 @@ use linecard_eal::Eal;
 use linecard_mempool::Pool;
 use linecard_pmd::Port;
 
-/// What `/info` and the greeting say.
+/// The version in `/info` and in the greeting.
 pub const VERSION: &str = concat!("Linecard ", env!("CARGO_PKG_VERSION"));
 
-/// Lets `dpdk-telemetry.py` and `linecard top` see started ports and pools, for as long as what is returned lives;
-/// `ports` are numbered as they come. The program is found by the `--file-prefix` that `eal` was made with.
+/// Makes started ports and pools visible to `dpdk-telemetry.py` and `linecard top`, while the returned socket
+/// exists; `ports` are numbered in order. The program is found by the `--file-prefix` with which `eal` was
+/// created.
 ///
-/// A port that stops is forgotten. For ports that come and go, use a [`Telemetry`].
+/// A port that stops is shown as stopped. For ports that come and go, use a [`Telemetry`].
 ///
 /// ```
 /// # use linecard_eal::{Eal, EalArgs};
@@ -73,13 +74,13 @@ pub const VERSION: &str = concat!("Linecard ", env!("CARGO_PKG_VERSION"));
 /// ```
 ///
 /// # Errors
-/// The folder, the socket or its thread cannot be made.
+/// The directory, the socket or its thread cannot be created.
 pub fn serve(eal: &Eal, ports: &[&Port], pools: &[&Pool]) -> Result<Socket, TelemetryError> {
     Telemetry::of(eal, ports, pools).serve(&eal.memory().config().name)
 }
 
-/// Offers the counters of started ports and pools to Prometheus, at `HOST:PORT` or `unix:PATH`, for as long as what is
-/// returned lives. Whoever can connect there can read them.
+/// Offers the counters of started ports and pools to Prometheus, at `HOST:PORT` or `unix:PATH`, while the
+/// returned endpoint exists. Everyone who can connect can read them.
 ///
 /// ```
 /// # use linecard_eal::{Eal, EalArgs};
@@ -92,7 +93,7 @@ pub fn serve(eal: &Eal, ports: &[&Port], pools: &[&Pool]) -> Result<Socket, Tele
 /// ```
 ///
 /// # Errors
-/// Nobody can listen there.
+/// The address cannot be listened on.
 pub fn serve_metrics(
     eal: &Eal,
     address: &str,

@@ -15,13 +15,13 @@ fn list(state: &State, _: Option<&str>) -> Value {
     Value::list(state.pools.iter().map(Pool::name))
 }
 
-/// DPDK answers an unknown name with an empty object.
+/// As in DPDK, the answer to an unknown name is an empty object.
 fn info(state: &State, name: Option<&str>) -> Value {
     let Some(name) = name else { return Value::Null };
     state.pools.iter().find(|pool| pool.name() == name).map_or(Value::Object(Vec::new()), describe)
 }
 
-/// DPDK's members, as far as there is such a thing here, then what only our pools count.
+/// DPDK's members, as far as they apply, then those that only Linecard's pools have.
 fn describe(pool: &Pool) -> Value {
     let (config, stats, domain) = (pool.config(), pool.stats(), pool.domain());
     Value::object([

@@ -1,14 +1,14 @@
-//! OpenMetrics text, which Prometheus and others read, and the endpoint that offers it.
+//! OpenMetrics text, the format of Prometheus and others, and the endpoint that offers it.
 
 use std::fmt::Write as _;
 
 use crate::error::TelemetryError;
 use crate::http::Endpoint;
 
-/// What an HTTP answer says the text is.
+/// The `Content-Type` of an HTTP answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Text in the making: families of metrics whose names begin alike.
+/// OpenMetrics text under construction: families of metrics with a common prefix.
 ///
 /// ```
 /// use linecard_telemetry::openmetrics::Text;
@@ -28,7 +28,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// No family yet; the name of each gets `prefix` and an underscore in front.
+    /// Creates an empty text; the name of each family is preceded by `prefix` and an underscore.
     #[must_use]
     pub fn new(prefix: &'static str) -> Self {
         Self { prefix, text: String::new() }
@@ -36,7 +36,7 @@ impl Text {
 
     /// Begins a family of one of OpenMetrics' types; `help` is a sentence without its full stop.
     pub fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // The samples of an `info` have a suffix that its family has not.
+        // The samples of an `info` have a suffix that its family does not have.
         let name = if kind == "info" { name.strip_suffix("info").unwrap_or(name) } else { name };
         let name = name.trim_end_matches('_');
         let (prefix, separator) = (self.prefix, if name.is_empty() { "" } else { "_" });
@@ -45,7 +45,7 @@ impl Text {
         let _ = writeln!(self.text, "# HELP {prefix}{separator}{name} {help}.");
     }
 
-    /// A sample of the family that was begun last, with the suffix that its type asks for (`_total`, `_info`).
+    /// Adds a sample to the last family, with the suffix that its type requires (`_total`, `_info`).
     pub fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let _ = write!(self.text, "{}_{name}", self.prefix);
         for (number, (label, value)) in labels.iter().enumerate() {
@@ -56,7 +56,7 @@ impl Text {
         let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    /// The whole text.
+    /// Returns the complete text.
     #[must_use]
     pub fn finish(mut self) -> String {
         self.text.push_str("# EOF\n");
@@ -64,8 +64,9 @@ impl Text {
     }
 }
 
-/// Offers what `text` makes, which is OpenMetrics text, at `HOST:PORT` or `unix:PATH`, for programs whose counters are not those of ports and pools. A client
-/// that prefers Prometheus' text format 0.0.4 gets the same in that.
+/// Offers the OpenMetrics text that `text` returns at `HOST:PORT` or `unix:PATH`, for programs with other
+/// counters than those of ports and pools. A client that prefers Prometheus' text format 0.0.4 gets the text
+/// in that format.
 ///
 /// ```
 /// use linecard_telemetry::openmetrics::{self, Text};
@@ -75,7 +76,7 @@ impl Text {
 /// ```
 ///
 /// # Errors
-/// Nobody can listen there.
+/// The address cannot be listened on.
 pub fn serve(address: &str, text: impl Fn() -> String + Send + 'static) -> Result<Endpoint, TelemetryError> {
     Endpoint::start(address, Box::new(text))
 }

@@ -1,13 +1,14 @@
-//! How a thread that serves others stays out of the way of those that move packets.
+//! Limits the processor time of threads that answer requests, in favour of threads that move packets.
 
 use std::time::{Duration, Instant};
 
-/// Most that a thread rests at once: an answer that took long is followed by a pause that nobody takes for a failure.
+/// The longest sleep, so that the pause after a slow answer does not look like a failure.
 const LONGEST: Duration = Duration::from_millis(100);
-/// Rests are this many times as long as the work before.
+/// A sleep lasts this many times as long as the work before.
 const SHARE: u32 = 4;
 
-/// Runs `work`, then rests four times as long as it took: however fast somebody asks, a fifth of a core is spent on it.
+/// Runs `work`, then sleeps four times as long as it took: however frequent the requests, they use a fifth of
+/// a core.
 pub(crate) fn paced<T>(work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = work();

@@ -1,6 +1,7 @@
-//! The socket: DPDK's protocol, version 2, on one thread that no client can keep waiting.
+//! The telemetry socket: version 2 of DPDK's protocol, on one thread that no client can block.
 //!
-//! A client connects, is greeted, and sends requests of at most 1024 bytes; each is answered by one packet of JSON.
+//! A client connects, receives a greeting, and sends requests of at most 1024 bytes; each answer is one
+//! packet of JSON.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,17 +18,18 @@ use crate::pace::paced;
 use crate::state::Telemetry;
 use crate::value::Value;
 
-/// Clients at the same time. One more takes the place of the one that has been silent longest.
+/// The maximum number of clients. A further one replaces the client that has been silent longest.
 pub const MAX_CLIENTS: usize = 10;
-/// Longest answer in bytes, which the greeting says. DPDK's own is 16 KiB; a port of 256 queues has more to tell.
+/// The maximum length of an answer in bytes, which the greeting announces. DPDK's is 16 KiB; a port with 256
+/// queues needs more.
 pub const MAX_OUTPUT: usize = 128 << 10;
-/// Longest request that is looked at, as DPDK's.
+/// The maximum length of a request, as in DPDK.
 const MAX_REQUEST: usize = 1024;
-/// Further programs with the same prefix.
+/// The maximum number of programs with the same prefix.
 const MAX_INSTANCES: u32 = 1024;
 const REMEDY: &str = "give another --file-prefix, or do without telemetry (--no-telemetry)";
 
-/// What a client is told first, and by `/info`.
+/// The greeting to a client, and the answer to `/info`.
 pub(crate) fn greeting() -> Value {
     Value::object([
         ("version", Value::from(crate::VERSION)),
@@ -36,7 +38,8 @@ pub(crate) fn greeting() -> Value {
     ])
 }
 
-/// A telemetry socket, for as long as this lives; made by [`Telemetry::serve`](crate::Telemetry::serve).
+/// A telemetry socket, which exists until this is dropped; made by
+/// [`Telemetry::serve`](crate::Telemetry::serve).
 ///
 /// ```
 /// # use linecard_eal::{Eal, EalArgs};
@@ -49,7 +52,7 @@ pub(crate) fn greeting() -> Value {
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
-    /// Closed, the thread ends.
+    /// The thread ends when this is closed.
     life: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -60,7 +63,7 @@ impl Socket {
             let action = format!("no telemetry socket can be made in {}", folder.display());
             TelemetryError::system(action, source, REMEDY)
         })?;
-        // From here on the name goes when this does.
+        // From here on, the name is removed with this value.
         let mut made = Self { path, life: None, thread: None };
         let no_thread = |source: io::Error| {
             let action = "a thread for the telemetry socket cannot be made";
@@ -76,7 +79,7 @@ impl Socket {
         Ok(made)
     }
 
-    /// Where clients connect.
+    /// The path to which clients connect.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -85,20 +88,22 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Before the thread's end of it is closed: who connects afterwards is refused or finds another program.
+        // Before the thread's end is closed: a client that connects afterwards is refused or finds another
+        // program.
         let _ = std::fs::remove_file(&self.path);
         self.life = None;
         if let Some(thread) = self.thread.take() {
-            // It ends with the answer it is at.
+            // It ends after the current answer.
             let _ = thread.join();
         }
         self.path.parent().map(folder::remove);
     }
 }
 
-/// A listening socket for its owner only, under the first name that no running program has.
+/// Creates a listening socket only for its owner, under the first name that no running program has.
 fn listen(folder: &Path) -> io::Result<(PathBuf, OwnedFd)> {
-    // Two programs that find the same dead socket would remove each other's; nobody else is waited for in earnest.
+    // Two programs that find the same dead socket would remove each other's. The wait is limited, because
+    // this is the only use of the lock.
     let lock = rustix::fs::open(
         folder,
         rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
@@ -135,16 +140,16 @@ fn listen(folder: &Path) -> io::Result<(PathBuf, OwnedFd)> {
 
 struct Client {
     socket: OwnedFd,
-    /// The round in which it said something last.
+    /// The round in which the client last sent something.
     heard: u64,
     gone: bool,
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Service {
     telemetry: Telemetry,
     socket: OwnedFd,
-    /// Readable when it is over.
+    /// Readable when the thread must end.
     end: OwnedFd,
     clients: Vec<Client>,
     round: u64,
@@ -163,7 +168,7 @@ impl Service {
         }
     }
 
-    /// One request of each client that has one, and one new client.
+    /// Handles one request of each client that has sent one, and one new client.
     fn round(&mut self, knock: bool, ready: impl Iterator<Item = bool>) {
         self.round += 1;
         for (client, _) in self.clients.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
@@ -176,7 +181,7 @@ impl Service {
         }
     }
 
-    /// Which of the end, the listening socket and the clients has something to say.
+    /// Which of the end, the listening socket and the clients are readable.
     fn wait(&self) -> Vec<bool> {
         let sockets = [&self.end, &self.socket].into_iter();
         let sockets = sockets.chain(self.clients.iter().map(|client| &client.socket));
@@ -204,7 +209,7 @@ impl Service {
 }
 
 impl Client {
-    /// Answers one request; an error when the client is to be forgotten.
+    /// Answers one request; an error if the client must be disconnected.
     fn serve(&self, telemetry: &Telemetry) -> io::Result<()> {
         let mut request = [0; MAX_REQUEST];
         let len = match rustix::net::recv(&self.socket, &mut request[..], RecvFlags::DONTWAIT) {
@@ -217,7 +222,7 @@ impl Client {
         self.send(&command::reply(&telemetry.state(), &text))
     }
 
-    /// Never waits: who does not read what was sent before is given up.
+    /// Never waits: a client that does not read earlier answers is disconnected.
     fn send(&self, text: &str) -> io::Result<()> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         rustix::net::send(self.socket.as_fd(), text.as_bytes(), flags)?;

@@ -1,4 +1,4 @@
-//! What there is to tell of: ports, pools, memory, lcores.
+//! The data for telemetry: ports, pools, memory, lcores.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::server::Socket;
 use crate::value::Value;
 use crate::{folder, openmetrics, text};
 
-/// What is told of a port. Telemetry does not keep a port: one that has stopped is told as such.
+/// The data of a port. Telemetry does not keep a port alive: a port that has stopped is reported as stopped.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -41,17 +41,17 @@ use crate::{folder, openmetrics, text};
 pub struct PortEntry {
     /// The instance name (`net_vhost0`).
     pub name: String,
-    /// Receive queues.
+    /// The number of receive queues.
     pub rx_queues: u16,
-    /// Transmit queues.
+    /// The number of transmit queues.
     pub tx_queues: u16,
-    /// Offloads that are on.
+    /// The enabled offloads.
     pub offloads: Offloads,
     control: Option<Weak<dyn PortControl>>,
 }
 
 impl PortEntry {
-    /// A started port.
+    /// The data of a started port.
     #[must_use]
     pub fn of(port: &Port) -> Self {
         let count = |queues: usize| u16::try_from(queues).unwrap_or(u16::MAX);
@@ -64,7 +64,7 @@ impl PortEntry {
         }
     }
 
-    /// A port as it is configured; `control` is there while it is started.
+    /// The data of a port with a configuration; `control` is `Some` while it is started.
     #[must_use]
     pub fn configured(name: &str, config: &PortConfig, control: Option<&Arc<dyn PortControl>>) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl PortEntry {
         }
     }
 
-    /// Whether it is started.
+    /// Whether the port is started.
     #[must_use]
     pub fn started(&self) -> bool {
         self.control().is_some()
@@ -93,7 +93,7 @@ impl std::fmt::Debug for PortEntry {
     }
 }
 
-/// What an lcore did with its time, in cycles of the time-stamp counter; DPDK 23.03's `/eal/lcore/usage`.
+/// The time use of an lcore, in cycles of the time-stamp counter; DPDK 23.03's `/eal/lcore/usage`.
 ///
 /// ```
 /// use linecard_telemetry::LcoreUsage;
@@ -102,11 +102,11 @@ impl std::fmt::Debug for PortEntry {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LcoreUsage {
-    /// Its number.
+    /// The number of the lcore.
     pub lcore: u32,
-    /// Cycles of rounds that moved packets.
+    /// The cycles of rounds that moved packets.
     pub busy_cycles: u64,
-    /// All cycles since it began to poll.
+    /// All cycles since the lcore started to poll.
     pub total_cycles: u64,
 }
 
@@ -118,20 +118,20 @@ pub struct LcoreUsage {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drops {
-    /// The port that did not get them.
+    /// The port that was to send them.
     pub port: u16,
-    /// Its transmit queue.
+    /// The transmit queue.
     pub queue: u16,
-    /// Why, in one word.
+    /// The cause in one word.
     pub cause: &'static str,
-    /// How many since the program began to count.
+    /// The number of packets since the program started to count.
     pub packets: u64,
 }
 
 type DropCounts = Arc<dyn Fn() -> Vec<Drops> + Send + Sync>;
 type Usages = Arc<dyn Fn() -> Vec<LcoreUsage> + Send + Sync>;
 
-/// What one answer is made of. A copy: while ports are asked, nobody waits for a lock.
+/// The data for one answer, copied, so that no lock is held while ports are queried.
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) memory: Memory,
@@ -146,18 +146,18 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// What each lcore that polls did, if that is counted.
+    /// The time use of each polling lcore, if counted.
     pub(crate) fn usages(&self) -> Vec<LcoreUsage> {
         self.usages.as_ref().map_or(Vec::new(), |usages| usages())
     }
 
-    /// What the application dropped itself.
+    /// The packets that the application dropped.
     pub(crate) fn drops(&self) -> Vec<Drops> {
         self.drops.as_ref().map_or(Vec::new(), |drops| drops())
     }
 }
 
-/// What a program tells of itself. A clone is another handle.
+/// The data that a program reports. A clone is another handle to the same data.
 ///
 /// ```
 /// # use linecard_eal::{Eal, EalArgs};
@@ -177,7 +177,7 @@ impl State {
 pub struct Telemetry(Arc<Mutex<Arc<State>>>);
 
 impl Telemetry {
-    /// Tells of the memory and the lcores of `eal`, and of no port yet.
+    /// Creates telemetry for the memory and the lcores of `eal`, without ports.
     #[must_use]
     pub fn new(eal: &Eal) -> Self {
         Self(Arc::new(Mutex::new(Arc::new(State {
@@ -202,7 +202,7 @@ impl Telemetry {
     }
 
     pub(crate) fn state(&self) -> Arc<State> {
-        // Every change is whole before anything can panic.
+        // No code can panic while a change is incomplete.
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -211,37 +211,38 @@ impl Telemetry {
         change(Arc::make_mut(&mut state));
     }
 
-    /// The ports, all of them, by number; those of an earlier call are forgotten.
+    /// Sets all ports by number, replacing those of earlier calls.
     pub fn set_ports(&self, ports: impl IntoIterator<Item = (u16, PortEntry)>) {
         let ports = ports.into_iter().collect();
         self.change(|state| state.ports = ports);
     }
 
-    /// Tells of a pool, and keeps its memory as long as this lives.
+    /// Adds a pool, whose memory stays allocated while this exists.
     pub fn add_pool(&self, pool: &Pool) {
         self.change(|state| state.pools.push(pool.clone()));
     }
 
-    /// The command line, for `/eal/params` and `/eal/app_params`.
+    /// Sets the command line for `/eal/params` and `/eal/app_params`.
     pub fn set_arguments(&self, eal: Vec<String>, application: Vec<String>) {
         self.change(|state| state.arguments = (eal, application));
     }
 
-    /// Who knows what lcores did with their time.
+    /// Sets the source of the lcores' time use.
     pub fn set_lcore_usage(&self, usages: impl Fn() -> Vec<LcoreUsage> + Send + Sync + 'static) {
         self.change(|state| state.usages = Some(Arc::new(usages)));
     }
 
-    /// Who knows what the application drops itself, because a transmit queue is full or by a rule of its own.
+    /// Sets the source of the application's own drops, because a transmit queue is full or by a rule of the
+    /// application.
     pub fn set_drops(&self, drops: impl Fn() -> Vec<Drops> + Send + Sync + 'static) {
         self.change(|state| state.drops = Some(Arc::new(drops)));
     }
 
-    /// Adds a command of the program's own. It gets what follows the first comma of a request, and runs on the thread that
-    /// answers; if it panics the answer is null.
+    /// Adds a command of the application. It gets the text after the first comma of a request and runs on the
+    /// thread that answers; if it panics, the answer is null.
     ///
     /// # Errors
-    /// `path` does not begin with a slash, has a comma, or is taken.
+    /// `path` does not begin with a slash, has a comma, or is already a command.
     pub fn add_command(
         &self,
         path: &str,
@@ -262,33 +263,34 @@ impl Telemetry {
         Ok(())
     }
 
-    /// What a client is answered that asks for `request`, such as `/ethdev/stats,0`.
+    /// The answer to a request, such as `/ethdev/stats,0`.
     #[must_use]
     pub fn answer(&self, request: &str) -> Value {
         command::answer(&self.state(), request)
     }
 
-    /// Listens for DPDK's telemetry clients in the folder of a `--file-prefix`; see [`Socket`].
+    /// Listens for DPDK's telemetry clients in the directory for a `--file-prefix`; see [`Socket`].
     ///
     /// # Errors
-    /// The folder, the socket or its thread cannot be made.
+    /// The directory, the socket or its thread cannot be created.
     pub fn serve(&self, prefix: &str) -> Result<Socket, TelemetryError> {
         let open = || Socket::open(self.clone(), &folder::create(prefix)?);
-        // A program that ends just now may take the empty folder with it.
+        // A program that is ending may remove the empty directory at the same time.
         let made = open().or_else(|_| open())?;
         folder::sweep();
         Ok(made)
     }
 
-    /// Listens in a folder of the caller's, which stays; whoever may enter it and is this user can connect.
+    /// Listens in a directory of the caller, which is not removed. This user can connect, if permitted to
+    /// enter it.
     ///
     /// # Errors
-    /// The socket or its thread cannot be made.
+    /// The socket or its thread cannot be created.
     pub fn serve_in(&self, folder: &Path) -> Result<Socket, TelemetryError> {
         Socket::open(self.clone(), folder)
     }
 
-    /// All counters as OpenMetrics text.
+    /// Returns all counters as OpenMetrics text.
     #[must_use]
     pub fn open_metrics(&self) -> String {
         text::of(&self.state())
@@ -297,7 +299,7 @@ impl Telemetry {
     /// Offers [`open_metrics`](Self::open_metrics) at `HOST:PORT` or `unix:PATH`.
     ///
     /// # Errors
-    /// Nobody can listen there.
+    /// The address cannot be listened on.
     pub fn serve_metrics(&self, address: &str) -> Result<Endpoint, TelemetryError> {
         let telemetry = self.clone();
         openmetrics::serve(address, move || telemetry.open_metrics())

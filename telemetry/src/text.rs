@@ -5,16 +5,16 @@
 //! | `linecard_info` | `version` | 1 |
 //! | `linecard_port_up` | `port`, `device` | 1 while its link is up |
 //! | `linecard_port_received_packets_total`, `…_bytes_total`, `linecard_port_sent_…` | `port`, `device` | |
-//! | `linecard_port_lost_packets_total` | `port`, `device`, `total` | `imissed`, `ierrors`, `oerrors`, `rx_nombuf`, as DPDK counts them |
+//! | `linecard_port_lost_packets_total` | `port`, `device`, `total` | `imissed`, `ierrors`, `oerrors`, `rx_nombuf`, as in DPDK |
 //! | `linecard_queue_packets_total`, `_bytes_total`, `_bursts_total` | `port`, `device`, `direction`, `queue` | |
-//! | `linecard_queue_events_total` | and `event` | what a driver counts besides, every cause of a loss among it |
-//! | `linecard_application_dropped_packets_total` | `port`, `queue`, `cause` | before they came to a transmit queue |
+//! | `linecard_queue_events_total` | and `event` | other counters of a driver, including every cause of a loss |
+//! | `linecard_application_dropped_packets_total` | `port`, `queue`, `cause` | dropped before the transmit queue |
 //! | `linecard_pool_packets` | `pool`, `state` | `free`, `cached`, `in_use` |
 //! | `linecard_pool_gets_total`, `_puts_total`, `_get_failures_total` | `pool` | |
 //! | `linecard_memory_bytes` | `state` | `held`, `used` |
-//! | `linecard_lcore_cycles_total`, `linecard_lcore_busy_cycles_total` | `lcore` | where the program counts them |
+//! | `linecard_lcore_cycles_total`, `linecard_lcore_busy_cycles_total` | `lcore` | if the program counts them |
 //!
-//! Counters begin anew when a port starts and when its statistics are cleared.
+//! Counters restart from zero when a port starts and when its statistics are reset.
 
 use linecard_pmd::PortStats;
 
@@ -70,7 +70,7 @@ pub(crate) fn of(state: &State) -> String {
     text.finish()
 }
 
-/// The extended statistic `rx_q0_packets`, taken apart; `None` for one of the whole port.
+/// Splits an extended statistic such as `rx_q0_packets`; `None` for one of the whole port.
 fn counted((name, value): (String, u64)) -> Option<Counted> {
     let (direction, rest) = ["rx", "tx"]
         .into_iter()

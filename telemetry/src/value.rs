@@ -1,6 +1,6 @@
-//! What a command answers, and how it becomes JSON that is not longer than the client's buffer.
+//! Answers of commands, and their conversion to JSON of limited length.
 
-/// JSON that keeps the order of its members: what a command answers.
+/// JSON that keeps the order of its members: the answer of a command.
 ///
 /// ```
 /// use linecard_telemetry::Value;
@@ -10,12 +10,12 @@
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing to say: the command is unknown, or its parameter is.
+    /// No answer: the command or its parameter is unknown.
     #[default]
     Null,
     /// A count.
     Number(u64),
-    /// A text.
+    /// Text.
     Text(String),
     /// Values in order.
     List(Vec<Value>),
@@ -24,17 +24,18 @@ pub enum Value {
 }
 
 impl Value {
-    /// An object with these members.
+    /// Creates an object with these members.
     pub fn object<K: Into<String>>(members: impl IntoIterator<Item = (K, Value)>) -> Self {
         Self::Object(members.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
-    /// A list of what can become values.
+    /// Creates a list of values.
     pub fn list<V: Into<Value>>(items: impl IntoIterator<Item = V>) -> Self {
         Self::List(items.into_iter().map(Into::into).collect())
     }
 
-    /// JSON of at most `most` bytes: what does not fit is left out from the end, as DPDK does, and the rest is whole.
+    /// JSON of at most `most` bytes: members that do not fit are left out from the end, as in DPDK, and the
+    /// rest is valid.
     #[must_use]
     pub fn within(&self, most: usize) -> String {
         let mut text = String::new();
@@ -44,7 +45,8 @@ impl Value {
         text
     }
 
-    /// Appends it and returns true, or leaves `text` as it was; `text` is not longer than `most` then.
+    /// Appends the value and returns true if `text` then has at most `most` bytes; otherwise leaves `text`
+    /// unchanged.
     fn write(&self, text: &mut String, most: usize) -> bool {
         let start = text.len();
         match self {
@@ -120,7 +122,7 @@ impl From<usize> for Value {
     }
 }
 
-/// DPDK 22.11 has no truth values in its answers: 0 and 1.
+/// DPDK 22.11 has no booleans in its answers, but 0 and 1.
 impl From<bool> for Value {
     fn from(truth: bool) -> Self {
         Self::Number(truth.into())
@@ -139,7 +141,7 @@ impl From<String> for Value {
     }
 }
 
-/// A text with its quotes, and with escapes for what JSON does not take as it is.
+/// Appends text in quotes, with the escapes that JSON requires.
 fn quote(words: &str, text: &mut String) {
     use std::fmt::Write as _;
     text.push('"');
