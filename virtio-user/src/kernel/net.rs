@@ -97,8 +97,8 @@ impl VhostNet {
     fn own(&self) -> Result<Features, Error> {
         let mut all = Features::from_bits_retain(u64::MAX);
         for device in &self.devices {
-            // A thread of this process would have the cores of the thread that calls this, which are often those of a polling one.
-            // Kernels without the choice answer with an error, and have one kind of thread or the other.
+            // A thread of this process inherits the cores of the thread that calls this, which may all be polled (`taskset`).
+            // Kernels that offer no choice answer with an error.
             if let Err(error) = device.set_kernel_worker() {
                 tracing::debug!("{}: the kernel chooses the kind of vhost's threads: {error}", self.port);
             }
