@@ -180,7 +180,7 @@ mod tests {
         // SAFETY: takes integers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         assert!(fd >= 0);
-        // SAFETY: just made, nobody else owns it.
+        // SAFETY: just created, nothing else owns it.
         let mut file = unsafe { File::from_raw_fd(fd) };
         file.write_all(&count.to_ne_bytes()).expect("room");
         file
@@ -192,7 +192,7 @@ mod tests {
         u64::from_ne_bytes(bytes)
     }
 
-    /// Runs `body` in a thread of its own and fails when it does not end: a blocked write would never.
+    /// Runs `body` in a separate thread and fails if it does not end, as a blocked write never would.
     fn in_time(body: impl FnOnce() + Send + 'static) {
         let (done, over) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -249,20 +249,20 @@ mod tests {
         let event = event(0);
         let again = HOME.lend().expect("one of them");
         assert_eq!(spare(), 1);
-        // More than lie in a queue before they are thrown away.
+        // More than fit into a queue before they are discarded.
         (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
         drop(again);
         let again = HOME.lend().expect("the same");
         (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
         assert_eq!((count(&event), spare()), (200, 1));
-        // One that finds the place taken is destroyed by whoever had it.
+        // A thread that cannot take the lock destroys its queue.
         let held = HOME.0.lock().expect("no panic");
         drop(again);
         drop(held);
         assert_eq!(spare(), 1);
     }
 
-    /// Of every kind of descriptor that takes eight bytes, and of some that do not.
+    /// Covers every kind of descriptor that accepts eight bytes, and some that do not.
     #[test]
     fn anything_else_is_refused_and_not_written() {
         let file = sys::memfd("not an eventfd", None).expect("a file");
@@ -272,7 +272,7 @@ mod tests {
         // SAFETY: takes integers.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         assert!(epoll >= 0);
-        // SAFETY: just made, nobody else owns it.
+        // SAFETY: just created, nothing else owns it.
         let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
         assert!(sys::has_no_type(event(0).as_fd()));
         assert!(

@@ -40,7 +40,8 @@ use crate::sync::{
     Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence,
 };
 
-/// Registers this process with `membarrier(2)`, on which gates and wake-ups rest; whether the kernel has it.
+/// Registers this process with `membarrier(2)`, which gates and wake-ups use; returns whether the kernel has
+/// it.
 ///
 /// Each [`Eal`](crate::Eal) calls this. In a process with a single thread the kernel returns at once; in one
 /// with more threads it waits about 20 ms for all processors (`synchronize_rcu`). A program that creates

@@ -171,7 +171,7 @@ mod tests {
 
     fn owned(fd: libc::c_int) -> OwnedFd {
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: just made, nobody else owns it.
+        // SAFETY: just created, nothing else owns it.
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
     }
 
-    /// `epolls` epolls, each of which watches `fds` duplicates of `event`.
+    /// Creates `epolls` epoll instances, each of which watches `fds` duplicates of `event`.
     fn watch(event: &OwnedFd, epolls: usize, fds: usize) -> Vec<OwnedFd> {
         let copies: Vec<_> = (0..fds).map(|_| event.try_clone().expect("a descriptor")).collect();
         let mut all = Vec::new();
@@ -199,15 +199,15 @@ mod tests {
         all
     }
 
-    /// What `ring` takes, all rings together; and how long one signal of the slow eventfd takes.
+    /// The total duration of `rings` calls of `ring`.
     fn attack(rings: usize, mut ring: impl FnMut(usize)) -> Duration {
         let began = Instant::now();
         (0..rings).for_each(&mut ring);
         began.elapsed()
     }
 
-    /// An eventfd that a hundred thousand watch, its watchers, and how long a signal takes; `None` on a machine on which
-    /// that is no attack, which is said.
+    /// An eventfd with a hundred thousand watches, the watchers, and the duration of a signal; `None`, and
+    /// reported, on a machine on which the watches do not slow it down.
     fn slow(test: &str) -> Option<(OwnedFd, Vec<OwnedFd>, Duration)> {
         let event = event();
         let watchers = watch(&event, 250, 400);
@@ -233,14 +233,14 @@ mod tests {
             assert!(if n % 2 == 0 { slow.notify() } else { fast.notify() });
             longest = longest.max(began.elapsed());
         });
-        // Of 200 slow signals the first few are ours: as many as 5 ms hold, and one.
+        // Of 200 slow signals, the caller sends only the first few: as many as fit into 5 ms, and one.
         let most = took * 20 + 8 * MOST;
         assert!(all < most, "400 rings took {all:?}, one signal {took:?}");
         assert!(signal_budget.is_spent_at(Instant::now()));
-        // Another port's notifier is its own affair, while the slow one's thread is at work.
+        // Another port's notifier is not affected while the slow one's thread is busy.
         let other = Arc::<SignalBudget>::default();
         assert!(Arc::new(Notifier::new(event(), &other)).notify() && !other.is_spent_at(Instant::now()));
-        // The peer is still told.
+        // The peer still gets its signals.
         drop(watchers);
         let mut count = [0; 8];
         counter.read_exact(&mut count).expect("a count");
@@ -255,7 +255,7 @@ mod tests {
         let signal_budget = Arc::<SignalBudget>::default();
         let all = attack(200, |_| {
             let again = slow.try_clone().expect("a descriptor");
-            // False once its thread has too much to do: each of these is a job of its own.
+            // False once its thread has too many jobs: each of these is a separate job.
             Arc::new(Notifier::new(again, &signal_budget)).notify();
         });
         assert!(all < took * 20 + 8 * MOST, "200 new descriptors took {all:?}, one signal {took:?}");
@@ -266,7 +266,7 @@ mod tests {
         let test = "what_the_ports_thread_sends_makes_the_caller_wait_for_no_signal";
         let Some((slow, _watchers, took)) = slow(test) else { return };
         let notifier = Arc::new(Notifier::new(slow, &Arc::default()));
-        // The best of some, since the core may be lost at any time.
+        // The best of several, since the thread may be preempted at any time.
         let best = (0..20).map(|_| attack(1, |_| assert!(notifier.notify_later()))).min().expect("some");
         assert!(best < took / 4, "it took {best:?}, a signal {took:?}");
     }
@@ -286,7 +286,7 @@ mod tests {
         signal_budget.note(at(second), at(second + 50));
         assert!(signal_budget.is_spent_at(at(45 * second)), "of 54 ms 9 are left");
         assert!(!signal_budget.is_spent_at(at(51 * second)), "4");
-        // One that seems to have taken for ever is no panic.
+        // An endless duration does not panic.
         signal_budget.charge(Duration::MAX, at(second));
         assert!(signal_budget.is_spent_at(at(1 << 40)));
     }

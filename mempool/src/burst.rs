@@ -186,7 +186,7 @@ impl Burst {
     /// Sets the number of packets.
     ///
     /// # Safety
-    /// `len <= capacity()`, and the first `len` places hold packets that nobody else owns.
+    /// `len <= capacity()`, and the first `len` places hold packets that nothing else owns.
     #[inline]
     pub const unsafe fn set_len(&mut self, len: usize) {
         debug_assert!(len <= self.capacity);

@@ -67,7 +67,7 @@ mod tests {
         room: AtomicUsize,
     }
 
-    /// What a return does: whether it would see that the pool is closed.
+    /// The fast path of a return: whether it would notice that the pool is closed.
     fn a_return_looks(shared: &Shared) -> bool {
         if shared.room.load(Ordering::Relaxed) != 0 {
             return false;

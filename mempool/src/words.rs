@@ -72,7 +72,7 @@ impl MetaWords {
     /// The metadata at `meta`.
     ///
     /// # Safety
-    /// `meta` is the metadata of a packet, which was initialized when its pool was created, and nothing else
+    /// `meta` is the metadata of a packet, which was initialised when its pool was created, and nothing else
     /// accesses it while this value or a copy is used.
     #[inline(always)]
     #[must_use]
@@ -111,7 +111,7 @@ impl MetaWords {
         const { assert!(WORD < 8) };
         // SAFETY: metadata is 64 bytes long and 64-aligned, so every word of it is in bounds.
         let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: in bounds; all words were initialized when the pool was created, and nothing else accesses
+        // SAFETY: in bounds; all words were initialised when the pool was created, and nothing else accesses
         // them (`new`).
         unsafe { at.read() }
     }

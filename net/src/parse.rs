@@ -14,7 +14,7 @@ pub const MAX_TAGS: usize = 2;
 /// The maximum number of IPv6 extension headers that are parsed.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// The result of [`parse`]; a length is 0 if its layer was not recognized.
+/// The result of [`parse`]; a length is 0 if its layer was not recognised.
 ///
 /// ```
 /// use linecard_net::{PacketType, parse};
@@ -56,7 +56,7 @@ impl Layers {
         usize::from(self.l2_len) + usize::from(self.l3_len)
     }
 
-    /// The offset of the data behind all recognized headers.
+    /// The offset of the data behind all recognised headers.
     #[inline]
     #[must_use]
     pub fn payload_start(&self) -> usize {

@@ -147,7 +147,7 @@ impl<T: Copy + Send, M: Exclusive> Consumer<T, M> {
     }
 }
 
-/// Elements may be written to initialized memory as to uninitialized memory.
+/// Elements may be written to initialised memory as to uninitialised memory.
 #[inline(always)]
 fn as_uninit<T: Copy>(out: &mut [T]) -> &mut [MaybeUninit<T>] {
     let (start, len) = (out.as_mut_ptr().cast(), out.len());

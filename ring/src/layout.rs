@@ -124,7 +124,7 @@ impl Header {
 pub(crate) struct Cells(NonNull<Control>);
 
 impl Cells {
-    /// Initializes an empty ring.
+    /// Initialises an empty ring.
     ///
     /// # Safety
     /// `at` is valid for writes of [`PREFIX`] bytes, aligned to [`ALIGN`], and not used by anything else yet.

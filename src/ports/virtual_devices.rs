@@ -235,7 +235,7 @@ port! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Ring = "net_ring", queues: None, {
-        /// A port that receives what it sends.
+        /// A port that receives the packets it sends.
         #[expect(clippy::new_without_default, reason = "a device, with a number of its own")]
         pub fn new() -> Self {
             Self(Plan::new("net_ring"))

@@ -155,7 +155,7 @@ fn older(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What clients that exist say, and others.
+    /// The headers of existing clients, and others.
     #[test]
     fn clients_are_answered_in_the_format_they_prefer() {
         use Format::{OpenMetrics, Prometheus};

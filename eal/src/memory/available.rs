@@ -138,7 +138,7 @@ mod tests {
                 ("memory.stat", "anon 600\nactive_file 50\ninactive_file 100\n"),
             ],
         );
-        // 400 are left, of which an eighth of the limit is kept back.
+        // 400 are left, and an eighth of the limit is reserved.
         let left = group_left(&v2, false).unwrap();
         assert_eq!((left.bytes, left.reserve), (400 - 125, 125));
         fs::write(v2.join("memory.current"), "5000").unwrap();

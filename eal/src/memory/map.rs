@@ -33,7 +33,7 @@ pub(super) struct Reservation {
 // SAFETY: this type never dereferences the pointer: it only asks the kernel to change mappings in the range
 // it owns, which any thread may do.
 unsafe impl Send for Reservation {}
-// SAFETY: the gaps are behind a mutex, only the thread that took a gap maps there, and the kernel serializes
+// SAFETY: the gaps are behind a mutex, only the thread that took a gap maps there, and the kernel serialises
 // the rest.
 unsafe impl Sync for Reservation {}
 

@@ -91,7 +91,7 @@ impl Packet {
     #[inline]
     #[must_use]
     pub fn tx_offload(&self) -> TxOffload {
-        // In a fresh packet the field is stale: initializing it would cost a store per packet.
+        // In a fresh packet the field is stale: initialising it would cost a store per packet.
         let valid = self.offload().intersects(Offload::TX_OFFLOAD_MASK | Offload::RX_LRO);
         if valid { TxOffload::from_bits(self.head().tx_offload()) } else { TxOffload::default() }
     }

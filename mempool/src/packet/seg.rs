@@ -173,7 +173,7 @@ impl Seg {
     }
 
     pub(crate) fn attached(self) -> *mut () {
-        // SAFETY: each packet of the pool has an initialized attachment, which the owner of the packet owns
+        // SAFETY: each packet of the pool has an initialised attachment, which the owner of the packet owns
         // (`new`).
         unsafe { self.attachment().read() }
     }

@@ -94,7 +94,7 @@ mod heap {
 
     impl Drop for Heap {
         fn drop(&mut self) {
-            // SAFETY: allocated with this layout in `new`; the pool that used it is gone.
+            // SAFETY: allocated with this layout in `new`; the pool that used it no longer exists.
             unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
         }
     }

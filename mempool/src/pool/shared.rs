@@ -159,7 +159,7 @@ impl PoolShared {
         Ok(pool)
     }
 
-    /// Initializes every packet's metadata.
+    /// Initialises every packet's metadata.
     ///
     /// # Safety
     /// Nothing else refers to the pool.

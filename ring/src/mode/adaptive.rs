@@ -18,7 +18,7 @@ impl Protocol for Adaptive {
     const KIND: u32 = ADAPTIVE;
 
     fn join(sides: &Sides) -> Local {
-        // Passing the new handle to its thread synchronizes; the old handle is on this thread.
+        // Passing the new handle to its thread synchronises; the old handle is on this thread.
         sides.own().head.handles.fetch_add(1, Ordering::Relaxed);
         Local(PhantomData)
     }

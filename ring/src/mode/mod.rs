@@ -1,4 +1,4 @@
-//! Synchronization modes: how the threads of one side agree on who uses which slots.
+//! Synchronisation modes: how the threads of one side agree on who uses which slots.
 //!
 //! Producers and consumers run the same protocol. A side may advance up to a *limit*: the other side's tail
 //! (for consumers), or that tail plus the capacity (for producers). A thread *claims* a range below the
@@ -88,7 +88,7 @@ pub enum Rts {}
 #[derive(Debug)]
 pub enum Hts {}
 
-/// A way to synchronize one side: [`Single`], [`Multi`], [`Adaptive`], [`Rts`] or [`Hts`].
+/// A way to synchronise one side: [`Single`], [`Multi`], [`Adaptive`], [`Rts`] or [`Hts`].
 pub trait Mode: protocol::Protocol {}
 
 /// Modes for sides with several threads: handles are `Clone` and, except in [`Adaptive`], `Sync`.
