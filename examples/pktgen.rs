@@ -1,10 +1,10 @@
-//! Sends UDP packets on any port at a rate, and says how many it sent.
+//! Sends UDP packets on any port at a given rate, and prints how many it sent.
 //!
 //! ```text
 //! cargo run --release --example pktgen -- net_pcap0,tx_pcap=/tmp/flows.pcap rate=10000 size=128 flows=8 count=5000
 //! ```
-//! Without `rate=` as fast as the port takes them, without `count=` until Ctrl-C. While it runs,
-//! `linecard capture --file-prefix pktgen -f 'udp dst port 2003'` shows what leaves.
+//! Without `rate=` it sends as fast as the port allows, without `count=` until Ctrl-C. Meanwhile,
+//! `linecard capture --file-prefix pktgen -f 'udp dst port 2003'` shows the packets sent.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -19,7 +19,7 @@ use linecard::net::{
 };
 use linecard::prelude::*;
 
-/// What to send.
+/// The packets to send.
 struct Plan {
     rate: Option<u64>,
     size: usize,
@@ -28,7 +28,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// Reads `key=number` arguments.
+    /// Parses `key=number` arguments.
     fn read(arguments: &[String]) -> Result<Self, String> {
         let mut plan = Self { rate: None, size: 64, flows: 1, count: None };
         for argument in arguments {
@@ -49,7 +49,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Packets that are to be sent by now.
+    /// The number of packets that should have been sent by now.
     fn due(&self, since: Duration) -> u64 {
         let due = self
             .rate
@@ -71,7 +71,7 @@ fn frame(flow: u16, size: usize, source: MacAddr) -> Vec<u8> {
     frame
 }
 
-/// An error is one sentence on standard error.
+/// Prints errors as one sentence on standard error.
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,12 +7,12 @@
 //!                    └── copies ─► ring ═════╪═══════════════════════════►   Stream: records in order of time
 //! ```
 //! A program passes its started ports to [`serve`], which is one line. Or it creates a [`Hub`], lets it
-//! [`watch`](Hub::watch) its started ports and [`serve`](Hub::serve) a control socket, which `linecard
-//! capture` finds. While no capture runs, a burst costs one relaxed load (and one more call, unless the
-//! program keeps the queues unboxed). During a capture, the polling thread truncates frames to the snapshot
-//! length, filters them and copies them into a ring that only this queue fills. If the ring is full, the copy
-//! is dropped and counted. The polling thread never waits and makes no system call except to read the clock;
-//! it starts and stops using rings between bursts.
+//! [`watch`](Hub::watch) its started ports and [`serve`](Hub::serve) a control socket, which
+//! `linecard capture` finds. While no capture runs, a burst costs one relaxed load (and one more call, unless
+//! the program keeps the queues unboxed). During a capture, the polling thread truncates frames to the
+//! snapshot length, filters them and copies them into a ring that only this queue fills. If the ring is full,
+//! the copy is dropped and counted. The polling thread never waits and makes no system call except to read
+//! the clock; it starts and stops using rings between bursts.
 //!
 //! A program that wants a file, without another process, calls [`dump_port`], or [`dump`] for packets that it
 //! has; [`read`] returns the frames.

@@ -1,8 +1,8 @@
 //! Setters for the configuration types of all crates, so that adding a field to a type does not break its
 //! users.
 
-/// Defines chainable setters for public fields, named like the fields: `config.packets(64).cache(0)`. `as
-/// into` accepts values that convert to the field's type: a `&str` for a `String`, a bare value for an
+/// Defines chainable setters for public fields, named like the fields: `config.packets(64).cache(0)`.
+/// `as into` accepts values that convert to the field's type: a `&str` for a `String`, a bare value for an
 /// `Option`. `as some` wraps the value in `Some`.
 ///
 /// For the crates of this workspace; it may change in any version.

@@ -16,8 +16,8 @@
 //! and using a buffer twice would be worse than losing it. At most one burst is lost, plus the packets that the queue
 //! itself does not return when it is dropped.
 //!
-//! The cost is some instructions per burst, and a virtual call if the queues are boxed. A program built with `panic =
-//! "abort"` still ends at a panic.
+//! The cost is some instructions per burst, and a virtual call if the queues are boxed. A program built with
+//! `panic = "abort"` still ends at a panic.
 
 use std::any::Any;
 use std::os::fd::BorrowedFd;
