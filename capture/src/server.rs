@@ -39,7 +39,7 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 pub struct Server {
     path: PathBuf,
     /// The thread ends when this is closed.
-    life: Option<OwnedFd>,
+    stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,12 +55,12 @@ impl Server {
             CaptureError::system(action, source, "raise `ulimit -u` or `ulimit -n`")
         };
         let flags = SocketFlags::CLOEXEC;
-        let (life, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        let (stop, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|error| no_thread(error.into()))?;
         let service = Service { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
         let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || service.run());
         let thread = thread.map_err(no_thread)?;
-        Ok(Self { path: path.to_owned(), life: Some(life), thread: Some(thread) })
+        Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread) })
     }
 
     /// The path to which clients connect.
@@ -72,7 +72,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.life = None;
+        self.stop = None;
         if let Some(thread) = self.thread.take() {
             // It ends at once; if it panicked, the captures have ended already.
             let _ = thread.join();
@@ -133,7 +133,7 @@ impl Service {
             if ready.next() == Some(true) {
                 break;
             }
-            let knock = ready.next() == Some(true);
+            let incoming = ready.next() == Some(true);
             for (client, ready) in self.clients.iter_mut().zip(ready) {
                 if ready {
                     client.gone = !client.serve(&self.hub, &mut self.buffer);
@@ -142,7 +142,7 @@ impl Service {
                 }
             }
             self.clients.retain(|client| !client.gone);
-            if knock {
+            if incoming {
                 self.accept();
             }
             self.quiet = if self.clients.is_empty() { self.quiet.saturating_add(1) } else { 0 };

@@ -16,7 +16,7 @@ use crate::sys::{self, aio};
 
 thread_local! {
     /// Each thread has its own queue: no lock, and no port waits for another.
-    static QUEUE: Option<Lent> = SPARE.lend().ok();
+    static QUEUE: Option<ThreadQueue> = SPARE.take().ok();
 }
 
 /// Queues of threads that have ended, for new threads. The kernel takes tens of milliseconds to destroy a
@@ -29,30 +29,30 @@ const MOST_SPARE: usize = 256;
 struct Spare(Mutex<Vec<aio::Queue>>);
 
 impl Spare {
-    fn lend(&'static self) -> io::Result<Lent> {
+    fn take(&'static self) -> io::Result<ThreadQueue> {
         // The lock is only held briefly, except in the child of a fork during which another thread held it.
         let spare = self.0.try_lock().ok().and_then(|mut spare| spare.pop());
         let queue = spare.map_or_else(aio::Queue::new, Ok)?;
-        Ok(Lent { queue: Some(queue), home: self })
+        Ok(ThreadQueue { queue: Some(queue), spares: self })
     }
 }
 
 /// The queue of one thread, until the thread ends.
-struct Lent {
+struct ThreadQueue {
     /// `None` once it was returned.
     queue: Option<aio::Queue>,
-    home: &'static Spare,
+    spares: &'static Spare,
 }
 
-impl Lent {
+impl ThreadQueue {
     fn signal(&self, to: RawFd) -> io::Result<()> {
         self.queue.as_ref().ok_or(io::ErrorKind::NotConnected)?.signal(to)
     }
 }
 
-impl Drop for Lent {
+impl Drop for ThreadQueue {
     fn drop(&mut self) {
-        let Ok(mut spare) = self.home.0.try_lock() else { return };
+        let Ok(mut spare) = self.spares.0.try_lock() else { return };
         if spare.len() < MOST_SPARE {
             spare.extend(self.queue.take());
         }
@@ -242,17 +242,17 @@ mod tests {
     fn threads_leave_their_queues_to_those_that_begin() {
         static HOME: Spare = Spare(Mutex::new(Vec::new()));
         let spare = || HOME.0.lock().expect("no panic").len();
-        let (one, other) = (HOME.lend().expect("a queue"), HOME.lend().expect("a queue"));
+        let (one, other) = (HOME.take().expect("a queue"), HOME.take().expect("a queue"));
         assert_eq!(spare(), 0);
         drop((one, other));
         assert_eq!(spare(), 2);
         let event = event(0);
-        let again = HOME.lend().expect("one of them");
+        let again = HOME.take().expect("one of them");
         assert_eq!(spare(), 1);
         // More than fit into a queue before they are discarded.
         (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
         drop(again);
-        let again = HOME.lend().expect("the same");
+        let again = HOME.take().expect("the same");
         (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
         assert_eq!((count(&event), spare()), (200, 1));
         // A thread that cannot take the lock destroys its queue.

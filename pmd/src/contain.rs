@@ -156,7 +156,7 @@ pub fn message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Drops a queue that panicked, ignoring a second panic.
-fn bury<Q>(dead: &mut Option<Q>) {
+fn drop_panicked<Q>(dead: &mut Option<Q>) {
     let dead = dead.take();
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(dead))) {
         std::mem::forget(panic);
@@ -264,7 +264,7 @@ impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
 
 impl<Q: RxQueue> Drop for ContainedRx<Q> {
     fn drop(&mut self) {
-        bury(&mut self.dead);
+        drop_panicked(&mut self.dead);
     }
 }
 
@@ -356,7 +356,7 @@ impl<Q: TxQueue> TxQueue for ContainedTx<Q> {
 
 impl<Q: TxQueue> Drop for ContainedTx<Q> {
     fn drop(&mut self) {
-        bury(&mut self.dead);
+        drop_panicked(&mut self.dead);
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn greeting() -> Value {
 pub struct Socket {
     path: PathBuf,
     /// The thread ends when this is closed.
-    life: Option<OwnedFd>,
+    stop: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,18 +64,18 @@ impl Socket {
             TelemetryError::system(action, source, REMEDY)
         })?;
         // From here on, the name is removed with this value.
-        let mut made = Self { path, life: None, thread: None };
+        let mut made = Self { path, stop: None, thread: None };
         let no_thread = |source: io::Error| {
             let action = "a thread for the telemetry socket cannot be made";
             TelemetryError::system(action, source, "raise `ulimit -u` or `ulimit -n`")
         };
-        let (life, end) =
+        let (stop, end) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(|error| no_thread(error.into()))?;
         let service = Service { telemetry, socket, end, clients: Vec::new(), round: 0 };
         let thread = std::thread::Builder::new().name("lc-telemetry".into()).spawn(move || service.run());
         made.thread = Some(thread.map_err(no_thread)?);
-        made.life = Some(life);
+        made.stop = Some(stop);
         Ok(made)
     }
 
@@ -91,7 +91,7 @@ impl Drop for Socket {
         // Before the thread's end is closed: a client that connects afterwards is refused or finds another
         // program.
         let _ = std::fs::remove_file(&self.path);
-        self.life = None;
+        self.stop = None;
         if let Some(thread) = self.thread.take() {
             // It ends after the current answer.
             let _ = thread.join();
@@ -163,20 +163,20 @@ impl Service {
             if ready.next() == Some(true) {
                 return;
             }
-            let knock = ready.next() == Some(true);
-            paced(|| self.round(knock, ready));
+            let incoming = ready.next() == Some(true);
+            paced(|| self.round(incoming, ready));
         }
     }
 
     /// Handles one request of each client that has sent one, and one new client.
-    fn round(&mut self, knock: bool, ready: impl Iterator<Item = bool>) {
+    fn round(&mut self, incoming: bool, ready: impl Iterator<Item = bool>) {
         self.round += 1;
         for (client, _) in self.clients.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             client.heard = self.round;
             client.gone = client.serve(&self.telemetry).is_err();
         }
         self.clients.retain(|client| !client.gone);
-        if knock {
+        if incoming {
             self.accept();
         }
     }

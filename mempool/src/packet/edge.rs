@@ -6,9 +6,9 @@ use super::Packet;
 use crate::error::NoRoom;
 
 /// A packet of one segment that a `Bytes` owns until its last view is dropped.
-struct Lent(Packet);
+struct PacketBytes(Packet);
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PacketBytes {
     fn as_ref(&self) -> &[u8] {
         self.0.data()
     }
@@ -55,6 +55,6 @@ impl Packet {
     #[must_use]
     #[track_caller]
     pub fn into_bytes(mut self) -> Bytes {
-        if self.linearize().is_ok() { Bytes::from_owner(Lent(self)) } else { self.to_bytes() }
+        if self.linearize().is_ok() { Bytes::from_owner(PacketBytes(self)) } else { self.to_bytes() }
     }
 }
