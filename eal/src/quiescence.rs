@@ -8,9 +8,9 @@
 //! ```text
 //!   poller                                  control thread
 //!   ──────                                  ──────────────
-//!   visits = odd                            … changes what the poller reads …
+//!   visits = odd                            … replaces the data …
 //!   Q1 full fence                           Q2 full fence
-//!   … reads it …                            visits even? nobody uses what was before: done
+//!   … reads the data …                      visits even? the old data is not in use: done
 //!   visits = even (release)                 leave = token, awaited = true
 //!   Q3 full fence                           Q4 full fence
 //!   awaited? then drop the token            visits changed? then drop the token

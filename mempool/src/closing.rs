@@ -4,8 +4,8 @@
 //! Therefore no cache of a closed pool may have room, even if its owner makes it ready at that moment:
 //!
 //! ```text
-//!   owner of the cache                      who drops the last handle
-//!   ──────────────────                      ─────────────────────────
+//!   owner of the cache                      thread that drops the last handle
+//!   ──────────────────                      ─────────────────────────────────
 //!   room = size                             closed = true
 //!   C3 fence                                C4 fence
 //!   closed? then room = 0                   room = 0 (release, C2)

@@ -1,7 +1,7 @@
 //! Handover of devices from one process to the next while their peers stay connected.
 //!
 //! ```text
-//!   predecessor   hold ───────────────► freeze ───────────────────► release   (or resume, as if nothing had been)
+//!   predecessor   hold ───────────────► freeze ───────────────────► release   (or resume, to continue)
 //!                   └─► Driver::succeed ──┘ └─► begin ────────────────┘
 //!   successor           configure, start         resume
 //! ```

@@ -4,7 +4,7 @@
 //!   any thread   Rss::set ─► configuration, and its number ─► the driver asks its device
 //!   device       hash ─► table ─► queue               where it can: Rss::is_spread_by_device
 //!                hash ─► header ─► Packet::hash       where it can: Rss::is_hashed_by_device
-//!   software     whoever wants it does what the device does not ([`flow_hash`])
+//!   software     flow_hash, for packets that the device does not hash
 //! ```
 //! The driver of a port that has an [`Rss`] (see [`PortControl::rss`](crate::PortControl::rss)) configures
 //! each device that the port gets. The abilities of the device may therefore change while the port runs. Each

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   0  header          magic, layout version, element size, geometry, modes
-//! 128  producer head   what producers agree on among themselves
+//! 128  producer head   shared by the producers
 //! 256  producer tail   published: elements below are readable
-//! 384  consumer head   what consumers agree on among themselves
+//! 384  consumer head   shared by the consumers
 //! 512  consumer tail   published: slots below are writable again
 //! 640  slots           a power of two of elements
 //! ```

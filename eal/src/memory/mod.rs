@@ -4,8 +4,8 @@
 //! Memory ── limit, page policy
 //!   └─ Domain ── one reserved address range, shared with a peer as a whole
 //!        └─ Segment ── a sealed memfd mapped there
-//!             └─ Zone ── what a pool or a ring asked for, zeroed, freed on drop
-//! PrivateZone ── memory of our own, never shared
+//!             └─ Zone ── memory of a pool or a ring, zeroed, freed on drop
+//! PrivateZone ── private memory, never shared
 //! ```
 //!
 //! The page size is chosen without root and without configuration, in this order: 1G hugetlb pages (for
