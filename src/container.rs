@@ -146,10 +146,15 @@ impl ContainerPort {
     /// use linecard::container::ContainerPort;
     /// let port = ContainerPort::parse("/run/s,server=1,mac=02:00:00:00:00:01").expect("well formed");
     /// assert_eq!(port.device(3), "net_virtio_user3,path=/run/s,server=1,mac=02:00:00:00:00:01");
+    /// let port = ContainerPort { path: "/run/a,b".into(), ..port };
+    /// assert!(port.device(3).contains("path=[/run/a,b],"));
     /// ```
     #[must_use]
     pub fn device(&self, number: u32) -> String {
-        let mut text = format!("net_virtio_user{number},path={}", self.path.display());
+        let path = self.path.display().to_string();
+        // A comma separates arguments, except in brackets.
+        let path = if path.contains(',') { format!("[{path}]") } else { path };
+        let mut text = format!("net_virtio_user{number},path={path}");
         if self.server {
             text.push_str(",server=1");
         }

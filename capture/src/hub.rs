@@ -23,6 +23,8 @@ struct Side {
 
 struct Watched {
     id: u16,
+    /// Tells this port from an earlier or later one with the same `id`.
+    registration: u64,
     name: String,
     sides: Vec<Side>,
     /// The session that captures the port.
@@ -73,8 +75,9 @@ impl Hub {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a capture point in front of each queue of a started port. Clients refer to the port by `id`. When
-    /// the port stops, it is removed from the hub, and its captures end.
+    /// Puts a capture point in front of each queue of a started port. Clients refer to the port by `id`; a port
+    /// that had this number before is removed. When the port stops, it is removed from the hub, and its captures
+    /// end.
     #[must_use]
     pub fn watch(&self, id: u16, port: Port) -> Port {
         let (port, rx, tx) = self.watch_queues(id, port);
@@ -100,12 +103,16 @@ impl Hub {
         let tx = tx.into_iter().enumerate();
         let tx = tx.map(|(i, inner)| WatchedTx::new(inner, &side(Direction::Out, i))).collect();
         let name = control.name().to_owned();
+        static REGISTRATIONS: AtomicU64 = AtomicU64::new(0);
+        let number = REGISTRATIONS.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
-        state.ports.retain(|port| port.id != id);
-        state.ports.push(Watched { id, name, sides, session: None });
+        for replaced in state.ports.extract_if(.., |port| port.id == id) {
+            replaced.sides.iter().for_each(|side| side.mailbox.send(None));
+        }
+        state.ports.push(Watched { id, registration: number, name, sides, session: None });
         state.ports.sort_by_key(|port| port.id);
         drop(state);
-        let registration = Registration { id, hub: self.clone() };
+        let registration = Registration { number, hub: self.clone() };
         let running = Box::new(WatchedRunning { inner: running, registration });
         (Port { rx: Vec::new(), tx: Vec::new(), control, running }, rx, tx)
     }
@@ -199,8 +206,8 @@ impl Hub {
         self.lock().ports.iter().flat_map(|port| &port.sides).for_each(|side| side.mailbox.collect());
     }
 
-    fn forget(&self, id: u16) {
-        self.lock().ports.retain(|port| port.id != id);
+    fn forget(&self, registration: u64) {
+        self.lock().ports.retain(|port| port.registration != registration);
     }
 }
 
@@ -289,12 +296,12 @@ impl Running for WatchedRunning {
 
 /// Removes the port from the hub when dropped.
 struct Registration {
-    id: u16,
+    number: u64,
     hub: Hub,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.hub.forget(self.id);
+        self.hub.forget(self.number);
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
@@ -57,7 +58,15 @@ impl Server {
         let flags = SocketFlags::CLOEXEC;
         let (stop, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|error| no_thread(error.into()))?;
-        let service = Service { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
+        let service = Service {
+            hub,
+            socket,
+            end,
+            clients: Vec::new(),
+            buffer: vec![0; REQUEST],
+            quiet: 0,
+            refused: false,
+        };
         let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || service.run());
         let thread = thread.map_err(no_thread)?;
         Ok(Self { path: path.to_owned(), stop: Some(stop), thread: Some(thread) })
@@ -90,7 +99,7 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     match rustix::net::bind(&socket, &address) {
         // The name has this process's PID, so its previous owner has ended. A file that is not a socket is
         // not removed.
-        Err(rustix::io::Errno::ADDRINUSE) if is_socket(path) && !super::client::answers(path) => {
+        Err(Errno::ADDRINUSE) if is_socket(path) && !super::client::answers(path) => {
             std::fs::remove_file(path)?;
             rustix::net::bind(&socket, &address)?;
         }
@@ -120,6 +129,8 @@ struct Service {
     buffer: Vec<u8>,
     /// The number of ticks since the last client disconnected.
     quiet: u32,
+    /// The last connection could not be accepted (no descriptors are left): the next attempt is made a tick later.
+    refused: bool,
 }
 
 /// The number of ticks without a client after which all rings have been returned, if they ever are.
@@ -129,11 +140,13 @@ impl Service {
     fn run(mut self) {
         loop {
             let ready = self.wait();
+            // The socket stays readable while connections wait.
+            let again = std::mem::take(&mut self.refused);
             let mut ready = ready.into_iter();
             if ready.next() == Some(true) {
                 break;
             }
-            let incoming = ready.next() == Some(true);
+            let incoming = ready.next() == Some(true) || again;
             for (client, ready) in self.clients.iter_mut().zip(ready) {
                 if ready {
                     client.gone = !client.serve(&self.hub, &mut self.buffer);
@@ -156,8 +169,11 @@ impl Service {
         let sockets = [&self.end, &self.socket].into_iter();
         let sockets = sockets.chain(self.clients.iter().map(|client| &client.socket));
         let mut entries: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        if self.refused {
+            entries[1] = PollFd::new(&self.socket, PollFlags::empty());
+        }
         // Sleep without a timeout while there are no clients.
-        let tick = (self.quiet < QUIET).then_some(&TICK);
+        let tick = (self.quiet < QUIET || self.refused).then_some(&TICK);
         if poll(&mut entries, tick).is_err() {
             return vec![false; entries.len()];
         }
@@ -166,7 +182,15 @@ impl Service {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.socket, flags) {
+        loop {
+            let socket = match rustix::net::accept_with(&self.socket, flags) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    self.refused =
+                        matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM);
+                    return;
+                }
+            };
             // An idle connection makes room for a new client.
             if self.clients.len() >= CLIENTS
                 && let Some(idle) = self.clients.iter().position(|client| client.session.is_none())

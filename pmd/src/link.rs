@@ -32,6 +32,8 @@ pub struct LinkEvents(Mutex<Watchers>);
 struct Watchers {
     /// The state reported last.
     link: Link,
+    /// A thread runs callbacks. It also reports what changes meanwhile, so that the last call has the last state.
+    reporting: bool,
     /// The identifier of the next watcher.
     next: u64,
     told: Vec<(u64, Told)>,
@@ -41,7 +43,7 @@ impl LinkEvents {
     /// Creates a registry without callbacks for a link in this initial state.
     #[must_use]
     pub const fn new(link: Link) -> Self {
-        Self(Mutex::new(Watchers { link, next: 0, told: Vec::new() }))
+        Self(Mutex::new(Watchers { link, reporting: false, next: 0, told: Vec::new() }))
     }
 
     /// Calls `told` with each new link state, until the returned value is dropped.
@@ -59,23 +61,46 @@ impl LinkEvents {
     }
 
     /// For drivers: reports the current link state. Callbacks run if the link went up or down since the last
-    /// call.
+    /// call; if another thread runs them at the moment, it runs them again.
     pub fn tell(&self, link: Link) {
-        let told: Vec<Told> = {
-            let mut watchers = self.lock();
+        let mut watchers = self.lock();
+        if watchers.link.up == link.up {
+            return;
+        }
+        watchers.link = link;
+        if watchers.reporting {
+            return;
+        }
+        watchers.reporting = true;
+        let _reporting = Reporting(self);
+        loop {
+            let link = watchers.link;
+            let told: Vec<Told> = watchers.told.iter().map(|(_, told)| Arc::clone(told)).collect();
+            // Without the lock: a callback may register another one.
+            drop(watchers);
+            told.iter().for_each(|told| told(link));
+            watchers = self.lock();
             if watchers.link.up == link.up {
+                watchers.reporting = false;
                 return;
             }
-            watchers.link = link;
-            watchers.told.iter().map(|(_, told)| Arc::clone(told)).collect()
-        };
-        // Without the lock: a callback may register another one.
-        told.iter().for_each(|told| told(link));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Watchers> {
         // The list is valid even if a thread panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the reporting if a callback panics.
+struct Reporting<'a>(&'a LinkEvents);
+
+impl Drop for Reporting<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().reporting = false;
+        }
     }
 }
 
@@ -119,5 +144,34 @@ impl Drop for LinkWatch {
 impl std::fmt::Debug for LinkWatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LinkWatch").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A change while callbacks run is reported by the thread that runs them, after the one before it.
+    #[test]
+    fn the_last_call_has_the_last_state() {
+        let up = Link { up: true, ..Link::DOWN };
+        let events = Arc::new(LinkEvents::new(Link::DOWN));
+        let (calls, called) = mpsc::channel();
+        let weak = Arc::downgrade(&events);
+        let watch = events.on_change(move |link| {
+            calls.send(link.up).expect("it is read");
+            if link.up
+                && let Some(events) = weak.upgrade()
+            {
+                std::thread::spawn(move || events.tell(Link::DOWN))
+                    .join()
+                    .expect("it does not wait for this call");
+            }
+        });
+        events.tell(up);
+        assert_eq!(called.try_iter().collect::<Vec<_>>(), [true, false]);
+        drop(watch);
     }
 }

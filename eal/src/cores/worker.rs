@@ -101,7 +101,8 @@ impl<T: Send + 'static> Workers<T> {
         self.stop.stop();
     }
 
-    /// The flag that the jobs poll, for a signal handler or another thread.
+    /// The flag that the jobs poll, for a signal handler or another thread. [`join`](Self::join) ends its use: jobs that are
+    /// launched afterwards have a new one.
     #[must_use]
     pub fn stop_flag(&self) -> Stop {
         self.stop.clone()
