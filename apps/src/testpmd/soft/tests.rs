@@ -255,7 +255,7 @@ fn a_rule_spreads_frames_whose_tags_are_stripped_by_the_hash_of_their_flow() {
     rules.apply(0, &mut burst, &mut Burst::new());
     let want: Vec<_> = (0..50)
         .map(udp)
-        .filter(|frame| Toeplitz::DEFAULT.flow(frame, &parse(frame)).unwrap() % 4 == 0)
+        .filter(|frame| Toeplitz::DEFAULT.flow(frame, &parse(frame)).unwrap().is_multiple_of(4))
         .collect();
     assert_eq!(burst.iter().map(|packet| packet.data().to_vec()).collect::<Vec<_>>(), want);
 }
