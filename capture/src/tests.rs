@@ -484,6 +484,26 @@ fn idle_clients_make_room_for_who_asks() {
     assert_eq!(all(&mut stream).len(), 3);
 }
 
+/// The port that has a number last keeps it, whatever the one before it does.
+#[test]
+fn a_number_that_is_watched_again_is_the_later_ports() {
+    let (context, pool) = setup();
+    let hub = Hub::new();
+    let mut earlier = hub.watch(0, start(&context, &pool, "net_null0"));
+    let (session, _stream) = hub.open(0, &Options::default()).expect("captures");
+    let mut later = hub.watch(0, start(&context, &pool, "net_null1"));
+    assert!(!session.alive());
+    send(&mut earlier, &pool, &frames(2));
+    assert_eq!(session.totals().seen, 0, "the rings were taken back");
+    earlier.stop();
+    assert_eq!(hub.ports(), [(0, "net_null1".to_owned(), 1, 1)]);
+    let (session, mut stream) = hub.open(0, &Options::default().received(false)).expect("captures");
+    send(&mut later, &pool, &frames(3));
+    assert_eq!((session.totals().seen, all(&mut stream).len()), (3, 3));
+    later.stop();
+    assert!(hub.ports().is_empty());
+}
+
 #[test]
 fn requests_are_read_back_and_garbage_is_refused() {
     let filter = compile("tcp port 80 or vlan 7").expect("an expression");
