@@ -140,6 +140,8 @@ impl Service {
         if let Some(pid) = *successor {
             return tell(socket, &Answer { id: request.id, result: None, error: Some(replaced(pid)) });
         }
+        // Before anything is promised: it fails if this process is out of descriptors.
+        let channel = Channel::new(socket.try_clone()?);
         tell(socket, &Answer { id: request.id, result: Some(Value::Null), error: None })?;
         let pid =
             rustix::net::sockopt::socket_peercred(socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
@@ -148,7 +150,6 @@ impl Service {
         let control = self.control.as_ref().map(|(listener, name)| (listener.as_fd(), *name));
         let extra = Extra { version: &self.version, kept: &kept, control };
         self.changing_hands.store(true, Ordering::Relaxed);
-        let channel = Channel::new(socket.try_clone()?);
         let outcome = upgrade::leave(&self.switch, &channel, &extra, || {
             *successor = Some(pid);
             (self.left)(pid);
@@ -263,4 +264,52 @@ fn read<P: DeserializeOwned>(method: &str, params: Value) -> Result<P, Problem> 
 
 fn read_or_default(method: &str, params: Value) -> Result<FdbFilter, Problem> {
     if params.is_null() { Ok(FdbFilter::default()) } else { read(method, params) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use linecard_eal::{Eal, EalArgs};
+    use linecard_mempool::{Pool, PoolConfig};
+    use linecard_pmd::{ProbeContext, Registry};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use serde_json::json;
+
+    use super::*;
+    use crate::SwitchConfig;
+
+    /// Set to the test's name in a process of its own: the limit of descriptors is the whole process's.
+    const CHILD: &str = "LINECARD_SWITCH_CHILD";
+
+    #[test]
+    fn clients_are_accepted_after_an_upgrade_without_descriptors() {
+        const NAME: &str = "server::tests::clients_are_accepted_after_an_upgrade_without_descriptors";
+        if std::env::var(CHILD).is_ok_and(|child| child == NAME) {
+            return child();
+        }
+        let mut this = Command::new(std::env::current_exe().expect("this program"));
+        let output = this.args(["--exact", NAME]).env(CHILD, NAME).output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    fn child() {
+        let args = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0;
+        let eal = Eal::new(&args).expect("a machine");
+        let domain = eal.default_domain();
+        let pool = Pool::new(&domain, PoolConfig::default().packets(64)).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(1));
+        let switch = Switch::start(SwitchConfig::new(Registry::new(&[]), context, pool, Vec::new()));
+        let service = Service::new(Arc::new(switch.expect("a switch")), None, [], "1.2.3");
+        let (_client, socket) = UnixStream::pair().expect("sockets");
+        let params = json!({"format": upgrade::FORMAT, "version": "1.2.4"});
+        let request = Request { id: 1, method: "upgrade".into(), params };
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before }).expect("a lower limit");
+        let outcome = service.upgrade(&socket, request);
+        setrlimit(Resource::Nofile, before).expect("the limit before");
+        assert!(outcome.is_err(), "no descriptor is left");
+        assert!(!service.changing_hands.load(Ordering::Relaxed));
+    }
 }
