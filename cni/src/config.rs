@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use crate::address::{Cidr, Mac};
-use crate::environment::{Attachment, Command, Environment, excerpt};
+use crate::environment::{Attachment, Environment, excerpt};
 use crate::error::{Code, Error};
 use crate::kernel::Ports;
 use crate::version::Version;
@@ -20,6 +20,19 @@ pub const SOCKET_DIR: &str = "/run/linecard/cni";
 pub const STATE_DIR: &str = "/run/linecard/cni-state";
 /// The maximum number of bytes of a configuration.
 pub const MAX_CONFIG: usize = 4 << 20;
+
+/// The keys that DEL and GC read.
+const REMOVING: [&str; 9] = [
+    "cniVersion",
+    "name",
+    "switch",
+    "mode",
+    "socketDir",
+    "ipam",
+    "stateDir",
+    "cni.dev/valid-attachments",
+    "cni.dev/attachments",
+];
 
 /// How a container reaches the socket of its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +48,8 @@ pub enum Mode {
     },
 }
 
-/// A checked configuration.
+/// A checked configuration. For DEL and GC, which use what ADD recorded, fields that describe the port have
+/// their defaults.
 ///
 /// ```
 /// use linecard_cni::{Config, Environment};
@@ -65,7 +79,7 @@ pub struct Config {
     /// Whether a kernel interface beside the port shows its addresses.
     pub link: bool,
     /// The TCP and UDP ports of the fast port, if it shares its address with that interface:
-    /// `tcp:4444-20000,udp:53`. Ignored for DEL and GC, which use what ADD recorded.
+    /// `tcp:4444-20000,udp:53`.
     pub ports: Option<String>,
     /// The requested MAC address.
     pub mac: Option<Mac>,
@@ -93,7 +107,12 @@ impl Config {
     /// # Errors
     /// Code 6 if it is not a JSON object, 1 for another version, 7 for an invalid value, which is named.
     pub fn read(bytes: &[u8], environment: &Environment) -> Result<Self, Error> {
-        let object = object(bytes)?;
+        let mut object = object(bytes)?;
+        let removes = environment.command.removes();
+        if removes {
+            // After a refused ADD, DEL must succeed: what only ADD and CHECK use is not checked again.
+            object.retain(|key, _| REMOVING.contains(&key.as_str()));
+        }
         let fields = Fields { object: &object, at: "" };
         let version = Version::parse(fields.text("cniVersion")?.unwrap_or("0.1.0"))?;
         let name = fields.text("name")?.unwrap_or_default();
@@ -107,7 +126,11 @@ impl Config {
             version,
             name: name.into(),
             switch: fields.path("switch", SWITCH)?,
-            mode: mode(&fields)?,
+            mode: match mode(&fields) {
+                // No ADD has made a folder in a mode that is refused.
+                Err(_) if removes => Mode::Abstract,
+                mode => mode?,
+            },
             vlan: fields.number("vlan", 1, 4094)?,
             queues: fields.number("queues", 1, 128)?.unwrap_or(1),
             mtu: fields.number("mtu", 68, 65_535)?.unwrap_or(1500),
@@ -161,14 +184,12 @@ impl Asked {
             None => None,
         };
         let (mut mac, mut ips, mut ports) = (None, Vec::new(), None);
-        // DEL and GC do not check it again: after a refused ADD, DEL must succeed.
-        let shares = !matches!(environment.command, Command::Del | Command::Gc);
         for source in [&runtime, &args].into_iter().flatten() {
             mac = mac.or(source.parsed("mac")?);
             if ips.is_empty() {
                 ips = source.list("ips")?;
             }
-            if ports.is_none() && shares {
+            if ports.is_none() {
                 ports = source.parsed("ports")?;
             }
         }
@@ -179,13 +200,13 @@ impl Asked {
                     let each = value.split(',').map(|ip| parsed("CNI_ARGS", key, ip));
                     ips = each.collect::<Result<_, _>>()?;
                 }
-                "PORTS" if ports.is_none() && shares && !value.is_empty() => {
+                "PORTS" if ports.is_none() && !value.is_empty() => {
                     ports = Some(parsed("CNI_ARGS", key, value)?);
                 }
                 _ => {}
             }
         }
-        if ports.is_none() && shares {
+        if ports.is_none() {
             ports = fields.parsed("ports")?;
         }
         if mac.is_none() {

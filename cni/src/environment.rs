@@ -60,6 +60,11 @@ impl Command {
     const fn is_about_an_attachment(self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
+
+    /// Whether it only removes, and so has to succeed after an ADD that was refused.
+    pub(crate) const fn removes(self) -> bool {
+        matches!(self, Self::Del | Self::Gc)
+    }
 }
 
 /// The identity of an attachment: a container and an interface in it. Its [`Display`](fmt::Display) form,
@@ -130,7 +135,7 @@ pub struct Environment {
     pub attachment: Option<Attachment>,
     /// The network namespace of the container; `None` if the runtime gave none.
     pub netns: Option<PathBuf>,
-    /// `CNI_ARGS`, by key.
+    /// `CNI_ARGS`, by key; empty for DEL and GC, which use what ADD recorded.
     pub args: BTreeMap<String, String>,
     /// The folders in which plugins are looked up.
     pub path: Vec<PathBuf>,
@@ -192,7 +197,8 @@ impl Environment {
         };
         let netns = lookup("CNI_NETNS").filter(|path| !path.is_empty()).map(PathBuf::from);
         let path = lookup("CNI_PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-        Ok(Self { attachment, netns, args: args(&text("CNI_ARGS")?)?, path, ..nothing })
+        let args = if command.removes() { BTreeMap::new() } else { args(&text("CNI_ARGS")?)? };
+        Ok(Self { attachment, netns, args, path, ..nothing })
     }
 }
 
@@ -300,6 +306,16 @@ mod tests {
             let error = read(pairs).expect_err(part);
             assert!(error.code == Code::Environment && error.msg.contains(part), "{error:?}");
             assert!(error.to_string().len() < 300, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_removes_does_not_look_at_arguments() {
+        let args = ("CNI_ARGS", "nonsense");
+        let del = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "a"), ("CNI_IFNAME", "b"), args];
+        let gc = [("CNI_COMMAND", "GC"), ("CNI_PATH", "/opt/cni/bin"), args];
+        for pairs in [&del[..], &gc] {
+            assert_eq!(read(pairs).expect("DEL and GC use none").args, BTreeMap::new());
         }
     }
 

@@ -149,20 +149,39 @@ fn ports_that_cannot_be_shared_are_told_in_one_sentence() {
 
 /// What a pod asked for must not keep it from going.
 #[test]
-fn what_goes_is_not_asked_which_ports_it_had() {
-    let text =
-        br#"{"cniVersion": "1.1.0", "name": "fast", "ports": "nonsense", "args": {"cni": {"ports": 7}}}"#;
-    for (command, good) in [("ADD", false), ("CHECK", false), ("DEL", true)] {
-        let of = |name: &str| match name {
-            "CNI_COMMAND" => Some(command.into()),
-            "CNI_CONTAINERID" => Some("box".into()),
-            "CNI_NETNS" => Some("/run/netns/box".into()),
-            "CNI_IFNAME" => Some("net1".into()),
-            "CNI_ARGS" => Some("PORTS=nonsense".into()),
-            _ => None,
-        };
-        let environment = Environment::read(of).expect("complete");
-        assert_eq!(Config::read(text, &environment).is_ok(), good, "{command}");
+fn what_goes_is_not_asked_what_it_wanted() {
+    for (more, args) in [
+        (r#""ports": "nonsense""#, ""),
+        (r#""args": {"cni": {"ports": 7}}"#, ""),
+        (r#""mac": "01:00:5e:00:00:01""#, ""),
+        (r#""ips": ["10.0.0.1/33"]"#, ""),
+        (r#""args": {"cni": {"mac": "x"}}"#, ""),
+        (r#""runtimeConfig": {"ips": 7}"#, ""),
+        (r#""runtimeConfig": {"CNIDeviceInfoFile": "x"}"#, ""),
+        (r#""runtimeConfig": []"#, ""),
+        (r#""vlan": 4095"#, ""),
+        (r#""mode": "fd""#, ""),
+        (r#""listen": "container""#, ""),
+        (r#""prevResult": []"#, ""),
+        (r#""link": 7"#, "PORTS=nonsense"),
+        (r#""link": true"#, "MAC=nonsense"),
+        (r#""link": true"#, "IP=nonsense"),
+    ] {
+        let text = format!(r#"{{"cniVersion": "1.1.0", "name": "fast", {more}}}"#);
+        for (command, good) in [("ADD", false), ("CHECK", false), ("DEL", true), ("GC", true)] {
+            let of = |name: &str| match name {
+                "CNI_COMMAND" => Some(command.into()),
+                "CNI_CONTAINERID" => Some("box".into()),
+                "CNI_NETNS" => Some("/run/netns/box".into()),
+                "CNI_IFNAME" => Some("net1".into()),
+                "CNI_ARGS" => Some(args.into()),
+                "CNI_PATH" => Some("/opt/cni/bin".into()),
+                _ => None,
+            };
+            let environment = Environment::read(of).expect("complete");
+            let read = Config::read(text.as_bytes(), &environment);
+            assert_eq!(read.is_ok(), good, "{command}: {more} {args}");
+        }
     }
 }
 
