@@ -23,7 +23,7 @@ enum PortCommand {
     /// Make a port and a CDI device that mounts its folder into a container
     ///
     /// The container makes the socket, the switch connects to it. Prints the device's name, which engines take: podman run
-    /// --device linecard/port=CLAIM_REQUEST. Paths, metadata and parameters are those of dra-driver-ovsdpdk.
+    /// --device linecard/port=CLAIM_REQUEST, or POD_CLAIM_REQUEST with --pod. Paths, metadata and parameters are those of dra-driver-ovsdpdk.
     Attach(AttachArgs),
     /// Remove a port and its CDI device; succeeds when they are gone already
     Detach(PlaceArgs),

@@ -10,7 +10,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `<cdi>/linecard-port_<claim>_<request>.json` | the CDI device `linecard/port=<claim>_<request>` |
+//! | `<cdi>/linecard-port_[<pod>_]<claim>_<request>.json` | the CDI device `linecard/port=[<pod>_]<claim>_<request>` |
 //! | `<sockets>/[<pod>_]<claim>_<request>/socket/` | the folder of the socket |
 //! | `<sockets>/[<pod>_]<claim>_<request>/metadata/<driver>-metadata.json` | device metadata (KEP-5304) |
 
@@ -30,7 +30,7 @@ use crate::detach::detach as detach_port;
 use crate::environment::excerpt;
 use crate::error::Error;
 use crate::handover::{MAX_PATH, make_folder, remove_folder};
-use crate::state::{State, private_folder, remove, write};
+use crate::state::{State, remove, write};
 use crate::switch::Switch;
 
 /// The default name of the driver.
@@ -82,14 +82,15 @@ impl Claim {
         Ok(Self { claim: claim.into(), request: request.into(), pod: pod.map(str::to_owned) })
     }
 
-    /// Returns the name of its CDI device.
+    /// Returns the name of its CDI device. With the pod in it, claims of the same name in several namespaces of
+    /// Kubernetes have devices of their own on a node.
     #[must_use]
     pub fn device(&self) -> String {
-        format!("{KIND}={}_{}", self.claim, self.request)
+        format!("{KIND}={self}")
     }
 }
 
-/// The name of its folder and of its port. `_` separates the parts, because names in Kubernetes have none.
+/// The name of its folder, of its port and of its device. `_` separates the parts, because names in Kubernetes have none.
 impl std::fmt::Display for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(pod) = &self.pod {
@@ -255,7 +256,16 @@ impl Paths {
     }
 
     fn device_file(&self, claim: &Claim) -> PathBuf {
-        self.cdi.join(format!("linecard-port_{}_{}.json", claim.claim, claim.request))
+        self.cdi.join(format!("linecard-port_{claim}.json"))
+    }
+
+    /// The file of a claim's device if version 0.2.0 wrote it, without the pod in its name.
+    fn old_device_file(&self, claim: &Claim) -> Option<PathBuf> {
+        claim.pod.as_ref()?;
+        let file = self.cdi.join(format!("linecard-port_{}_{}.json", claim.claim, claim.request));
+        let device: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+        let mounted = &device["devices"][0]["containerEdits"]["mounts"][0]["hostPath"];
+        (*mounted == json!(self.folder(claim).join("socket"))).then_some(file)
     }
 
     /// Creates the port and its CDI device; returns the data that a driver passes to Kubernetes. A port that
@@ -277,10 +287,10 @@ impl Paths {
         let _lock = state.lock(claim)?;
         state.forget_detached(claim);
         let mut switch = Switch::connect(&self.switch)?;
-        let there = self.device_file(claim).exists() && socket.parent().is_some_and(Path::is_dir);
+        let device = self.device_file(claim).exists() || self.old_device_file(claim).is_some();
+        let there = device && socket.parent().is_some_and(Path::is_dir);
         if !there {
             switch.remove(&claim.to_string())?;
-            private_folder(&self.sockets)?;
         }
         let mut made = || -> Result<(), Error> {
             if !there {
@@ -320,6 +330,7 @@ impl Paths {
     fn undo(&self, state: &State, claim: &Claim) -> Result<(), Error> {
         // Removed first, so that no engine starts to use the port.
         remove(&self.device_file(claim))?;
+        self.old_device_file(claim).map_or(Ok(()), |file| remove(&file))?;
         detach_port(state, &claim.to_string(), &self.switch)?;
         remove_folder(&self.folder(claim))
     }
@@ -369,7 +380,7 @@ impl Paths {
             "cdiVersion": VERSION,
             "kind": KIND,
             "devices": [{
-                "name": format!("{}_{}", claim.claim, claim.request),
+                "name": claim.to_string(),
                 "containerEdits": {
                     "env": [format!("LINECARD_{name}={variable}")],
                     "mounts": [
@@ -387,4 +398,29 @@ fn write_for_all(file: &Path, value: &Value) -> Result<(), Error> {
     write(file, value)?;
     fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .map_err(|error| Error::io(format!("opening {}", file.display()), &error, "run it as root"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_of_the_same_name_have_devices_of_their_own() {
+        let claim = |pod| Claim::new("fast", "port0", pod).expect("legal");
+        let (alone, one, other) = (claim(None), claim(Some("pod-1")), claim(Some("pod-2")));
+        assert_eq!(alone.device(), "linecard/port=fast_port0");
+        assert_eq!(one.device(), "linecard/port=pod-1_fast_port0");
+        let folder = std::env::temp_dir().join(format!("linecard-cni-claim-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a new folder");
+        let paths = Paths::new(&folder);
+        assert_eq!(paths.device_file(&alone), folder.join("linecard-port_fast_port0.json"));
+        assert_ne!(paths.device_file(&one), paths.device_file(&other));
+        let device = paths.device(&one, &Parameters::default());
+        assert_eq!(device["devices"][0]["name"], "pod-1_fast_port0");
+        // The name that 0.2.0 gave it, which the claim of the other pod may not remove.
+        fs::write(paths.device_file(&alone), device.to_string()).expect("written");
+        assert_eq!(paths.old_device_file(&one), Some(paths.device_file(&alone)));
+        assert_eq!((paths.old_device_file(&other), paths.old_device_file(&alone)), (None, None));
+        fs::remove_dir_all(folder).expect("our folder");
+    }
 }

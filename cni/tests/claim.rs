@@ -41,14 +41,14 @@ fn a_claim_becomes_a_device_with_the_drivers_paths() {
     );
     let parameters = parameters.expect("valid");
     let told = places.attach(&claim, &parameters).expect("attached");
-    assert_eq!(told["cdiDeviceIDs"], json!(["linecard/port=storage_port0"]));
+    assert_eq!(told["cdiDeviceIDs"], json!(["linecard/port=4711-a_storage_port0"]));
     assert_eq!(told["containerPath"], "/var/run/ovsdpdk/storage/port0/vhost.sock");
     let spec = network.switch.spec("4711-a_storage_port0").expect("a port");
     let PortKind::VhostUser { path, client: true, .. } = &spec.kind else { panic!("{spec:?}") };
     assert_eq!(told["hostPath"], json!(path));
     assert_eq!((spec.vlan, spec.mtu, spec.queues), (Some(Vlan::Access(7)), 9000, 2));
     assert_eq!(spec.rate, Some(Rate { bits_per_second: 1_000_000, burst_bytes: Some(10_000) }));
-    let device = read(network.folder.path("cdi/linecard-port_storage_port0.json"));
+    let device = read(network.folder.path("cdi/linecard-port_4711-a_storage_port0.json"));
     assert_eq!((&device["cdiVersion"], &device["kind"]), (&json!("0.5.0"), &json!("linecard/port")));
     let edits = &device["devices"][0]["containerEdits"];
     assert_eq!(edits["mounts"][0]["containerPath"], "/var/run/ovsdpdk/storage/port0");
@@ -71,7 +71,7 @@ fn a_claim_becomes_a_device_with_the_drivers_paths() {
         "mount": {"HostDir": path.parent(), "ContainerDir": "/var/run/ovsdpdk/storage/port0"},
         "socket": {"HostPath": path, "ContainerPath": "/var/run/ovsdpdk/storage/port0/vhost.sock"},
         "bridgeName": "linecard",
-        "cdiDeviceID": ["linecard/port=storage_port0"],
+        "cdiDeviceID": ["linecard/port=4711-a_storage_port0"],
         "config": {
             "apiVersion": "ovsdpdk.k8snetworkplumbingwg.io/v1alpha1", "kind": "OvsPortConfig", "vlan": 7,
             "policing": {"max_rate": 1000, "burst": 80}, "mtu": 9000, "mac": "02:00:00:00:00:01", "ips": ["10.1.0.5/24"],
