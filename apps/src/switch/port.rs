@@ -1,5 +1,6 @@
 //! Ports on the command line: a path, name or number, followed by options.
 
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
@@ -59,8 +60,16 @@ pub(crate) fn vxlan(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     let kind =
         PortKind::Vxlan { vni, remotes: Vec::new(), local: None, udp_port: None, ttl: None, any_peer: false };
     let key = key.map_or_else(|| format!("vxlan{vni}"), Into::into);
-    // Fits into 1500 bytes with the headers of VXLAN over IPv4, which have 50 bytes; over IPv6 they have 70.
-    read(PortSpec { mtu: 1450, ..PortSpec::new(key, kind) }, options, text)
+    // Fits into 1500 bytes with the headers of VXLAN, which have 50 bytes over IPv4 and 70 over IPv6.
+    let mtu = if is_over_ipv6(options) { 1430 } else { 1450 };
+    read(PortSpec { mtu, ..PortSpec::new(key, kind) }, options, text)
+}
+
+/// Whether options of a VXLAN network name an end with an IPv6 address.
+fn is_over_ipv6(options: &str) -> bool {
+    let ends = options.split(',').filter_map(|option| option.split_once('='));
+    ends.filter(|(name, _)| matches!(*name, "remote" | "local"))
+        .any(|(_, end)| end.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Creates the interface of a tap port, sets it up with its MTU, and returns one queue of it to pass to a
@@ -226,6 +235,14 @@ mod tests {
         let PortKind::Vxlan { vni, remotes, ttl, any_peer, .. } = spec.kind else { panic!("{spec:?}") };
         assert_eq!((vni, remotes.len(), ttl, any_peer), (100, 2, Some(3), true));
         assert_eq!((spec.key.as_str(), spec.mtu, spec.vlan), ("vxlan100", 1450, Some(Vlan::Access(10))));
+        for (options, mtu) in [
+            ("local=192.0.2.1", 1450),
+            ("remote=fd00::2", 1430),
+            ("local=fd00::1,vlan=10", 1430),
+            ("remote=fd00::2,mtu=8930", 8930),
+        ] {
+            assert_eq!(vxlan(&format!("100,{options}"), None).expect("it makes sense").mtu, mtu, "{options}");
+        }
         for (text, want) in [
             ("x", "'x' is no number of a network"),
             ("1,remote=x", "remote takes an IPv4 or IPv6 address"),
