@@ -28,7 +28,7 @@ pub(super) struct PingArgs {
     #[arg(long)]
     to: Ipv4Addr,
     /// Packets to send
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(..=MOST))]
     count: u64,
     /// Seconds to wait for the other end, and for a packet that does not come back
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
@@ -38,6 +38,8 @@ pub(super) struct PingArgs {
     json: bool,
 }
 
+/// The maximum number of packets: there is a byte of memory for each.
+const MOST: u64 = 1_000_000_000;
 /// The maximum number of packets in flight, so that no ring fills up.
 const WINDOW: u64 = 64;
 /// The interval of ARP requests.
@@ -280,5 +282,26 @@ impl Run {
             }
         }
         received.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        ping: PingArgs,
+    }
+
+    #[test]
+    fn more_packets_than_can_be_remembered_are_refused() {
+        let read = |count| Program::try_parse_from(["ping", "--to", "10.0.0.1", "--count", count]);
+        assert_eq!(read("1000000000").ok().map(|program| program.ping.count), Some(MOST));
+        let problem = read("1000000001").err().expect("too many").to_string();
+        assert!(problem.contains("0..=1000000000"), "{problem}");
     }
 }
