@@ -163,8 +163,7 @@ impl State {
     /// Replaces the file as a whole: a reader finds the old or the new state at any time, also after a crash.
     ///
     /// # Errors
-    /// The file cannot be written: the old state remains. If only its folder cannot be synced, the new state
-    /// may be there.
+    /// The file cannot be written: the old state remains.
     pub fn save(&self, saved: &Saved) -> Result<(), StateError> {
         self.write(saved).map_err(|source| self.system("written", source))
     }
@@ -176,6 +175,9 @@ impl State {
         let mut text = serde_json::to_vec_pretty(&content)?;
         text.push(b'\n');
         let beside = self.path.with_extension("new");
+        // Opened first: once the file is renamed, the new state is there and no failure may be reported.
+        let parent = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = File::open(parent.unwrap_or(Path::new(".")))?;
         let written = File::create(&beside).and_then(|mut file| {
             file.write_all(&text)?;
             file.sync_all()
@@ -187,13 +189,50 @@ impl State {
         }
         renamed?;
         // The rename is durable once its folder is synced.
-        match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => File::open(".")?.sync_all(),
+        if let Err(error) = folder.sync_all() {
+            tracing::warn!(
+                "the state in {} is written, but a power failure may undo it, because its folder cannot be synced: {error}",
+                self.path.display()
+            );
         }
+        Ok(())
     }
 
     fn system(&self, action: &'static str, source: io::Error) -> StateError {
         StateError::System { path: self.path.clone(), action, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+    use super::*;
+
+    #[test]
+    fn the_file_has_what_was_reported() {
+        let folder = std::env::temp_dir().join(format!("switch-state-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a new folder");
+        let state = State::at(&folder.join("state.json"));
+        let old = Saved::default();
+        state.save(&old).expect("written");
+        let new = Saved { moves: BTreeMap::from([("a".to_owned(), vec![1])]), ..Saved::default() };
+        // Files in it can be replaced, but it cannot be opened, not even by root without these rights.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o300)).expect("our folder");
+        let outcome = std::thread::scope(|scope| {
+            let save = || {
+                let none = CapabilitySet::empty();
+                let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
+                set_capabilities(None, none).expect("fewer rights");
+                state.save(&new)
+            };
+            scope.spawn(save).join().expect("no panic")
+        });
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("our folder");
+        let want = if outcome.is_ok() { &new } else { &old };
+        assert_eq!(&state.load().expect("a state"), want);
+        fs::remove_dir_all(folder).expect("our folder");
     }
 }
