@@ -1,6 +1,6 @@
 //! Attaching: from the parameters of a port to a started device.
 
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use linecard_capture::Hub;
 use linecard_mempool::Pool;
@@ -42,13 +42,19 @@ pub(crate) fn attach(
     spec: &PortSpec,
     source: Source<'_>,
 ) -> Result<Attached, Problem> {
-    let argument = match source {
-        Source::New(fd) => device_argument(id, spec, fd)?,
-        Source::Held(_) => device_argument(id, spec, None)?,
+    let fd = match source {
+        Source::New(fd) => fd,
+        Source::Held(_) => None,
     };
+    // The tap driver takes ownership of the descriptor.
+    let own = fd.filter(|_| matches!(spec.kind, PortKind::Tap { .. })).map(duplicate).transpose()?;
+    let number = own.as_ref().or(fd).map(AsRawFd::as_raw_fd);
+    let argument = device_argument(id, spec, number);
     let is_vhost = matches!(spec.kind, PortKind::VhostUser { .. } | PortKind::VhostUserFd { .. });
     let argument = if is_vhost && config.store.is_some() { argument + ",records=1" } else { argument };
     let driver = config.drivers.find(&argument).map_err(|error| unavailable(&error))?;
+    // Not before: whatever fails above closes it.
+    let _ = own.map(IntoRawFd::into_raw_fd);
     let device = match source {
         Source::New(_) => config.drivers.probe(&config.context, &argument),
         Source::Held(handed) => config.drivers.succeed(&config.context, &argument, handed),
@@ -107,9 +113,9 @@ fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Poo
 }
 
 /// A port as `--vdev` would name it.
-fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<String, Problem> {
+fn device_argument(id: u16, spec: &PortSpec, fd: Option<RawFd>) -> String {
     let queues = spec.queues;
-    Ok(match &spec.kind {
+    match &spec.kind {
         PortKind::VhostUser { path, client, mode, group } => {
             let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1,handover=1", path.display());
             if *client {
@@ -123,12 +129,11 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<Str
             text
         }
         PortKind::VhostUserFd { .. } => {
-            let fd = fd.map_or_else(String::new, |fd| format!(",fd={}", fd.as_raw_fd()));
+            let fd = fd.map_or_else(String::new, |fd| format!(",fd={fd}"));
             format!("net_vhost{id},queues={queues},tso=1,handover=1{fd}")
         }
         PortKind::Tap { name, netns } => match fd {
-            // The driver takes ownership of the descriptor.
-            Some(fd) => format!("net_tap{id},fd={}", duplicate(fd)?.into_raw_fd()),
+            Some(fd) => format!("net_tap{id},fd={fd}"),
             None => {
                 let netns =
                     netns.as_ref().map_or_else(String::new, |netns| format!(",netns={}", netns.display()));
@@ -154,7 +159,7 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<Str
             text
         }
         PortKind::Vdev { device } => device.clone(),
-    })
+    }
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
@@ -171,4 +176,37 @@ fn watched(captures: &Hub, id: u16, port: Port) -> Port {
     port.rx = rx.into_iter().map(|queue| Box::new(queue) as _).collect();
     port.tx = tx.into_iter().map(|queue| Box::new(queue) as _).collect();
     port
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::time::Duration;
+
+    use linecard_eal::{Eal, EalArgs};
+    use linecard_mempool::PoolConfig;
+    use linecard_pmd::{ProbeContext, Registry};
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_closed_if_no_driver_takes_it() {
+        let args = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0;
+        let eal = Eal::new(&args).expect("a machine");
+        let domain = eal.default_domain();
+        let pool = Pool::new(&domain, PoolConfig::default().packets(64)).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(1));
+        let config = SwitchConfig::new(Registry::new(&[]), context, pool, Vec::new());
+        let spec = PortSpec::new("a", PortKind::Tap { name: "lc0".into(), netns: None });
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let passed = OwnedFd::from(writer);
+        assert!(attach(&config, 0, &spec, Source::New(Some(&passed))).is_err(), "there is no driver");
+        drop(passed);
+        // The end, which comes once nobody holds the other descriptor; a child of another test may for a moment.
+        let mut wait = [PollFd::new(&reader, PollFlags::IN)];
+        let patience = linecard_testing::PATIENCE.try_into().expect("seconds");
+        assert_eq!(poll(&mut wait, Some(&patience)).expect("a pipe"), 1, "the descriptor is still open");
+        assert_eq!(reader.read(&mut [0]).expect("the end"), 0);
+    }
 }
