@@ -34,7 +34,8 @@ struct Owner {
 /// The configured addresses of all ports.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
-    owners: HashMap<(u16, IpAddr), Owner>,
+    /// The ports with the address, in the order in which they were added: the last one is the owner.
+    owners: HashMap<(u16, IpAddr), Vec<Owner>>,
 }
 
 impl Neighbours {
@@ -46,13 +47,18 @@ impl Neighbours {
         for ip in
             rules.ipv4.iter().copied().map(IpAddr::from).chain(rules.ipv6.iter().copied().map(IpAddr::from))
         {
-            self.owners.insert((rules.home_vlan(), ip), owner);
+            let owners = self.owners.entry((rules.home_vlan(), ip)).or_default();
+            owners.retain(|known| known.port != port);
+            owners.push(owner);
         }
     }
 
     /// Removes the addresses of a port.
     pub(crate) fn remove(&mut self, port: u16) {
-        self.owners.retain(|_, owner| owner.port != port);
+        self.owners.retain(|_, owners| {
+            owners.retain(|owner| owner.port != port);
+            !owners.is_empty()
+        });
     }
 
     /// The answer to a request that came from `port` in `vlan`, and the port that owns the address; `None` if
@@ -61,7 +67,8 @@ impl Neighbours {
         if self.owners.is_empty() {
             return None;
         }
-        let owner = |ip: IpAddr| self.owners.get(&(vlan, ip)).filter(|owner| owner.port != port);
+        let last = |ip: IpAddr| self.owners.get(&(vlan, ip))?.last();
+        let owner = |ip: IpAddr| last(ip).filter(|owner| owner.port != port);
         if let Some(ip) = echo::asked(frame) {
             let owner = owner(ip.into())?;
             let mut answer = frame.to_vec();
@@ -137,12 +144,16 @@ mod tests {
     fn neighbours() -> Neighbours {
         let mut all = Neighbours::default();
         for (port, vlan) in [(3, 10), (4, 20)] {
-            let spec = json!({"key": "a", "type": "tap", "name": "t", "mac": "02:00:00:00:00:07",
-                "ips": ["10.0.0.7", "fd00::7"], "vlan": {"access": vlan}});
-            let spec = PortSpec::read(spec).expect("a port");
-            all.add(port, &Rules::of(&spec, Defaults::default()).expect("rules"));
+            all.add(port, &rules(vlan));
         }
         all
+    }
+
+    fn rules(vlan: u16) -> Rules {
+        let spec = json!({"key": "a", "type": "tap", "name": "t", "mac": "02:00:00:00:00:07",
+            "ips": ["10.0.0.7", "fd00::7"], "vlan": {"access": vlan}});
+        let spec = PortSpec::read(spec).expect("a port");
+        Rules::of(&spec, Defaults::default()).expect("rules")
     }
 
     fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
@@ -198,5 +209,20 @@ mod tests {
         let mut gone = neighbours();
         gone.remove(3);
         assert!(gone.answer(1, 10, &asked).is_none());
+    }
+
+    #[test]
+    fn an_address_that_two_ports_have_stays_with_the_one_that_stays() {
+        let (source, target) = addresses();
+        let asked = solicitation(source, target);
+        for (gone, left) in [(3, 5), (5, 3)] {
+            let mut all = neighbours();
+            all.add(5, &rules(10));
+            assert_eq!(all.answer(1, 10, &asked).map(|(port, _)| port), Some(5), "the last one added");
+            all.remove(gone);
+            assert_eq!(all.answer(1, 10, &asked).map(|(port, _)| port), Some(left));
+            all.remove(left);
+            assert!(all.answer(1, 10, &asked).is_none());
+        }
     }
 }
