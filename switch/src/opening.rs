@@ -206,7 +206,7 @@ impl Switch {
                 rx.extend(some);
                 tx.extend(one);
             }
-            self.table.forget(|_, place| place.port == entry.id);
+            self.table.forget_port(entry.id);
             drop(open.control);
             drop(open.running.stop(rx, tx));
         }

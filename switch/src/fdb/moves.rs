@@ -49,6 +49,8 @@ struct History {
     moves: u32,
     /// The second until which it is held.
     held_until: Option<u32>,
+    /// The port from which it is kept while it is held.
+    other: Option<u16>,
 }
 
 /// The stations that moved within this second, and those that are held.
@@ -73,7 +75,7 @@ impl Moves {
         if self.stations.len() >= most && !self.stations.contains_key(&station) {
             return None;
         }
-        let anew = || History { home: from, since: now, moves: 0, held_until: None };
+        let anew = || History { home: from, since: now, moves: 0, held_until: None, other: None };
         let history = self.stations.entry(station).or_insert_with(anew);
         if history.since != now {
             *history = anew();
@@ -85,6 +87,7 @@ impl Moves {
         history.held_until = Some(now.saturating_add(HOLD_SECONDS));
         let home = history.home;
         let other = if to == home { from } else { to };
+        history.other = Some(other);
         let (first, count) = &mut self.held;
         if first.len() < TOLD {
             first.push(Held { station, home, other });
@@ -98,6 +101,19 @@ impl Moves {
         if !self.stations.is_empty() {
             self.stations.remove(&station);
         }
+    }
+
+    /// Forgets stations that are to be held at a port, or kept from it, because the port is removed; returns them.
+    fn leave(&mut self, port: u16) -> Vec<Station> {
+        let mut free = Vec::new();
+        self.stations.retain(|station, history| {
+            let stays = history.home != port && history.other != Some(port);
+            if !stays {
+                free.push(*station);
+            }
+            stays
+        });
+        free
     }
 
     #[cfg(test)]
@@ -151,12 +167,26 @@ impl Table {
     pub fn look_at_held(&self) -> (Vec<Held>, u64) {
         let mut writer = self.lock();
         let Some(moves) = &mut writer.moves else { return Default::default() };
-        for station in moves.over(self.now()) {
-            if let Some((_, cell)) = self.look(station) {
-                cell.fetch_and(!(HELD | OTHER), Ordering::Relaxed);
-            }
+        let free = moves.over(self.now());
+        let held = moves.take_held();
+        self.release(&free);
+        held
+    }
+
+    /// Removes the stations behind a port that is removed, and what is known about moves to and from it: its number may be that of
+    /// another port soon.
+    pub(crate) fn forget_port(&self, port: u16) {
+        self.forget(|_, place| place.port == port);
+        let mut writer = self.lock();
+        let free = writer.moves.as_mut().map(|moves| moves.leave(port)).unwrap_or_default();
+        self.release(&free);
+    }
+
+    /// Ends the holding of stations; the caller holds the lock.
+    fn release(&self, stations: &[Station]) {
+        for (_, cell) in stations.iter().filter_map(|station| self.look(*station)) {
+            cell.fetch_and(!(HELD | OTHER), Ordering::Relaxed);
         }
-        moves.take_held()
     }
 
     /// The port from which a held station is kept: its flooded frames are not sent there, where the loop may

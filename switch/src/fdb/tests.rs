@@ -300,3 +300,23 @@ fn what_was_held_goes_as_any_other() {
     let moves = table.lock().moves.as_ref().map(|moves| moves.len());
     assert_eq!(moves, Some(0));
 }
+
+/// The number of a removed port may soon be that of another one.
+#[test]
+fn no_station_is_held_at_a_port_that_is_removed() {
+    use Learned::{Held, Known, Moved, New};
+    let table = Table::with_secret(100, 3).holding();
+    let [moved, kept] = [1, 2].map(|last| Station::new(MacAddr([2, 0, 0, 0, 0, last]), 7));
+    assert_eq!(seen(&table, moved, &[1, 2, 3, 2, 3, 2]), [New, Moved, Moved, Moved, Moved, Moved]);
+    assert_eq!(seen(&table, kept, &[2, 1, 2, 1, 2, 1, 2]).last(), Some(&Moved));
+    assert_eq!(table.kept_from(kept), Some(1));
+    table.forget_port(1);
+    assert_eq!(table.kept_from(kept), None);
+    assert_eq!(seen(&table, kept, &[2, 3]), [Known, Moved]);
+    // The port where it was first is 2 now.
+    assert_eq!(seen(&table, moved, &[3, 2, 3, 2, 3]), [Moved, Moved, Moved, Moved, Moved]);
+    assert_eq!(seen(&table, moved, &[2, 3]), [Moved, Held]);
+    assert_eq!(table.find(moved).map(|place| place.port), Some(2));
+    table.forget_port(2);
+    assert_eq!((table.find(moved), table.count(2)), (None, 0));
+}
