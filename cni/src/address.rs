@@ -53,7 +53,7 @@ impl FromStr for Mac {
         for byte in &mut bytes {
             *byte = parts
                 .next()
-                .filter(|part| part.len() == 2)
+                .filter(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
                 .and_then(|part| u8::from_str_radix(part, 16).ok())
                 .ok_or("it is not of the form 02:00:00:00:00:01")?;
         }
@@ -114,7 +114,10 @@ impl FromStr for Cidr {
         let wrong = || "it is not of the form 10.1.0.5/24".to_owned();
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(most), |text| text.parse().map_err(|_| wrong()))?;
+        // `parse` would accept a sign.
+        let number =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+        let prefix = prefix.map_or(Some(most), number).ok_or_else(wrong)?;
         match prefix <= most {
             true => Ok(Self { address, prefix }),
             false => Err(format!("a prefix has at most {most} bits")),
@@ -139,5 +142,18 @@ impl TryFrom<String> for Cidr {
 impl From<Cidr> for String {
     fn from(cidr: Cidr) -> Self {
         cidr.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_no_sign() {
+        assert!("+2:00:00:00:00:01".parse::<Mac>().is_err());
+        assert!("02:00:00:00:00:+1".parse::<Mac>().is_err());
+        assert!("10.1.0.5/+24".parse::<Cidr>().is_err());
+        assert!("10.1.0.5/".parse::<Cidr>().is_err());
     }
 }
