@@ -313,7 +313,8 @@ pub(crate) fn parse_list(text: &str, max: u32) -> Option<Vec<u32>> {
 /// Parses a hexadecimal mask into the numbers of its set bits.
 pub(crate) fn parse_mask(text: &str) -> Option<Vec<u32>> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    let mask = u128::from_str_radix(digits, 16).ok()?;
+    // `from_str_radix` would accept a sign.
+    let mask = u128::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
     (mask != 0).then(|| (0..128).filter(|bit| mask >> bit & 1 == 1).collect())
 }
 
@@ -339,7 +340,7 @@ mod tests {
         }
         assert_eq!(parse_mask("0x5"), Some(vec![0, 2]));
         assert_eq!(parse_mask("f"), Some(vec![0, 1, 2, 3]));
-        for bad in ["0", "", "zz", "0x"] {
+        for bad in ["0", "", "zz", "0x", "+f", "0x+f"] {
             assert_eq!(parse_mask(bad), None, "{bad}");
         }
     }
