@@ -182,10 +182,13 @@ fn run(command: &str, netns: &OsStr, exec: &Map<String, Value>) -> Result<Value,
     if !mac.is_empty() {
         config.insert("mac".into(), mac.into());
     }
-    let addresses: Vec<Value> =
-        addresses(network, options)?.iter().map(|(cidr, _)| cidr.to_string().into()).collect();
-    if !addresses.is_empty() {
-        config.insert("ips".into(), addresses.into());
+    // DEL uses what ADD recorded: the subnets of the network may have changed meanwhile.
+    if command == "ADD" {
+        let addresses: Vec<Value> =
+            addresses(network, options)?.iter().map(|(cidr, _)| cidr.to_string().into()).collect();
+        if !addresses.is_empty() {
+            config.insert("ips".into(), addresses.into());
+        }
     }
     let lookup = |name: &str| -> Option<OsString> {
         match name {
@@ -260,4 +263,29 @@ fn setup(netns: &OsStr, exec: &Map<String, Value>) -> Result<Value, Error> {
 
 fn teardown(netns: &OsStr, exec: &Map<String, Value>) -> Result<(), Error> {
     run("DEL", netns, exec).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_goes_whose_subnet_has_gone() {
+        let folder = std::env::temp_dir().join(format!("linecard-cni-netavark-{}", std::process::id()));
+        let exec = json!({
+            "container_id": "box",
+            "network": {
+                "name": "fast",
+                "options": {"switch": folder.join("switch.sock"), "stateDir": folder.join("state")},
+                "subnets": [{"subnet": "10.90.0.0/24"}],
+            },
+            "network_options": {"interface_name": "net1", "static_ips": ["10.89.0.5"]},
+        });
+        let answer = |request: Request| request.answer(exec.to_string().as_bytes());
+        let refused = answer(Request::Setup("/run/netns/box".into()));
+        assert!(refused.stdout.contains("is in no subnet of the network"), "{}", refused.stdout);
+        let gone = answer(Request::Teardown("/run/netns/box".into()));
+        assert_eq!((gone.stdout.as_str(), gone.success), ("", true));
+        std::fs::remove_dir_all(folder).expect("a folder of records");
+    }
 }
