@@ -14,7 +14,7 @@ use crate::config::{Config, Mode};
 use crate::environment::Attachment;
 use crate::error::Error;
 use crate::netns::Netns;
-use crate::state::{Record, private_folder, write};
+use crate::state::{Record, private_folder, private_folder_for, write};
 use crate::step;
 
 /// The maximum number of bytes of a socket's path (`sun_path` without the final zero).
@@ -131,7 +131,7 @@ pub(crate) fn make_folder(
         // follows.
         let _ = owner.map(|owner| chown(below, Some(owner), None));
     }
-    private_folder(below)?;
+    private_folder_for(below, owner)?;
     match DirBuilder::new().mode(0o700).create(folder) {
         // Left by a killed plugin. A container may have put files into it, so it is not reused.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

@@ -239,8 +239,14 @@ pub(crate) fn boot() -> String {
     id.trim().to_owned()
 }
 
-/// Creates `folder`, which only its owner may enter, and its parents; fails if `folder` is a symbolic link.
+/// Creates `folder`, which only its owner may enter, and its parents; fails if `folder` is a symbolic link, or if it exists and another
+/// user could put files into it.
 pub(crate) fn private_folder(folder: &Path) -> Result<(), Error> {
+    private_folder_for(folder, None)
+}
+
+/// As [`private_folder`], but a folder that exists may also be that of `user`.
+pub(crate) fn private_folder_for(folder: &Path, user: Option<u32>) -> Result<(), Error> {
     let failed = |error: io::Error| {
         let remedy = "run the plugin as root, or name another folder in the configuration";
         Error::io(format!("making the folder {}", folder.display()), &error, remedy)
@@ -253,7 +259,18 @@ pub(crate) fn private_folder(folder: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => step::done("a private folder is there"),
     }
+    let own = rustix::process::geteuid().as_raw();
     match fs::symlink_metadata(folder) {
+        Ok(meta) if meta.is_dir() && meta.mode() & 0o022 != 0 => Err(Error::new(
+            Code::Io,
+            format!("other users may write to {}", folder.display()),
+            "run chmod go-w on it, or name another folder in the configuration",
+        )),
+        Ok(meta) if meta.is_dir() && meta.uid() != own && Some(meta.uid()) != user => Err(Error::new(
+            Code::Io,
+            format!("{} belongs to user {}, not to user {own}", folder.display(), meta.uid()),
+            "remove it, or name another folder in the configuration",
+        )),
         Ok(meta) if meta.is_dir() => Ok(()),
         Ok(_) => Err(Error::new(
             Code::Io,
@@ -418,6 +435,27 @@ mod tests {
         assert!(state.path(&attachment, LOCK).exists(), "the lock's file is its owner's to remove");
         drop(held.take());
         fs::remove_dir(&folder).expect("empty");
+    }
+
+    #[test]
+    fn a_folder_of_others_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = folder("others");
+        private_folder(&folder).expect("made");
+        for (mode, good) in [(0o700, true), (0o755, true), (0o720, false), (0o1777, false)] {
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).expect("our folder");
+            assert_eq!(private_folder(&folder).is_ok(), good, "{mode:o}");
+        }
+        fs::remove_dir(&folder).expect("empty");
+        let own = rustix::process::geteuid().as_raw();
+        let user = fs::metadata("/proc/1").expect("a process").uid();
+        // A folder that another user has, wherever the test runs as root or not.
+        if user != own {
+            let problem = private_folder(Path::new("/proc/1")).expect_err("another user's");
+            assert!(problem.msg.contains("belongs to user"), "{problem}");
+            private_folder_for(Path::new("/proc/1"), Some(user)).expect("that user's");
+        }
     }
 
     #[test]
