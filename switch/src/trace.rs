@@ -124,7 +124,7 @@ impl Tracer<'_> {
                 self.step(text);
             }
             other => {
-                let known = self.switch.table.count(self.from);
+                let known = self.switch.table.count(self.home);
                 let most = self.ports.get(&self.from).map_or(0, |port| port.rules.max_macs);
                 if known >= most {
                     self.step(format!("source: new, and the port has {known} of {most} addresses"));
@@ -263,4 +263,49 @@ fn bytes(text: &str) -> Result<Vec<u8>, Problem> {
             "write all of it from the destination address on, such as ffffffffffff0200000000010806",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use linecard_eal::{Eal, EalArgs, Lcore, LcoreId};
+    use linecard_mempool::{Pool, PoolConfig};
+    use linecard_net_ring::RingDriver;
+    use linecard_pmd::{ProbeContext, Registry};
+    use serde_json::json;
+
+    use super::*;
+    use crate::SwitchConfig;
+    use crate::api::PortSpec;
+    use crate::fdb::LearningPort;
+
+    /// The addresses of a port that shares the station of another one are behind that one.
+    #[test]
+    fn a_sharing_port_has_the_addresses_of_the_other() {
+        let args = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0;
+        let eal = Eal::new(&args).expect("a machine");
+        let domain = eal.default_domain();
+        let pool = Pool::new(&domain, PoolConfig::default().packets(1024)).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(1));
+        let lcore = Lcore { id: LcoreId(0), cores: eal.lcores().main().cores.clone() };
+        let config = SwitchConfig::new(Registry::new(&[&RingDriver]), context, pool, vec![lcore]);
+        let switch = Switch::start(config).expect("a switch");
+        let mut kernel = json!({"key": "kernel", "type": "vdev", "device": "net_ring0",
+            "mac": "02:00:00:00:00:01", "vlan": {"trunk": {"vlans": [1, 2, 3]}}});
+        switch.add(&PortSpec::read(kernel.clone()).expect("a port"), None).expect("it opens");
+        kernel["shares"] = json!({"with": "kernel", "ports": "tcp:4444"});
+        kernel["max_macs"] = 2.into();
+        kernel["key"] = "fast".into();
+        kernel["device"] = "net_ring1".into();
+        switch.add(&PortSpec::read(kernel).expect("a port"), None).expect("it opens");
+        let port = switch.ports()["kernel"].id;
+        for vlan in [1, 2] {
+            let behind = LearningPort { port, limit: 10, fixed: true };
+            switch.table.learn(Station::new("02:00:00:00:00:01".parse().expect("an address"), vlan), behind);
+        }
+        let frame = "ffffffffffff 020000000001 81000003 88b5".into();
+        let trace = switch.trace(&TraceRequest { port: "fast".into(), frame }).expect("a trace");
+        assert_eq!(trace.cause.as_deref(), Some(Cause::AddressLimit.name()), "{:?}", trace.steps);
+    }
 }
