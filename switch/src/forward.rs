@@ -345,7 +345,12 @@ impl Engine {
     /// Puts a frame into the burst of a port.
     pub(crate) fn put(&mut self, to: u16, mut packet: Packet, retag: Retag) {
         let Some(worker_port) = self.worker_port_mut(to) else { return };
-        if !fits(&packet, worker_port.rules.longest) {
+        // With its tag, as the worker that has the queue sees it.
+        let longest = match retag {
+            Retag::Push(_) => worker_port.rules.longest - TAG_LEN,
+            Retag::Keep | Retag::Pop => worker_port.rules.longest,
+        };
+        if !fits(&packet, longest) {
             worker_port.losses.add(Cause::TxOversize, 1);
             return;
         }

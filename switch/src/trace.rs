@@ -234,7 +234,7 @@ impl Tracer<'_> {
             Retag::Push(vlan) => (format!("with a tag for VLAN {vlan}"), 4),
             Retag::Pop => ("without its tag".into(), 0),
         };
-        let cause = if self.frame.len() > to.rules.longest {
+        let cause = if self.frame.len() + grown > to.rules.longest {
             Some(Cause::TxOversize)
         } else {
             (!to.up).then_some(Cause::PortDown)

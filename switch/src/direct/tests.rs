@@ -314,3 +314,27 @@ fn what_is_left_for_a_port_without_a_queue_is_passed_on() {
     let outcome = bed.outcome();
     assert_eq!((outcome.drops[1].total(), outcome.drops[2].total(), outcome.frames[2].len()), (0, 0, 1));
 }
+
+/// Whichever worker has the queue of a port, the same frames are too long for it once they have their tag.
+#[test]
+fn a_frame_is_measured_with_the_tag_that_it_gets() {
+    const ACCESS: u16 = 9;
+    const TRUNK: u16 = 12;
+    let frames = [1514, 1515, 1518].map(|len| {
+        let mut frame = head(20, 0, None, 9);
+        frame.resize(len, 0);
+        frame
+    });
+    let round = Round { port: ACCESS, frames: frames.to_vec(), room: 64, now: 0 };
+    let (mut here, mut there) = (Bed::new(0, 0), Bed::new(0, 1 << TRUNK));
+    here.burst(&round, false);
+    there.burst(&round, false);
+    let mut other = Bed::new(0, 0);
+    other.logs[usize::from(TRUNK)].lock().expect("whole").room = 64;
+    other.engine.collect(&there.inbox);
+    other.engine.flush();
+    for mut bed in [here, other] {
+        let sent: Vec<usize> = bed.outcome().frames[usize::from(TRUNK)].iter().map(Vec::len).collect();
+        assert_eq!(sent, [1518]);
+    }
+}
