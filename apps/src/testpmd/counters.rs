@@ -145,7 +145,9 @@ impl LaneCounters {
 
     /// Totals since the start or the last [`mark`](Self::mark).
     pub(crate) fn totals(&self) -> StreamTotals {
-        let (all, base) = (self.all(), *self.base.lock().unwrap_or_else(PoisonError::into_inner));
+        // The lock comes first: a mark between the two would leave the base above the counters.
+        let base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
         StreamTotals {
             rx_packets: all.rx_packets - base.rx_packets,
             tx_packets: all.tx_packets - base.tx_packets,
@@ -154,5 +156,33 @@ impl LaneCounters {
             bad_l4: all.bad_l4 - base.bad_l4,
             busy_cycles: all.busy_cycles - base.busy_cycles,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// The console marks while telemetry reads.
+    #[test]
+    fn totals_never_fall_below_zero() {
+        let (counters, done) = (LaneCounters::default(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    counters.add_received(1);
+                    counters.mark();
+                }
+            });
+            let end = Instant::now() + Duration::from_millis(500);
+            let mut largest = 0;
+            while Instant::now() < end {
+                largest = largest.max(counters.totals().rx_packets);
+            }
+            done.store(true, Ordering::Relaxed);
+            assert!(largest <= 1, "{largest} packets since the last mark");
+        });
     }
 }
