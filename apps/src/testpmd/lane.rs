@@ -81,8 +81,8 @@ pub(crate) trait Forward: Send {
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx);
     /// Returns the stream.
     fn stream(&self) -> Stream;
-    /// Replaces the lane after a panic outside of its queues: it does nothing any more, and its burst is
-    /// dropped and counted.
+    /// Replaces the lane after a panic outside of its queues: it does nothing any more. Its burst and the
+    /// packets that wait in its mode are dropped and counted.
     fn halted(self: Box<Self>) -> Box<dyn Forward>;
 }
 
@@ -318,7 +318,8 @@ impl<M: Mode> Forward for Lane<M> {
     fn halted(mut self: Box<Self>) -> Box<dyn Forward> {
         // Modes are safe code: the burst is intact at whatever point they panicked.
         let rest = self.burst.rest.as_mut().map_or(0, |rest| rest.clear());
-        let dropped = self.burst.packets.clear() + rest;
+        // Packets that wait in the mode are dropped with it.
+        let dropped = self.burst.packets.clear() + rest + self.mode.held() + self.mode.lost();
         self.counters.add_dropped(dropped as u64);
         let Self { stream, rx, tx, .. } = *self;
         Box::new(Halted { stream, rx, tx })

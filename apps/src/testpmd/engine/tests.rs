@@ -56,12 +56,25 @@ impl RxQueue for FaultyRx {
 }
 
 /// A mode that panics at its second burst.
-struct FaultyMode(u32);
+#[derive(Default)]
+struct FaultyMode {
+    bursts: u32,
+    held: usize,
+    lost: usize,
+}
 
 impl Mode for FaultyMode {
     fn step(&mut self, _: &mut Burst) {
-        self.0 += 1;
-        assert!(self.0 < 2, "the mode did not expect this");
+        self.bursts += 1;
+        assert!(self.bursts < 2, "the mode did not expect this");
+    }
+
+    fn lost(&mut self) -> usize {
+        std::mem::take(&mut self.lost)
+    }
+
+    fn held(&self) -> usize {
+        self.held
     }
 }
 
@@ -173,7 +186,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
         let config = LaneConfig { retry: bench.settings.retry, live: Arc::default() };
         match faulty {
             true => {
-                let (mode, burst) = (FaultyMode(0), SplitBurst::new(32));
+                let (mode, burst) = (FaultyMode::default(), SplitBurst::new(32));
                 Box::new(Lane {
                     stream,
                     rx,
@@ -218,6 +231,26 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
     assert_eq!((other.tx_dropped, other.rx_packets + 32), (0, other.tx_packets));
     let home_again: Vec<_> = lanes.into_iter().map(home).map(|queues| queues.stream).collect();
     assert_eq!(home_again, streams);
+}
+
+#[test]
+fn what_a_halted_stream_still_has_is_counted() {
+    let mut bench = Bench::new(false);
+    let Queues { stream, rx, tx } = bench.ports.lend(&bench.streams()[0]).unwrap();
+    let counters = Arc::new(LaneCounters::new(false));
+    let lane = Lane {
+        stream,
+        rx,
+        tx,
+        mode: FaultyMode { held: 30, lost: 200, ..FaultyMode::default() },
+        burst: SplitBurst::new(32),
+        counters: Arc::clone(&counters),
+        config: LaneConfig { retry: bench.settings.retry, live: Arc::default() },
+        rules: LaneRules::default(),
+        received_at: 0,
+    };
+    let _halted = Box::new(lane).halted();
+    assert_eq!(counters.totals().tx_dropped, 230);
 }
 
 /// Bursts larger than a [`Burst`] are processed in parts, and count as one.

@@ -8,7 +8,7 @@ use linecard::mempool::{Burst, Offload, Packet, Pool, TxOffload};
 use linecard::net::crc32c::Crc32c;
 use linecard::net::{Layers, PacketType, parse};
 use linecard::pmd::TxQueue;
-use linecard::pmd::offload::{AcceptedOffloads, SoftTx, TxOffloads, do_now};
+use linecard::pmd::offload::{AcceptedOffloads, SoftLoss, SoftTx, TxOffloads, do_now};
 
 use super::{Mode, tunnel};
 use crate::testpmd::counters::LaneCounters;
@@ -69,8 +69,11 @@ impl Csum {
     ) -> Self {
         let lost = Arc::new(AtomicU64::new(0));
         let heard = Arc::clone(&lost);
-        let soft = SoftTx::new(pool.clone(), move |_, packets| {
-            heard.fetch_add(packets, Ordering::Relaxed);
+        let own = Arc::clone(&counters);
+        let soft = SoftTx::new(pool.clone(), move |loss, packets| match loss {
+            // Segments that still wait when the mode is dropped: nobody asks for `lost` any more.
+            SoftLoss::Stopped => own.add_dropped(packets),
+            _ => _ = heard.fetch_add(packets, Ordering::Relaxed),
         });
         Self { accepted: rule.accepted(), pool, rule, dst, src, soft, lost, counters }
     }

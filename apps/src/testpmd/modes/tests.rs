@@ -4,6 +4,7 @@ use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Pool, PoolConfig};
 
 use super::*;
+use crate::testpmd::counters::LaneCounters;
 use crate::testpmd::frames::UdpFlow;
 use crate::testpmd::settings::Mac;
 
@@ -279,6 +280,35 @@ fn csum_cuts_what_is_too_long_for_a_port_with_gso() {
     }
     assert_eq!(payload, frame[54..]);
     assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn segments_that_wait_when_forwarding_stops_are_counted() {
+    let pool = pool(256);
+    let mut frame = outer(6, 20 + 1900);
+    frame.extend([0x13, 0x88, 0x17, 0x70, 0, 0, 0, 100, 0, 0, 0, 9, 0x50, 0x18, 0x40, 0, 7, 7, 0, 0]);
+    frame.resize(54 + 1900, 0);
+    let counters = Arc::new(LaneCounters::default());
+    let rule = Checksums { gso: Some(700), ..Checksums::default() };
+    let mut mode = Csum::new(pool.clone(), rule, [A, B], Arc::clone(&counters));
+    let mut burst = burst_of(&pool, &[frame]);
+    mode.step(&mut burst);
+    assert_eq!((mode.send(&mut Full, &mut burst), burst.len(), mode.lost()), (0, 0, 0));
+    drop(mode);
+    assert_eq!((counters.totals().tx_dropped, pool.stats().in_use), (3, 0));
+}
+
+/// A transmit queue without room.
+struct Full;
+
+impl linecard::pmd::TxQueue for Full {
+    fn tx_burst(&mut self, _: &mut Burst) -> usize {
+        0
+    }
+
+    fn path(&self) -> &'static str {
+        "full"
+    }
 }
 
 /// A transmit queue that stores the bytes.
