@@ -12,19 +12,15 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, Status, vfio};
+use super::{Finding, Status, WANTED_2M, vfio};
 
 /// Every check, in the order of the report.
 pub(super) fn all() -> Vec<Finding> {
     vec![
         cpu_cores(),
         tsc(),
-        hugepages("hugepages-2M", "hugepages-2048kB", "echo 512 | sudo tee /proc/sys/vm/nr_hugepages"),
-        hugepages(
-            "hugepages-1G",
-            "hugepages-1048576kB",
-            "echo 1 | sudo tee /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
-        ),
+        hugepages("hugepages-2M", Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB"), WANTED_2M),
+        hugepages("hugepages-1G", Path::new("/sys/kernel/mm/hugepages/hugepages-1048576kB"), 1),
         transparent_hugepages(),
         memlock(),
         memfd(),
@@ -86,10 +82,13 @@ fn tsc() -> Finding {
     }
 }
 
-fn hugepages(name: &'static str, folder: &str, fix: &str) -> Finding {
-    let base = Path::new("/sys/kernel/mm/hugepages").join(folder);
-    let count = |file| read(base.join(file)).and_then(|text| text.parse::<u64>().ok());
-    match (count("nr_hugepages"), count("free_hugepages")) {
+/// Checks a pool of hugepages; the remedy adds `wanted` pages to those that are there.
+fn hugepages(name: &'static str, pool: &Path, wanted: u64) -> Finding {
+    let count = |file| read(pool.join(file)).and_then(|text| text.parse::<u64>().ok());
+    let (total, free) = (count("nr_hugepages"), count("free_hugepages"));
+    let pages = total.unwrap_or(0).saturating_add(wanted);
+    let fix = &format!("echo {pages} | sudo tee {}/nr_hugepages", pool.display());
+    match (total, free) {
         (Some(total), Some(free)) if free > 0 => Finding::ok(name, format!("{free} of {total} free")),
         (Some(total), Some(_)) => {
             let detail = format!("none of {total} free; not needed, smaller pages are used");
@@ -270,5 +269,27 @@ fn dev_shm() -> Finding {
             let detail = format!("/dev/shm: {error}; not used here, memory is anonymous");
             Finding::poor("dev-shm", Status::Degraded, detail, "sudo mount -t tmpfs tmpfs /dev/shm")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("lc-checks-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_remedy_never_shrinks_a_pool_in_use() {
+        let pool = folder("pool");
+        fs::write(pool.join("nr_hugepages"), "1024\n").unwrap();
+        fs::write(pool.join("free_hugepages"), "0\n").unwrap();
+        let finding = hugepages("hugepages-2M", &pool, 512);
+        fs::remove_dir_all(&pool).unwrap();
+        assert_eq!(finding.status, Status::Degraded);
+        assert!(finding.fix.unwrap().starts_with("echo 1536 | sudo tee "));
     }
 }

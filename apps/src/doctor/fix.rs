@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use linecard::eal::runtime;
 
-use super::{Finding, Status};
+use super::{Finding, Status, WANTED_2M};
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -14,24 +14,33 @@ use crate::output::{Output, out};
 struct Setting {
     finding: &'static str,
     file: &'static str,
-    value: &'static str,
-    /// The command that makes it permanent.
+    change: Change,
+    /// The command that makes it permanent, with `{}` in place of the value.
     lasting: &'static str,
+}
+
+/// How a setting changes.
+enum Change {
+    /// To this word.
+    To(&'static str),
+    /// By so many pages more: those that are there may be in use.
+    More(u64),
 }
 
 /// The settings that can be changed and restored at run time. All other remedies are commands for the user.
 const SETTINGS: [Setting; 2] = [
     Setting {
         finding: "hugepages-2M",
-        file: "/proc/sys/vm/nr_hugepages",
-        value: "512",
-        lasting: "echo vm.nr_hugepages=512 | sudo tee /etc/sysctl.d/60-linecard.conf",
+        // Not /proc/sys/vm/nr_hugepages: that is the pool of the default size, which may be 1 GiB.
+        file: "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+        change: Change::More(WANTED_2M),
+        lasting: "echo 'w /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages - - - - {}' | sudo tee /etc/tmpfiles.d/linecard-hugepages.conf",
     },
     Setting {
         finding: "thp",
         file: "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-        value: "advise",
-        lasting: "echo 'w /sys/kernel/mm/transparent_hugepage/shmem_enabled - - - - advise' | sudo tee /etc/tmpfiles.d/linecard.conf",
+        change: Change::To("advise"),
+        lasting: "echo 'w /sys/kernel/mm/transparent_hugepage/shmem_enabled - - - - {}' | sudo tee /etc/tmpfiles.d/linecard.conf",
     },
 ];
 
@@ -134,14 +143,25 @@ pub(super) fn fix(
     let mut any = false;
     for setting in SETTINGS.iter().filter(poor) {
         any = true;
-        let Setting { file, value, lasting, .. } = setting;
-        let before = place.read(setting)?;
-        if !agreed(output, &format!("{}: write {value} to {file}, which has {before}?", setting.finding))? {
+        let (file, before) = (setting.file, place.read(setting)?);
+        let (value, act) = match setting.change {
+            Change::To(word) => (word.to_owned(), format!("write {word} to {file}, which has {before}?")),
+            Change::More(pages) => {
+                let there = before.parse::<u64>().map_err(|error| {
+                    failed("read", Path::new(file), io::Error::new(io::ErrorKind::InvalidData, error))
+                })?;
+                let value = there.saturating_add(pages).to_string();
+                let act = format!("add {pages} pages to the {there} in {file}, which makes {value}?");
+                (value, act)
+            }
+        };
+        if !agreed(output, &format!("{}: {act}", setting.finding))? {
             continue;
         }
         place.remember(setting, &before)?;
-        place.write(setting, value)?;
+        place.write(setting, &value)?;
         let now = place.read(setting)?;
+        let lasting = setting.lasting.replace("{}", &value);
         out!(output, "{file}: {before} -> {now}\n    until the machine starts anew; for good: {lasting}\n");
     }
     if any {
@@ -178,7 +198,7 @@ mod tests {
         fn new(name: &str) -> Self {
             let root = std::env::temp_dir().join(format!("lc-doctor-{name}-{}", std::process::id()));
             for (file, text) in [
-                ("proc/sys/vm/nr_hugepages", "3\n"),
+                ("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "1024\n"),
                 ("sys/kernel/mm/transparent_hugepage/shmem_enabled", "always [never] deny\n"),
             ] {
                 let path = root.join(file);
@@ -213,14 +233,18 @@ mod tests {
             Ok(question.starts_with("hugepages"))
         })
         .unwrap();
-        assert_eq!(asked[0], "hugepages-2M: write 512 to /proc/sys/vm/nr_hugepages, which has 3?");
+        assert_eq!(
+            asked[0],
+            "hugepages-2M: add 512 pages to the 1024 in \
+             /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages, which makes 1536?"
+        );
         assert!(asked.len() == 2 && asked[1].ends_with("which has never?"), "{asked:?}");
-        assert!(machine.text(0).starts_with("512\n") && machine.text(1).starts_with("always [never]"));
+        assert!(machine.text(0).starts_with("1536\n") && machine.text(1).starts_with("always [never]"));
         // A second change keeps the value from before the first.
         fix(&machine.0, &findings(), &mut output, |_, _| Ok(true)).unwrap();
         assert_eq!(machine.0.changed().len(), 2);
         undo(&machine.0, &mut output).unwrap();
-        assert!(machine.text(0).starts_with("3\n") && machine.text(1).starts_with("never\n"));
+        assert!(machine.text(0).starts_with("1024\n") && machine.text(1).starts_with("never\n"));
         assert!(machine.0.changed().is_empty());
         undo(&machine.0, &mut output).unwrap();
     }
@@ -240,7 +264,7 @@ mod tests {
     #[test]
     fn what_cannot_be_changed_is_told_with_a_remedy() {
         let machine = Machine::new("refused");
-        fs::remove_dir_all(machine.0.root.join("proc")).unwrap();
+        fs::remove_dir_all(machine.0.root.join("sys/kernel/mm/hugepages")).unwrap();
         let refused =
             fix(&machine.0, &findings(), &mut Output::standard(), |_, _| Ok(true)).unwrap_err().to_string();
         assert!(refused.contains("cannot be read") && refused.contains("as root"), "{refused}");

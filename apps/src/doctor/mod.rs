@@ -12,6 +12,9 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::output::{Output, out};
 
+/// The 2 MiB pages that packets of a few ports need; what `--fix` and the report add to those in use.
+const WANTED_2M: u64 = 512;
+
 /// Arguments of `linecard doctor`.
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
