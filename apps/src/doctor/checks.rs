@@ -1,7 +1,7 @@
 //! The individual checks. They change nothing and cannot fail.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(super) fn all() -> Vec<Finding> {
         transparent_hugepages(),
         memlock(),
         memfd(),
-        unix_socket(),
+        unix_socket(&std::env::temp_dir()),
         tun(),
         packet_socket(),
         xdp_socket(),
@@ -145,15 +145,8 @@ fn memfd() -> Finding {
     }
 }
 
-fn unix_socket() -> Finding {
-    let folder = std::env::temp_dir();
-    let path = folder.join(format!("linecard-doctor-{}.sock", std::process::id()));
-    let bound = UnixListener::bind(&path);
-    // The file is removed only if this function created it.
-    if bound.is_ok() {
-        let _ = fs::remove_file(&path);
-    }
-    match bound {
+fn unix_socket(folder: &Path) -> Finding {
+    match bind_in(folder) {
         Ok(_) => Finding::ok("unix-socket", format!("can be made in {}", folder.display())).required(),
         Err(error) => {
             let detail = format!("cannot be made in {}: {error}", folder.display());
@@ -166,6 +159,24 @@ fn unix_socket() -> Finding {
             .required()
         }
     }
+}
+
+/// Binds a socket in `folder` and removes its file, which it does only if it created it.
+fn bind_in(folder: &Path) -> io::Result<()> {
+    // An earlier process with this number may have left a file: then another name is tried.
+    let names = (0..16).map(|attempt| format!("linecard-doctor-{}-{attempt}.sock", std::process::id()));
+    let mut taken = io::Error::from(ErrorKind::AddrInUse);
+    for path in names.map(|name| folder.join(name)) {
+        match UnixListener::bind(&path) {
+            Ok(_) => {
+                let _ = fs::remove_file(&path);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse => taken = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(taken)
 }
 
 /// Returns the command that grants only this user access to a device.
@@ -291,5 +302,16 @@ mod tests {
         fs::remove_dir_all(&pool).unwrap();
         assert_eq!(finding.status, Status::Degraded);
         assert!(finding.fix.unwrap().starts_with("echo 1536 | sudo tee "));
+    }
+
+    #[test]
+    fn a_file_left_by_an_earlier_process_is_no_fault_of_the_folder() {
+        let folder = folder("socket");
+        let left = folder.join(format!("linecard-doctor-{}-0.sock", std::process::id()));
+        fs::write(&left, "").unwrap();
+        let finding = unix_socket(&folder);
+        let files = fs::read_dir(&folder).unwrap().count();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((finding.status, files), (Status::Ok, 1), "{}", finding.detail);
     }
 }
