@@ -230,6 +230,24 @@ fn csum_looks_into_tunnels_when_told_to() {
     }
 }
 
+/// The GRE checksum covers the inner checksums, and not the padding.
+#[test]
+fn csum_writes_the_checksum_of_gre_too() {
+    use linecard::net::checksum::checksum;
+
+    let pool = pool(64);
+    for (flags, optional) in [(0x80, 4), (0xb0, 12)] {
+        let len = 4 + optional + 106;
+        let header = [&[flags, 0, 8, 0, 0xee, 0xee, 0, 0][..], &[7; 8][..optional - 4]].concat();
+        let mut frame = inside(&[outer(47, len), header].concat(), false);
+        frame.extend([0xff; 3]);
+        let mut burst = burst_of(&pool, &[frame]);
+        let rule = Checksums { parse_tunnel: true, ..Checksums::default() };
+        Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
+        assert_eq!(checksum(&burst[0].data()[34..34 + len]), 0, "the sum of a right packet");
+    }
+}
+
 #[test]
 fn csum_knows_sctp() {
     let pool = pool(64);

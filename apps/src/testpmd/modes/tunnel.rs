@@ -1,5 +1,6 @@
 //! Checksums of tunnelled packets: first of the inner headers, then of the outer ones, which cover them.
 
+use linecard::net::checksum::checksum;
 use linecard::net::ip::protocol;
 use linecard::net::offload::{fill_ipv4, fill_transport};
 use linecard::net::parse::parse_ip;
@@ -46,7 +47,7 @@ fn inner(frame: &[u8], outer: &Layers) -> Option<Inner> {
     }
 }
 
-/// Writes all IPv4, TCP and UDP checksums of a tunnelled packet in one segment. Returns `None` and writes
+/// Writes all IPv4, TCP, UDP and GRE checksums of a tunnelled packet in one segment. Returns `None` and writes
 /// nothing if it is not a tunnelled packet. A UDP checksum of 0 means "none" and stays.
 pub(super) fn finish(frame: &mut [u8], outer: &Layers) -> Option<()> {
     let (at, layers) = match inner(frame, outer)? {
@@ -54,7 +55,23 @@ pub(super) fn finish(frame: &mut [u8], outer: &Layers) -> Option<()> {
         Inner::Ip(at) => (at, parse_ip(frame.get(at..)?)),
     };
     fill(frame.get_mut(at..)?, &layers);
+    if outer.protocol == GRE {
+        _ = fill_gre(frame, outer);
+    }
     fill(frame, outer);
+    Some(())
+}
+
+/// Writes the checksum of GRE header and payload (RFC 2784), if the header has one. DPDK leaves the old one.
+fn fill_gre(frame: &mut [u8], outer: &Layers) -> Option<()> {
+    let l4 = outer.l4_start();
+    let packet = frame.get_mut(l4..l4 + outer.transport_len as usize)?;
+    if packet.first()? & 0x80 == 0 {
+        return None;
+    }
+    packet.get_mut(4..6)?.fill(0);
+    let sum = checksum(packet);
+    packet.get_mut(4..6)?.copy_from_slice(&sum.to_be_bytes());
     Some(())
 }
 
