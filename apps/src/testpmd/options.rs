@@ -109,6 +109,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Options, Error> {
 fn in_software(options: &mut Options) {
     const QINQ_STRIP: RxOffloads = RxOffloads::from_bits_retain(1 << 5);
     const FILTER: RxOffloads = RxOffloads::from_bits_retain(1 << 9);
+    const QINQ_INSERT: TxOffloads = TxOffloads::from_bits_retain(1 << 8);
     let (rx, vlan) = (&mut options.offloads.rx, &mut options.vlan);
     for (offload, on) in [
         (RxOffloads::VLAN_STRIP, &mut vlan.strip),
@@ -119,7 +120,7 @@ fn in_software(options: &mut Options) {
         rx.remove(offload);
     }
     // Tags are inserted wherever `tx_vlan set` specifies some.
-    options.offloads.tx.remove(TxOffloads::VLAN_INSERT);
+    options.offloads.tx.remove(TxOffloads::VLAN_INSERT | QINQ_INSERT);
 }
 
 fn utf8(argument: &OsStr) -> Result<&str, Error> {

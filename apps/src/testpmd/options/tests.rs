@@ -79,7 +79,7 @@ fn newer_options_do_what_they_say() {
     assert!(options.ports_stopped && options.vlan.qinq_strip && !options.vlan.strip);
     assert_eq!((options.shown_xstats.len(), options.settings.flow_clones), (2, 3));
     assert_eq!(read("--burst=0").unwrap().settings.burst, 32);
-    let options = read("--rx-offloads=0x223 --tx-offloads=0x10001").unwrap();
+    let options = read("--rx-offloads=0x223 --tx-offloads=0x10101").unwrap();
     assert!(options.vlan.strip && options.vlan.qinq_strip && options.vlan.filter);
     assert_eq!((options.offloads.rx.bits(), options.offloads.tx.bits()), (2, 0x10000));
     let path = std::env::temp_dir().join(format!("lc-peers-{}", std::process::id()));
