@@ -45,7 +45,6 @@ impl Ovs {
         command.arg(&database).arg(format!("--remote=punix:{}", files.socket.display()));
         let server = Program::start("database of Open vSwitch", &mut command, &files.socket, interrupt)?;
         files.configure(&["init"])?;
-        let mask = |core: CoreId| format!("{:#x}", 1_u64 << (core.0 % 64));
         let prefix = format!("linecard-ovs-{}", std::process::id());
         let settings = [
             "set".to_owned(),
@@ -69,6 +68,11 @@ impl Ovs {
     pub(super) fn check(&mut self) -> Result<(), Failure> {
         self.switch.check()
     }
+}
+
+/// The mask of one core in hexadecimal, of any length: both Open vSwitch and DPDK read more than 64 bits.
+fn mask(core: CoreId) -> String {
+    format!("{:#x}{}", 1 << (core.0 % 4), "0".repeat(core.0 as usize / 4))
 }
 
 impl OvsFiles<'_> {
@@ -113,5 +117,25 @@ impl OvsFiles<'_> {
             command.env(variable, self.folder);
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_names_its_core_and_no_other() {
+        let masks = [0, 3, 4, 63, 64, 130].map(|core| mask(CoreId(core)));
+        let zeros = |count| "0".repeat(count);
+        let want = [
+            "0x1".into(),
+            "0x8".into(),
+            "0x10".into(),
+            format!("0x8{}", zeros(15)),
+            format!("0x1{}", zeros(16)),
+            format!("0x4{}", zeros(32)),
+        ];
+        assert_eq!(masks, want);
     }
 }
