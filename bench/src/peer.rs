@@ -243,11 +243,14 @@ fn pkg_config(what: &[&str]) -> Option<Vec<String>> {
     output.status.success().then(|| text.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Returns the number of free hugepages of the default size.
+/// Returns the number of free 2 MiB pages, whatever size is the default.
 pub(crate) fn free_hugepages() -> u64 {
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = memory.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    free_in(Path::new("/sys/kernel/mm/hugepages"))
+}
+
+fn free_in(pools: &Path) -> u64 {
+    let count = fs::read_to_string(pools.join("hugepages-2048kB/free_hugepages"));
+    count.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -260,6 +263,19 @@ mod tests {
         assert_eq!(at("/usr/lib"), at("/usr/lib"));
         assert_ne!(at("/usr/lib"), at("/opt/dpdk/lib"));
         assert_ne!(at("/usr/lib"), key("peer", "source", "22.11.0", &["-Wl,-rpath,/usr/lib".to_owned()]));
+    }
+
+    #[test]
+    fn only_pages_of_2_mib_are_counted() {
+        let pools = env::temp_dir().join(format!("lc-pools-{}", std::process::id()));
+        assert_eq!(free_in(&pools), 0);
+        for (pool, free) in [("hugepages-2048kB", "7\n"), ("hugepages-1048576kB", "512\n")] {
+            fs::create_dir_all(pools.join(pool)).unwrap();
+            fs::write(pools.join(pool).join("free_hugepages"), free).unwrap();
+        }
+        let free = free_in(&pools);
+        fs::remove_dir_all(&pools).unwrap();
+        assert_eq!(free, 7);
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl Testpmd {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = format!("{}n{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         // testpmd has no `--in-memory` without hugepages.
-        let pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+        let pages = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+            .unwrap_or_default();
         let pages: u32 = pages.trim().parse().unwrap_or(0);
         let memory = if pages >= 256 { "--in-memory" } else { "--no-huge" };
         // It polls a core: it must not outlive this thread, however that ends.

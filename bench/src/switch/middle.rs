@@ -87,8 +87,8 @@ impl Testbed {
     pub(super) fn absent(&self, kind: Kind) -> Option<String> {
         let lacks = |pages: u64| {
             (self.hugepages < pages).then(|| {
-                let free = self.hugepages;
-                format!("needs {pages} free pages of 2 MiB, and there are {free}; echo {pages} > /proc/sys/vm/nr_hugepages")
+                let (free, more) = (self.hugepages, pages - self.hugepages);
+                format!("needs {pages} free pages of 2 MiB, and there are {free}; add {more} to /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
             })
         };
         let missing = |what: &str| Some(format!("{what} is not installed"));

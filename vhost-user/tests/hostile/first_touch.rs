@@ -307,16 +307,15 @@ const HUGE: u64 = 2 << 20;
 
 /// A file of huge pages of which none is there, and a mapping: the kernel keeps the pages that it lacks for it until it is dropped.
 fn huge(size: u64) -> Option<(File, MmapRaw)> {
-    let number = |path: &str, name: &str| -> u64 {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.trim().parse().unwrap_or(0)
-    };
-    if number("/proc/meminfo", "HugePages_Free:") * HUGE < size {
+    // Of this size, whatever size is the default.
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    let free = free.ok().and_then(|count| count.trim().parse().ok()).unwrap_or(0_u64);
+    if free * HUGE < size {
         return None;
     }
+    let flags = libc::MFD_CLOEXEC | libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
     // SAFETY: the name is a terminated string; the result is a new descriptor.
-    let fd = unsafe { libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB) };
+    let fd = unsafe { libc::memfd_create(c"huge".as_ptr(), flags) };
     // SAFETY: just made, nobody else owns it.
     let file = (fd >= 0).then(|| File::from(unsafe { <OwnedFd as FromRawFd>::from_raw_fd(fd) }))?;
     file.set_len(size).ok()?;
