@@ -134,6 +134,11 @@ impl Editor {
     fn take_unfinished(&mut self, byte: u8, out: &mut String) -> Typed {
         /// Longer than the sequence of any key.
         const LONGEST: usize = 16;
+        // No sequence contains a control character: it is a key of its own, also after the Escape key.
+        if byte < 0x20 && self.unfinished.first() == Some(&ESCAPE) {
+            self.unfinished.clear();
+            return self.take(byte, out);
+        }
         self.unfinished.push(byte);
         match self.unfinished.as_slice() {
             [ESCAPE, b'[' | b'O'] => {}
@@ -332,6 +337,17 @@ mod tests {
             assert_eq!(seen(&out), want.trim_end(), "{}", bytes.escape_ascii());
             assert_eq!(typed(&mut editor, b"\n").0, [Typed::Line(want.into())], "{}", bytes.escape_ascii());
         }
+    }
+
+    #[test]
+    fn enter_is_not_part_of_an_escape_sequence() {
+        for bytes in [&b"stop\x1b\r\n"[..], b"stop\x1b\n", b"stop\x1b[\r", b"stop\x1bO\n", b"stop\x1b[1;\r"] {
+            let (lines, out) = typed(&mut editor(), bytes);
+            assert_eq!(lines, [Typed::Line("stop".into())], "{}", bytes.escape_ascii());
+            assert_eq!(out, "stop\n");
+        }
+        // Escape, then an arrow.
+        assert_eq!(typed(&mut editor(), b"sop\x1b\x1b[D\x1b[Dt\n").0, [Typed::Line("stop".into())]);
     }
 
     #[test]
