@@ -172,13 +172,17 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
     let Some((kind, l3)) = layer3(frame) else { return };
     let (protocol, l4) = match kind {
         ETHERTYPE_IPV4 => {
-            let Some(&[version_ihl]) = frame.get(l3..l3 + 1).and_then(|b| b.first_chunk()) else { return };
+            let Some(header_len) = frame.get(l3).map(|byte| usize::from(byte & 0xf) * 4) else { return };
+            // Malformed: what would be layer 4 lies in the header.
+            if header_len < IPV4_LEN {
+                return;
+            }
             swap(frame, l3 + 12, 4);
             // Only the first fragment has ports; in the others payload follows the header.
             if get(frame, l3 + 6).is_none_or(|field| field & 0x1fff != 0) {
                 return;
             }
-            (frame.get(l3 + 9).copied(), l3 + usize::from(version_ihl & 0xf) * 4)
+            (frame.get(l3 + 9).copied(), l3 + header_len)
         }
         ETHERTYPE_IPV6 => {
             swap(frame, l3 + 8, 16);

@@ -92,6 +92,17 @@ fn five_tuple_swap_leaves_the_payload_of_later_fragments() {
 }
 
 #[test]
+fn five_tuple_swap_leaves_a_header_that_is_too_short() {
+    for ihl in 0..5 {
+        let mut frame = UdpFlow { src_port: 7, ..UdpFlow::txonly(Mac([2; 6]), Mac([4; 6])) }.frame(64);
+        frame[14] = 0x40 | ihl;
+        let behind = frame[12..].to_vec();
+        swap_five_tuple(&mut frame);
+        assert_eq!((&frame[..12], &frame[12..]), (&[[2; 6], [4; 6]].concat()[..], &behind[..]), "{ihl}");
+    }
+}
+
+#[test]
 fn an_arp_request_is_answered() {
     let mut frame = bytes(
         "ffffffffffff0a0b0c0d0e0f08060001080006040001\
