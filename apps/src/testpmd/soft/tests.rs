@@ -94,6 +94,23 @@ fn tags_are_put_in_front_of_what_was_there() {
     assert_eq!(burst[1].data(), [1, 2, 3], "no frame, no tag");
 }
 
+#[test]
+fn two_tags_are_put_in_or_none() {
+    let pool = pool();
+    for (room, tags_fit) in [(3, false), (4, false), (7, false), (8, true)] {
+        let mut burst = Burst::new();
+        let mut packet = pool.get().unwrap();
+        let len = packet.headroom() - room;
+        let frame: Vec<u8> = (1..).take(len).collect();
+        packet.prepend(len).unwrap().copy_from_slice(&frame);
+        burst.push(packet).unwrap();
+        let tags = TxTags { outer: Some(100), inner: 2 };
+        Tagged { mode: Io, tags }.step(&mut burst);
+        let both = tagged(tagged(frame.clone(), 0x8100, 2), 0x88a8, 100);
+        assert_eq!(burst[0].data(), if tags_fit { both } else { frame }, "{room} bytes");
+    }
+}
+
 /// Packets that one queue receives for another come out there, in order, once; only those without room are
 /// lost.
 #[test]

@@ -157,11 +157,17 @@ pub(crate) struct TxTags {
 impl TxTags {
     /// Inserts the tags; a packet without headroom for them stays as it is.
     fn insert(self, packet: &mut Packet) {
-        let inner = (CUSTOMER_TAG, self.inner);
-        for (protocol, tci) in [Some(inner), self.outer.map(|tci| (SERVICE_TAG, tci))].into_iter().flatten() {
-            if !push(packet, protocol, tci) {
-                return;
-            }
+        let Some(outer) = self.outer else {
+            push(packet, CUSTOMER_TAG, self.inner);
+            return;
+        };
+        // A shared packet is copied first, because the copy may have less room. Room for one tag is not
+        // enough.
+        if packet.data_mut().is_some()
+            && packet.headroom() >= 2 * TAG_LEN
+            && push(packet, CUSTOMER_TAG, self.inner)
+        {
+            push(packet, SERVICE_TAG, outer);
         }
     }
 }
