@@ -183,6 +183,8 @@ fn what_is_no_socket_is_named_to_an_ordinary_user() {
 
 #[test]
 fn the_machine_is_not_asked_for_what_it_has_not() {
+    let two = ["--lcores", "0@0,1@0", "-m", "32", "--vdev", "net_null0"];
+    testpmd_fails(&two, &["--latencystats=99"], 2, &["lcore 99", "0@0,1@0", "--lcores"]);
     testpmd_fails(&["-l", "1-0", "--vdev", "net_null0"], &[], 2, &["-l", "1-0", "such as 0-1"]);
     testpmd_fails(
         &["--huge-dir", "/nonexistent", "--vdev", "net_null0"],

@@ -227,6 +227,15 @@ fn check_settings(session: &Session) -> Result<(), Error> {
     if settings.nb_cores as usize > max {
         return usage(format!("nb-cores should be > 0 and <= {max}; add lcores with -l or --lcores"));
     }
+    let lcores = session.eal.lcores();
+    if let Some(asked) = session.options.latency_lcore
+        && !lcores.all().iter().any(|lcore| lcore.id.0 == asked)
+    {
+        return usage(format!(
+            "--latencystats names lcore {asked}; the lcores are {lcores}; name one of them, or add it with -l or \
+             --lcores"
+        ));
+    }
     let known = session.ports.len();
     if let Some(id) = settings.ports.iter().flatten().find(|id| session.ports.get(**id).is_none()) {
         return usage(format!("Invalid port {id}; there are {known} ports, numbered from 0"));
