@@ -70,7 +70,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
     opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
     opt(None, "--telemetry", Flag, Act(apply::telemetry), "answer telemetry clients on a socket (the default, but with --in-memory)"),
-    opt(None, "--no-telemetry", Flag, Act(apply::no_telemetry), "make no telemetry socket"),
+    opt(None, "--no-telemetry", Flag, Act(apply::no_telemetry), "make no telemetry socket, even with --telemetry"),
     opt(None, "--proc-type", Required("type"), Act(apply::proc_type), "primary or auto, which are the same here"),
     opt(None, "--iova-mode", Required("mode"), Act(apply::iova_mode), "va, the only one there is"),
     opt(Some('h'), "--help", Flag, Act(apply::help), "this text"),

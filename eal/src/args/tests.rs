@@ -88,6 +88,7 @@ fn devices_are_named_by_driver_or_by_address() {
 
 #[test]
 fn telemetry_is_on_unless_no_files_are_wanted() {
+    assert!(EalArgs::help_text().contains("make no telemetry socket, even with --telemetry"));
     for (line, wanted) in [
         ("", true),
         ("--telemetry", true),
