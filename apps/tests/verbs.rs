@@ -50,6 +50,10 @@ const WRONG: &[(&str, &str)] = &[
     ("port config 0 rss reta (0,0),(1,2)", "queue 2 exceeds the maximum rxq index 1"),
     ("port config 9 rss reta (0,0)", "Invalid port 9"),
     ("port config 0 rss-hash-key ipv4 6d", "key length: 2 invalid"),
+    (
+        "port config 0 rss-hash-key ipv5 6d",
+        "rss-hash-key ipv5 invalid - must be a type of flow: ipv4, ipv4-frag,",
+    ),
     ("port config 0 rss-hash-key ipv4 \u{e9}\u{e9}", "key length: 4 invalid"),
     (
         "port config 9 rss-hash-key ipv4 6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa",

@@ -161,8 +161,49 @@ fn pairs(text: &str) -> Option<Vec<(u32, u32)>> {
     inside.split("),(").map(pair).collect()
 }
 
+/// The types of flow that `rss-hash-key` of DPDK 22.11 takes. A port has one key for all of them.
+const KEY_TYPES: &[&str] = &[
+    "ipv4",
+    "ipv4-frag",
+    "ipv4-tcp",
+    "ipv4-udp",
+    "ipv4-sctp",
+    "ipv4-other",
+    "ipv6",
+    "ipv6-frag",
+    "ipv6-tcp",
+    "ipv6-udp",
+    "ipv6-sctp",
+    "ipv6-other",
+    "l2-payload",
+    "ipv6-ex",
+    "ipv6-tcp-ex",
+    "ipv6-udp-ex",
+    "l3-src-only",
+    "l3-dst-only",
+    "l4-src-only",
+    "l4-dst-only",
+    "l2-src-only",
+    "l2-dst-only",
+    "s-vlan",
+    "c-vlan",
+    "l2tpv3",
+    "esp",
+    "ah",
+    "pfcp",
+    "pppoe",
+    "gtpu",
+    "ecpri",
+    "mpls",
+    "l2tpv2",
+];
+
 fn set_key(session: &mut Session, values: &Values) {
-    let (id, digits) = (values.port(0), values.word(2));
+    let (id, kind, digits) = (values.port(0), values.word(1), values.word(2));
+    if !KEY_TYPES.contains(&kind) {
+        let known = KEY_TYPES.join(", ");
+        return err!(session.out, "rss-hash-key {kind} invalid - must be a type of flow: {known}\n");
+    }
     let mut key = [0; KEY_LEN];
     if digits.len() != 2 * KEY_LEN || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         let len = digits.len();
