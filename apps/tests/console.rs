@@ -377,10 +377,13 @@ fn all_ports_are_configured_or_none() {
     let eal = ["-m", "64", "--vdev", "net_null0", "--vdev", &socket];
     let said = run(
         &mut testpmd(&eal, &APP),
-        b"port stop all\nport config all rxq 3\nshow config rxtx\nport start all\nquit\n",
+        b"port stop all\nport config all rxq 3\nport config all rxd 99999\nport config 0 rxq 0 ring_size 99999\n\
+          show config rxtx\nport start all\nquit\n",
     );
     assert_eq!(said.code, Some(0), "{said:?}");
     assert!(said.err.contains("rxq 3 invalid - must be >= 1 && <= 1 on port 1\n"), "{said:?}");
+    // As typed, although a ring has at most 65535.
+    assert_eq!(said.err.matches("rxd 99999 invalid - must be >= ").count(), 2, "{said:?}");
     let config = answer(&said, "show config rxtx");
     assert!(config.contains("  port 0: RX queue number: 1 "), "{config}");
     assert!(answer(&said, "port start all").contains("Port 0: "), "{said:?}");

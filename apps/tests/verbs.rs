@@ -89,6 +89,7 @@ const WRONG: &[(&str, &str)] = &[
     ("port 0 rxq 0 stop", "Function not supported in PMD"),
     ("port config 0 rxq 0 ring_size 256", "Please stop port 0 first"),
     ("port config 0 rxq 7 ring_size 256", "Invalid RX queue 7"),
+    ("port config 0 rxq 99999 ring_size 256", "Invalid RX queue 99999"),
     ("mac_addr add 0 02:00:00", "Invalid ethernet address: 02:00:00"),
     ("mac_addr add 0 02:00:00:00:00:01", "mac_addr_cmd error: (Operation not supported)"),
     ("mac_addr add 9 02:00:00:00:00:01", "Invalid port_id=9"),

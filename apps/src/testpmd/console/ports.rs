@@ -148,11 +148,11 @@ fn configure(session: &mut Session, values: &Values) {
         return err!(session.out, "Please stop all ports first\n");
     }
     let what = values.word(0).to_owned();
-    let Ok(value) = u16::try_from(values.number(1)) else { return err!(session.out, "Bad arguments\n") };
     // All or none: if one port refuses the value, no port changes.
-    if let Some(problem) = session.ports.iter().find_map(|slot| refusal(slot, &what, value)) {
+    if let Some(problem) = session.ports.iter().find_map(|slot| refusal(slot, &what, values.number(1))) {
         return err!(session.out, "{problem}\n");
     }
+    let Ok(value) = u16::try_from(values.number(1)) else { return err!(session.out, "Bad arguments\n") };
     for slot in session.ports.iter_mut() {
         if what == "rxq" && value != slot.config().rx_queues {
             slot.soft.requeue(value);
@@ -173,17 +173,19 @@ fn configure(session: &mut Session, values: &Values) {
 }
 
 /// Returns why a port cannot have `value` queues or descriptors; `None` if it can.
-pub(super) fn refusal(slot: &PortRecord, what: &str, value: u16) -> Option<String> {
+pub(super) fn refusal(slot: &PortRecord, what: &str, value: u32) -> Option<String> {
     let ((max_rx, max_tx), (depths, power_of_two)) = (slot.max_queues(), slot.depths());
     let (allowed, shape) = match what {
         "rxq" => (1..=max_rx, ""),
         "txq" => (1..=max_tx, ""),
         _ => (depths, if power_of_two { ", a power of two" } else { "" }),
     };
-    let fits = allowed.contains(&value) && (shape.is_empty() || value.is_power_of_two());
+    let small = u16::try_from(value).ok();
+    let fits =
+        small.is_some_and(|value| allowed.contains(&value)) && (shape.is_empty() || value.is_power_of_two());
     let (min, max) = (allowed.start(), allowed.end());
     if what == "rxq"
-        && let Some((number, problem)) = slot.soft.flows.refusal(value)
+        && let Some((number, problem)) = small.and_then(|value| slot.soft.flows.refusal(value))
     {
         return Some(format!(
             "rxq {value} invalid - flow rule #{number} of port {}: {problem}; destroy it first",

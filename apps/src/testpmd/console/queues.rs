@@ -52,12 +52,13 @@ pub(super) fn queue(session: &mut Session, id: u16, receive: bool, queue: u32) -
     };
     let (side, queues) =
         if receive { ("RX", slot.config().rx_queues) } else { ("TX", slot.config().tx_queues) };
-    let asked = u16::try_from(queue).unwrap_or(u16::MAX);
-    if asked >= queues {
-        err!(session.out, "{}", no_queue(side, asked, queues));
-        return None;
+    match u16::try_from(queue) {
+        Ok(known) if known < queues => Some(known),
+        _ => {
+            err!(session.out, "{}", no_queue(side, queue, queues));
+            None
+        }
     }
-    Some(asked)
 }
 
 fn show_info(session: &mut Session, values: &Values) {
@@ -105,12 +106,12 @@ fn set_ring_size(session: &mut Session, values: &Values) {
             "not supported here: rings of different sizes on one port; instead: port config all {what} N\n"
         );
     }
-    let size = u16::try_from(values.number(3)).unwrap_or(u16::MAX);
-    match super::ports::refusal(slot, what, size) {
-        Some(problem) => err!(session.out, "{problem}\n"),
-        None => slot.reshape(|config| {
+    let asked = values.number(3);
+    match (super::ports::refusal(slot, what, asked), u16::try_from(asked)) {
+        (None, Ok(size)) => slot.reshape(|config| {
             *if receive { &mut config.rx_depth } else { &mut config.tx_depth } = size;
         }),
+        (problem, _) => err!(session.out, "{}\n", problem.unwrap_or_else(|| "Bad arguments".into())),
     }
 }
 

@@ -76,7 +76,7 @@ fn strip_queue(session: &mut Session, values: &Values) {
     };
     let queues = session.ports.get(id).map(|slot| slot.config().rx_queues);
     match queues {
-        Some(queues) if queue >= queues => err!(session.out, "{}", no_queue("RX", queue, queues)),
+        Some(queues) if queue >= queues => err!(session.out, "{}", no_queue("RX", queue.into(), queues)),
         _ => change(session, id, |vlan| {
             vlan.strip_queues.insert(queue, on);
         }),
@@ -84,7 +84,7 @@ fn strip_queue(session: &mut Session, values: &Values) {
 }
 
 /// Returns DPDK's message about a queue that a port does not have.
-pub(super) fn no_queue(side: &str, queue: u16, queues: u16) -> String {
+pub(super) fn no_queue(side: &str, queue: u32, queues: u16) -> String {
     let count = if side == "RX" { "nb_rxq" } else { "nb_txq" };
     format!("Invalid {side} queue {queue} (must be < {count}={queues})\n")
 }
