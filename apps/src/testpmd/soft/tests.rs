@@ -258,6 +258,24 @@ fn rules_change_the_outermost_tag() {
     }
 }
 
+#[test]
+fn a_tag_that_has_no_room_is_not_changed_either() {
+    let (pool, mut soft) = (pool(), SoftPort::default());
+    let line =
+        "ingress pattern eth / end actions of_push_vlan ethertype 0x8100 / of_set_vlan_vid vlan_vid 9 / end";
+    soft.flows.add(flow::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+    let frame = tagged(udp(1), 0x8100, 5);
+    let mut full = packet(&pool, &frame);
+    let room = full.headroom();
+    full.prepend(room).unwrap()[..12].copy_from_slice(&frame[..12]);
+    full.data_mut().unwrap()[12..16].copy_from_slice(&frame[12..16]);
+    let before = full.data().to_vec();
+    let mut burst = Burst::new();
+    burst.push(full).unwrap();
+    soft.rules(1, false, None).unwrap().apply(0, &mut burst, &mut Burst::new());
+    assert_eq!(burst[0].data(), before);
+}
+
 /// A tag that is taken out moves everything behind it.
 #[test]
 fn a_rule_spreads_frames_whose_tags_are_stripped_by_the_hash_of_their_flow() {

@@ -123,18 +123,18 @@ pub(super) enum TagEdit {
 }
 
 impl TagEdit {
-    /// Applies the change to a frame. Without a tag, or without room for another, the frame stays as it is.
-    pub(super) fn apply(self, packet: &mut Packet) {
+    /// Applies the change to a frame; one without a tag has none to change or remove. Returns false when there is no room for a new
+    /// tag: later changes would then be made to another one.
+    pub(super) fn apply(self, packet: &mut Packet) -> bool {
         match self {
             Self::Pop => {
                 take_out(packet);
             }
-            Self::Push(protocol) => {
-                push(packet, protocol, 0);
-            }
+            Self::Push(protocol) => return push(packet, protocol, 0),
             Self::Vid(vid) => set_tci(packet, MAX_VLAN, vid),
             Self::Pcp(pcp) => set_tci(packet, 0xe000, u16::from(pcp) << 13),
         }
+        true
     }
 }
 

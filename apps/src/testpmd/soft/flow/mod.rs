@@ -78,7 +78,7 @@ impl Flow {
         if let Some(mark) = self.mark {
             packet.set_mark(mark);
         }
-        self.edits.iter().for_each(|edit| edit.apply(packet));
+        let _ = self.edits.iter().all(|edit| edit.apply(packet));
     }
 
     /// The highest queue in the rule.
