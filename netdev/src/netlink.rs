@@ -11,6 +11,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 /// The bytes for an answer; the kernel splits a list to fit.
 const ANSWER: usize = 64 << 10;
 const HEADER: usize = 16;
+/// The number of times that a list is requested if it changes meanwhile.
+const ATTEMPTS: u32 = 16;
 
 /// Requests an acknowledgement from the kernel (`NLM_F_ACK`).
 pub const ACK: u16 = libc::NLM_F_ACK as u16;
@@ -86,11 +88,11 @@ impl Request {
         self.0.resize(self.0.len().next_multiple_of(4), 0);
     }
 
-    fn finish(mut self, sequence: u32) -> Vec<u8> {
+    fn finish(&mut self, sequence: u32) -> &[u8] {
         let len = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         self.0[..4].copy_from_slice(&len.to_ne_bytes());
         self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
-        self.0
+        &self.0
     }
 }
 
@@ -156,6 +158,8 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 pub(crate) struct Netlink {
     socket: OwnedFd,
     sequence: u32,
+    /// The list of the last answer changed while the kernel wrote it (`NLM_F_DUMP_INTR`).
+    interrupted: bool,
 }
 
 impl Netlink {
@@ -167,15 +171,27 @@ impl Netlink {
             SocketFlags::CLOEXEC,
             None, // NETLINK_ROUTE is protocol 0
         )?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, interrupted: false })
     }
 
-    /// Sends `request` and waits for its complete answer, which the kernel gives at once.
-    pub(crate) fn ask(&mut self, request: Request) -> io::Result<Vec<Message>> {
+    /// Sends `request` and waits for its complete answer, which the kernel gives at once. A list that changed
+    /// while the kernel wrote it is requested again.
+    pub(crate) fn ask(&mut self, mut request: Request) -> io::Result<Vec<Message>> {
+        for _ in 0..ATTEMPTS {
+            let answer = self.ask_once(&mut request)?;
+            if !self.interrupted {
+                return Ok(answer);
+            }
+        }
+        Err(io::Error::other("the list changes faster than it can be read"))
+    }
+
+    fn ask_once(&mut self, request: &mut Request) -> io::Result<Vec<Message>> {
         self.sequence = self.sequence.wrapping_add(1);
+        self.interrupted = false;
         let bytes = request.finish(self.sequence);
-        let (dump, ack) = (has(&bytes, DUMP), has(&bytes, ACK));
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+        let (dump, ack) = (has(bytes, DUMP), has(bytes, ACK));
+        rustix::net::send(&self.socket, bytes, SendFlags::empty())?;
         let (mut answer, mut buffer) = (Vec::new(), vec![0; ANSWER]);
         loop {
             let (_, len) = match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC) {
@@ -191,16 +207,18 @@ impl Netlink {
     }
 
     /// Collects the messages of a datagram; returns true if the last one was among them.
-    fn collect(&self, mut bytes: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
+    fn collect(&mut self, mut bytes: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
         while let (Some(len), Some(kind), Some(sequence)) =
             (u32_at(bytes, 0), u16_at(bytes, 4), u32_at(bytes, 8))
         {
             let len = len as usize;
             let Some(body) = bytes.get(HEADER..len) else { break };
+            let interrupted = has(bytes, libc::NLM_F_DUMP_INTR as u16);
             bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
             if sequence != self.sequence {
                 continue; // the rest of an abandoned answer
             }
+            self.interrupted |= interrupted;
             match i32::from(kind) {
                 libc::NLMSG_ERROR => {
                     let code = u32_at(body, 0).unwrap_or_default().cast_signed();
@@ -216,4 +234,44 @@ impl Netlink {
 
 fn has(request: &[u8], flags: u16) -> bool {
     u16_at(request, 6).is_some_and(|set| set & flags == flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message of this kind, with the sequence number of its request.
+    fn message(kind: i32, flags: i32, request: &[u8], body: u8) -> Vec<u8> {
+        let mut message = Request::new(kind as u16, 0, &[body; 4]);
+        message.finish(u32_at(request, 8).expect("whole"));
+        message.0[6..8].copy_from_slice(&(flags as u16).to_ne_bytes());
+        message.0
+    }
+
+    #[test]
+    fn a_list_that_changed_meanwhile_is_read_again() {
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, kernel) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a pair");
+        let mut netlink = Netlink { socket, sequence: 0, interrupted: false };
+        let intr = libc::NLM_F_DUMP_INTR;
+        // Told by an entry, told at the end, and not told.
+        let answers = [(intr, 0), (0, intr), (0, 0)];
+        let serve = std::thread::spawn(move || {
+            for (number, (entry, end)) in (1..).zip(answers) {
+                let mut request = [0; 64];
+                let (_, len) =
+                    rustix::net::recv(&kernel, &mut request[..], RecvFlags::empty()).expect("asked");
+                let request = &request[..len];
+                let answer = [
+                    message(libc::RTM_NEWADDR.into(), entry, request, number),
+                    message(libc::NLMSG_DONE, end, request, 0),
+                ];
+                rustix::net::send(&kernel, &answer.concat(), SendFlags::empty()).expect("room");
+            }
+        });
+        let answer = netlink.ask(Request::new(libc::RTM_GETADDR, DUMP, &[0; 8])).expect("the third");
+        assert_eq!(answer.iter().map(Message::as_bytes).collect::<Vec<_>>(), [[3; 4]]);
+        serve.join().expect("no panic");
+    }
 }
