@@ -133,10 +133,14 @@ impl InterfaceInfo {
         }
     }
 
-    /// Returns a number from the attributes specific to this kind of interface, of four bytes or one.
+    /// Returns a number from the attributes specific to this kind of interface, of four bytes, two or one.
     pub fn datum(&self, kind: u16) -> Option<u32> {
         let (_, value) = Attributes(&self.data).find(|(known, _)| *known == kind)?;
-        u32_at(value, 0).or_else(|| value.first().map(|byte| u32::from(*byte)))
+        match value {
+            [byte] => Some(u32::from(*byte)),
+            [_, _] => u16_at(value, 0).map(u32::from),
+            _ => u32_at(value, 0),
+        }
     }
 
     /// Returns whether its frames are Ethernet frames.
@@ -194,4 +198,25 @@ fn oper(value: &[u8]) -> OperState {
 fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_are_read_in_their_whole_length() {
+        let attribute = |kind: u16, value: &[u8]| {
+            let head = [(4 + value.len() as u16).to_ne_bytes(), kind.to_ne_bytes()].concat();
+            let mut bytes = [&head, value].concat();
+            bytes.resize(8, 0);
+            bytes
+        };
+        let short = attribute(2, &0x1234_u16.to_ne_bytes());
+        let long = attribute(3, &0x1234_5678_u32.to_ne_bytes());
+        let data = [attribute(1, &[7]), short, long, attribute(4, &[1; 3])].concat();
+        let info = InterfaceInfo { data, ..InterfaceInfo::default() };
+        let data = [1, 2, 3, 4, 5].map(|kind| info.datum(kind));
+        assert_eq!(data, [Some(7), Some(0x1234), Some(0x1234_5678), None, None]);
+    }
 }
