@@ -59,16 +59,16 @@ impl Record {
         // A header and an entry for each descriptor.
         let (head, entry) = if layout == Layout::Packed { (32, 32) } else { (16, 16) };
         let stride = (head + entry * u64::from(self.queue_size)).next_multiple_of(ALIGN);
-        let number = |at| {
-            let mut half = [0; 2];
-            self.file
-                .read_exact_at(&mut half, u64::from(index) * stride + at)
-                .map(|()| u16::from_ne_bytes(half))
-        };
+        let (mut half, mut byte) = ([0; 2], [0]);
+        let read = |field: &mut [u8], at| self.file.read_exact_at(field, u64::from(index) * stride + at);
         if layout == Layout::Split {
-            return number(SPLIT_USED).map(u32::from);
+            read(&mut half, SPLIT_USED)?;
+            return Ok(u16::from_ne_bytes(half).into());
         }
-        let (used, wrap) = (number(PACKED_USED)?, number(PACKED_WRAP)? & 0xff != 0);
+        read(&mut half, PACKED_USED)?;
+        // The byte behind the wrap counter is padding.
+        read(&mut byte, PACKED_WRAP)?;
+        let (used, wrap) = (u16::from_ne_bytes(half), byte != [0]);
         Ok(PackedBase { avail: used, avail_wrap: wrap, used, used_wrap: wrap }.to_u32())
     }
 }
@@ -92,7 +92,7 @@ mod tests {
         record.file.write_all_at(&7_u16.to_ne_bytes(), split + 14).expect("room");
         let packed = (32 + 32 * 32_u64).next_multiple_of(64);
         record.file.write_all_at(&9_u16.to_ne_bytes(), packed + 18).expect("room");
-        record.file.write_all_at(&[1], packed + 21).expect("room");
+        record.file.write_all_at(&[1, 0], packed + 21).expect("room");
         drop(record);
 
         let record = Record::open(&path, 2 * 1088, size).expect("the same file");
