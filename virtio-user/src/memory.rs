@@ -6,7 +6,8 @@
 //! A backend may be able to reach fewer segments than there are (eight, if it only takes tables). The rings
 //! and the port's own pool are shared first, then the segments that it already knows, then others from the
 //! lowest address on. Packets in the rest are copied into the port's pool when they are sent. A domain that
-//! others make grow therefore costs a port time, but never its backend.
+//! others make grow therefore costs a port time, but never its backend. Nor does a domain that shrinks: a segment
+//! without which the others would be too many regions stays shared, and its memory in use.
 //!
 //! ```text
 //!   rings:    ├─ segment ─┤ made when the port starts; never grows
@@ -124,6 +125,14 @@ impl SharedDomains {
         let kept = packets.iter().filter(|segment| contains(known, segment) && !contains(&shared, segment));
         let kept: Vec<_> = kept.cloned().collect();
         shared.extend(kept);
+        // The neighbours of a removed segment are two regions for a backend that joins them. If that is too many,
+        // the backend keeps the removed segment.
+        for gone in without(known, &shared) {
+            if fits(&shared).is_ok() {
+                break;
+            }
+            shared.push(gone);
+        }
         let mut selection = Selection { shared, end: 0, left_out: 0 };
         for segment in packets {
             if !contains(&selection.shared, &segment) {
@@ -216,7 +225,47 @@ fn contains(list: &[Arc<Segment>], segment: &Arc<Segment>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Window;
+    use linecard_eal::memory::{Memory, MemoryConfig};
+
+    use super::*;
+
+    /// The number of ranges, as a backend counts them that joins neighbours.
+    fn ranges(segments: &[Arc<Segment>]) -> usize {
+        let mut all: Vec<_> =
+            segments.iter().map(|one| (start(one), start(one) + one.len() as u64)).collect();
+        all.sort_unstable();
+        all.len() - all.windows(2).filter(|pair| pair[0].1 == pair[1].0).count()
+    }
+
+    #[test]
+    fn a_segment_that_goes_does_not_make_too_many_of_its_neighbours() {
+        let memory = Memory::new(MemoryConfig::default()).expect("memory");
+        let [rings, packets] = ["rings", "packets"].map(|name| memory.domain(name).expect("a domain"));
+        let zone = |domain: &Arc<Domain>| domain.zone("zone", 4 << 20, 64).expect("a zone");
+        let _ring = zone(&rings);
+        let mut zones: Vec<_> = (0..3).map(|_| zone(&packets)).collect();
+        let own = packets.segments()[0].clone();
+        let (window, subscription) = (Arc::new(Window::new(0)), packets.subscribe(Box::new(|_| {})));
+        let domains =
+            SharedDomains { rings, packets: packets.clone(), own, window, _subscription: subscription };
+        let fits = |segments: &[Arc<Segment>]| match ranges(segments) {
+            regions if regions > 2 => Err(Error::Regions { segments: regions, max: 2 }),
+            _ => Ok(()),
+        };
+        let known = domains.choose(&[], &fits).expect("two ranges").shared;
+        assert_eq!((known.len(), ranges(&known)), (4, 2));
+        zones.remove(1);
+        assert_eq!(packets.segments().len(), 2, "the middle one is gone");
+        let now = domains.choose(&known, &fits).expect("the backend keeps its memory");
+        assert!(fits(&now.shared).is_ok(), "{:?}", now.shared);
+        assert!(packets.segments().iter().all(|segment| contains(&now.shared, segment)));
+        // With room for it, or without its neighbour, it goes.
+        let more = domains.choose(&now.shared, &|_| Ok(())).expect("room");
+        assert_eq!(more.shared.len(), 3);
+        zones.remove(1);
+        let now = domains.choose(&now.shared, &fits).expect("one range and the rings");
+        assert_eq!(now.shared.len(), 2);
+    }
 
     #[test]
     fn a_window_opens_only_for_what_was_answered() {
