@@ -112,11 +112,12 @@ impl Umem {
         self.pool.segment().page().is_hugetlb()
     }
 
-    /// Returns whether a packet's chunk lies in one page of the segment. A device cannot use others: the
-    /// kernel skips them, and never returns them.
+    /// Returns whether a packet's buffer lies in one page of the segment. A device cannot use others: the
+    /// kernel skips descriptors that cross pages, and never returns them. Data may be anywhere in the buffer, also
+    /// beyond its first chunk.
     pub(super) fn is_whole(&self, packet: NonNull<Meta>) -> bool {
         let start = self.pool.index_of(packet).and_then(|index| self.buffers.address(index));
-        start.is_some_and(|start| in_one_page(start, self.chunk, self.pool.segment().page().bytes()))
+        start.is_some_and(|start| in_one_page(start, self.buffers.len(), self.pool.segment().page().bytes()))
     }
 
     /// Returns the registration for the kernel.
@@ -226,7 +227,7 @@ const fn in_one_page(start: usize, len: usize, page: usize) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use linecard_eal::memory::{Memory, MemoryConfig};
+    use linecard_eal::memory::{Memory, MemoryConfig, PagePolicy};
     use linecard_mempool::PoolConfig;
 
     use super::*;
@@ -290,6 +291,24 @@ mod tests {
         umem.lend(tag, packet);
         umem.recover(tag);
         assert_eq!(umem.pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn a_buffer_of_several_chunks_is_whole_only_to_its_end() {
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
+        let domain = Memory::new(config).expect("memory").domain("umem").expect("a domain");
+        let config = PoolConfig::default().packets(256).data_room(9000).cache(0);
+        let umem = Umem::new("port", &Pool::new(&domain, config).expect("a pool")).expect("large enough");
+        let page = umem.pool.segment().page().bytes();
+        let starts = (0..256).filter_map(|index| umem.buffers.address(index));
+        assert!(
+            starts.clone().any(|start| in_one_page(start, umem.chunk, page)),
+            "some begin with a whole chunk"
+        );
+        let packets = (0..256).filter_map(|index| umem.pool.packet_at(index));
+        for (start, packet) in starts.zip(packets) {
+            assert_eq!(umem.is_whole(packet), in_one_page(start, umem.buffers.len(), page), "{start:#x}");
+        }
     }
 
     #[test]
