@@ -100,6 +100,8 @@ impl Output {
         if self.begun {
             return Ok(());
         }
+        // An earlier attempt may have failed.
+        self.buffer.clear();
         self.format.header(&mut self.buffer, self.snaplen);
         if self.format == Format::PcapNg {
             encode::interface(&mut self.buffer, interface, self.snaplen, "");
@@ -288,5 +290,23 @@ impl TxQueue for NoTx {
 
     fn path(&self) -> &'static str {
         "drop"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_failed_leaves_no_second_header() {
+        let path = std::env::temp_dir().join(format!("linecard-pcap-begin-{}.pcap", std::process::id()));
+        let mut output = Output::open(&path, 64).expect("a file");
+        let writable = std::mem::replace(&mut output.file, File::open(&path).expect("it is there"));
+        output.begin("port").expect_err("it cannot be emptied");
+        output.file = writable;
+        output.begin("port").expect("it can be written");
+        drop(output);
+        assert_eq!(std::fs::read(&path).expect("it is there").len(), 24, "one header");
+        std::fs::remove_file(&path).expect("it is there");
     }
 }
