@@ -164,10 +164,23 @@ impl TxQueue for Tx {
 }
 
 /// The result for one frame.
+#[derive(Debug)]
 enum SendOutcome {
     Sent,
     Lost(TxLoss),
     Full,
+}
+
+impl SendOutcome {
+    /// Returns the outcome of a frame for several remotes: sent if at least one got it, and kept in the burst if
+    /// none did and a queue was full.
+    fn and(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Sent, _) | (_, Self::Sent) => Self::Sent,
+            (Self::Full, _) | (_, Self::Full) => Self::Full,
+            (_, lost) => lost,
+        }
+    }
 }
 
 impl Sender {
@@ -198,16 +211,9 @@ impl Sender {
         if let Some(host) = known {
             return outcome_of(self.endpoint.send(&self.header, packet, host));
         }
-        // Sent if it was sent to at least one remote. The kernel's queue is full for all remotes alike; the
-        // frame stays in the burst only if no remote got it.
-        let mut best = SendOutcome::Lost(TxLoss::NoRemote);
-        for remote in &self.tunnel.remotes {
-            match (outcome_of(self.endpoint.send(&self.header, packet, *remote)), &best) {
-                (_, SendOutcome::Sent) => {}
-                (outcome, _) => best = outcome,
-            }
-        }
-        best
+        let remotes = self.tunnel.remotes.iter();
+        let outcomes = remotes.map(|remote| outcome_of(self.endpoint.send(&self.header, packet, *remote)));
+        outcomes.fold(SendOutcome::Lost(TxLoss::NoRemote), SendOutcome::and)
     }
 }
 
@@ -220,5 +226,23 @@ fn outcome_of(sent: io::Result<()>) -> SendOutcome {
             SendOutcome::Lost(TxLoss::Unreachable)
         }
         _ => SendOutcome::Lost(TxLoss::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_for_several_remotes_waits_if_one_of_them_may_still_get_it() {
+        let lost = || SendOutcome::Lost(TxLoss::Unreachable);
+        let of = |outcomes: [SendOutcome; 2]| {
+            outcomes.into_iter().fold(SendOutcome::Lost(TxLoss::NoRemote), SendOutcome::and)
+        };
+        assert!(matches!(of([SendOutcome::Full, lost()]), SendOutcome::Full));
+        assert!(matches!(of([lost(), SendOutcome::Full]), SendOutcome::Full));
+        assert!(matches!(of([SendOutcome::Sent, SendOutcome::Full]), SendOutcome::Sent));
+        assert!(matches!(of([lost(), SendOutcome::Sent]), SendOutcome::Sent));
+        assert!(matches!(of([lost(), lost()]), SendOutcome::Lost(TxLoss::Unreachable)));
     }
 }
