@@ -70,6 +70,13 @@ impl Endpoint {
         }
         let made = options.namespace.enter(args.name(), || Self::new(options))?;
         let endpoint = Arc::new(made.map_err(|error| {
+            let own =
+                all.iter().find(|(of, _)| error.kind() == io::ErrorKind::AddrInUse && overlap(of, &key));
+            if let Some(((_, local, ttl), _)) = own {
+                let problem = format!("another port of this process uses {local} with ttl={ttl}");
+                let problem = format!("no socket at {} with ttl={}: {problem}", options.local, options.ttl);
+                return args.problem(problem, "give both the same local=, port= and ttl=, or another port=");
+            }
             let remedy = match error.kind() {
                 io::ErrorKind::AddrInUse => {
                     "end the program that uses it (a kernel's vxlan device does), or give another port="
@@ -151,6 +158,13 @@ impl Drop for Endpoint {
         // Not joined: the thread holds only the socket, and closes it at once.
         self.shared.ended.signal();
     }
+}
+
+/// Returns whether the sockets of two endpoints exclude each other.
+fn overlap((space, at, _): &Key, (other_space, other, _): &Key) -> bool {
+    let any = at.ip().is_unspecified() || other.ip().is_unspecified();
+    let same = at.port() == other.port() && at.is_ipv4() == other.is_ipv4();
+    space == other_space && same && (any || at.ip() == other.ip())
 }
 
 /// Opens a non-blocking socket.
@@ -254,6 +268,28 @@ mod tests {
         assert_eq!(flow(&fragment), flow(&other), "a fragment has no ports");
         for len in 0..whole.len() {
             let _ = flow(&whole[..len]);
+        }
+    }
+
+    #[test]
+    fn a_port_of_this_process_is_named_if_it_is_in_the_way() {
+        let free =
+            UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let open = |text: &str| {
+            let args = DevArgs::parse(&format!("net_vxlan0,vni=1,peers=any,port={free},{text}"));
+            let args = args.expect("well formed");
+            Options::read(&args).and_then(|options| Endpoint::open(&args, &options))
+        };
+        let _first = open("local=127.0.0.1,ttl=7").expect("a socket");
+        open("local=127.0.0.1,ttl=7").expect("the same socket");
+        open("local=127.0.0.2,ttl=8").expect("another address");
+        for local in ["127.0.0.1", "0.0.0.0"] {
+            let problem = open(&format!("local={local}")).err().expect("its address is in use").to_string();
+            let want = format!(
+                "net_vxlan0: no socket at {local}:{free} with ttl=64: another port of this process uses \
+                 127.0.0.1:{free} with ttl=7; give both the same local=, port= and ttl=, or another port="
+            );
+            assert_eq!(problem, want);
         }
     }
 }
