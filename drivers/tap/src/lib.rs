@@ -209,6 +209,7 @@ impl Device for Tap {
         }
         match self.queues(config).and_then(|fds| self.port(config, pool, fds)) {
             Ok(parts) => {
+                self.ownership.queues.clear();
                 let StartedQueues { fds, rx, tx, control } = parts;
                 Ok(Port { rx, tx, control, running: Box::new(Started { tap: self, fds }) })
             }
@@ -247,9 +248,10 @@ impl Tap {
     /// Returns an attached descriptor for each queue pair.
     fn queues(&mut self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
         let count = usize::from(config.rx_queues);
-        let left = std::mem::take(&mut self.ownership.queues);
+        // Kept for another attempt until the port has started.
+        let left = &self.ownership.queues;
         if left.len() == count {
-            return Ok(left);
+            return Ok(left.clone());
         }
         if self.ownership.are_elsewhere() {
             return Err(Error::Argument {

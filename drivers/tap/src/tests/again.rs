@@ -53,3 +53,23 @@ fn what_has_its_name_by_now_is_taken_over() {
     drop(port.stop());
     assert_eq!(pool.stats().in_use, 0);
 }
+
+#[test]
+fn what_was_handed_over_is_still_there_after_a_start_that_failed() {
+    let Some(lab) = Lab::new("what_was_handed_over_is_still_there_after_a_start_that_failed") else { return };
+    let bench = Bench::new();
+    let (port, pool) = bench.start(&lab, ",iface=t", PortConfig::default());
+    let handed = port.running.hand_over().expect("it can be").hold()().expect("descriptors");
+    let device = bench.succeed(&format!("net_tap0,netns={}", lab.path()), handed).expect("the interface");
+    let small = bench.pool_of(100);
+    let refused = configure(device, PortConfig::default().mtu(9000)).and_then(|port| port.start(&small));
+    let refused = refused.expect_err("the buffers are too small");
+    let two = PortConfig::default().rx_queues(2).tx_queues(2);
+    let refused =
+        configure(refused.device, two).and_then(|port| port.start(&pool)).expect_err("one was handed over");
+    let problem = refused.error.to_string();
+    assert!(problem.contains("2 queues are asked for, and 1 were handed over"), "{problem}");
+    let second = configure(refused.device, PortConfig::default()).and_then(|port| port.start(&pool));
+    drop(second.expect("the queue is there").stop());
+    drop(port.stop());
+}

@@ -11,6 +11,7 @@ use linecard_mempool::{BURST, Burst, Offload, Packet, Pool, PoolConfig, TxOffloa
 use crate::TapDriver;
 use linecard_lab::{Lab, wait_for, wait_until};
 use linecard_netdev::tun;
+use linecard_pmd::handover::HandedOver;
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
 use linecard_pmd::{DevArgs, Device, Driver, Error, Port, PortConfig, ProbeContext, configure};
 
@@ -35,6 +36,10 @@ impl Bench {
 
     pub(super) fn probe(&self, text: &str) -> Result<Box<dyn Device>, Error> {
         TapDriver.probe(&self.context, &DevArgs::parse(text).expect("well formed"))
+    }
+
+    pub(super) fn succeed(&self, text: &str, handed: HandedOver) -> Result<Box<dyn Device>, Error> {
+        TapDriver.succeed(&self.context, &DevArgs::parse(text).expect("well formed"), handed)
     }
 
     pub(super) fn start(&self, lab: &Lab, extra: &str, config: PortConfig) -> (Port, Pool) {
