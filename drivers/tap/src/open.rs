@@ -45,6 +45,13 @@ impl Settings {
                 args.problem(problem, "the one who opened the descriptor has said those; leave them out")
             );
         }
+        if let Some(mac) = mac.filter(|_| !fds.is_empty()) {
+            return Err(Error::Unsupported {
+                port: args.name().into(),
+                what: format!("an address ({}) for a passed descriptor", MacAddr(mac)),
+                remedy: "set it with 'ip link set address' where the interface was made".into(),
+            });
+        }
         tap::check_template(args, &iface)?;
         let namespace = Namespace::of(args)?;
         args.finish()?;
@@ -125,13 +132,6 @@ fn passed(port: &str, settings: &Settings) -> Result<Opened, Error> {
     let info =
         interface.as_ref().and_then(|interface| interface.info().ok()).filter(|info| info.mac == Some(mac));
     let interface = interface.filter(|_| info.is_some()).map(Arc::new);
-    if let Some(mac) = settings.mac {
-        return Err(Error::Unsupported {
-            port: port.into(),
-            what: format!("an address ({}) for a passed descriptor", MacAddr(mac)),
-            remedy: "set it with 'ip link set address' where the interface was made".into(),
-        });
-    }
     let info = info.unwrap_or_default();
     Ok(Opened { name, interface, mac, keeper: None, passed, was_up: true, info })
 }

@@ -4,8 +4,10 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::process::Command;
 
 use super::behaviour::Bench;
+use crate::TapDriver;
 use linecard_lab::Lab;
 use linecard_netdev::InterfaceInfo;
+use linecard_pmd::{DevArgs, Driver};
 
 /// Every interface in a namespace.
 fn names(lab: &Lab) -> Vec<String> {
@@ -79,6 +81,16 @@ fn namespaces_and_descriptors() {
         &refusal(&lab, &format!("fd={}", null.into_raw_fd())),
         &["no queue of a tap interface", "TUNSETIFF"],
     );
+}
+
+/// Refused before the descriptor is taken over, which would close it.
+#[test]
+fn an_address_for_a_passed_descriptor() {
+    for mac in ["02:00:00:00:00:09", "fixed"] {
+        let args = DevArgs::parse(&format!("net_tap0,fd=3,mac={mac}")).expect("well formed");
+        let message = TapDriver.check_args(&args).expect_err("the interface has one").to_string();
+        holds(&message, &["for a passed descriptor", "ip link set address"]);
+    }
 }
 
 #[test]
