@@ -13,6 +13,11 @@ const OWNER: u32 = 0o600;
 /// All permissions of a socket; connecting requires write permission.
 const ALL: u32 = 0o666;
 
+/// The action of [`SocketError::Access`] that gives a socket its group.
+pub(crate) const GIVE_GROUP: &str = "giving a socket its group, which takes a member of it or root";
+/// The action of [`SocketError::Access`] that gives a socket its mode.
+pub(crate) const GIVE_MODE: &str = "giving a socket its mode";
+
 /// Who may connect to a socket that this process creates. The default is its owner only.
 ///
 /// ```
@@ -95,12 +100,11 @@ impl Access {
         }
         let same = sys::by_descriptor(&file);
         if self.group.is_some() {
-            let action = "giving a socket its group, which takes a member of it or root";
-            chown(&same, None, self.group).map_err(|source| SocketError::Access { action, source })?;
+            chown(&same, None, self.group)
+                .map_err(|source| SocketError::Access { action: GIVE_GROUP, source })?;
         }
-        let action = "giving a socket its mode";
         fs::set_permissions(&same, Permissions::from_mode(self.mode))
-            .map_err(|source| SocketError::Access { action, source })
+            .map_err(|source| SocketError::Access { action: GIVE_MODE, source })
     }
 }
 

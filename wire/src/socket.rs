@@ -145,7 +145,7 @@ impl Listener {
         if !is_abstract {
             clear_stale(path)?;
         } else if access != Access::default() {
-            let source = io::Error::new(ErrorKind::InvalidInput, "an abstract name has none; use a path");
+            let source = io::Error::new(ErrorKind::InvalidInput, "an abstract name has none");
             return Err(SocketError::Access { action: "giving a socket its mode or group", source });
         }
         let failed = |action| move |source| SocketError::System { action, source };

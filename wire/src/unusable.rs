@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::access::{GIVE_GROUP, GIVE_MODE};
 use crate::socket::SocketError;
 
 /// A socket that cannot be created or connected to: [the problem](Self::problem) and [the
@@ -59,7 +60,12 @@ impl UnusableSocket {
             SocketError::PathLength { .. } => "choose a shorter one",
             SocketError::NotASocket { .. } => "give the path of a socket, or one where there is nothing yet",
             SocketError::InUse => "end it, or choose another path",
-            SocketError::Access { .. } => "name a group of this user's with group=",
+            SocketError::Access { action: GIVE_GROUP, .. } => "name a group of this user's with group=",
+            SocketError::Access { action: GIVE_MODE, .. } => {
+                "leave out mode= and group=, or use a directory of another file system"
+            }
+            // An abstract name.
+            SocketError::Access { .. } => "leave out mode= and group=, or use a path",
             SocketError::NotListening { .. } => "pass a Unix stream socket that listens",
             SocketError::System { source, .. } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => "create it, or choose another",
@@ -83,5 +89,31 @@ impl std::error::Error for UnusableSocket {
             SocketError::Access { source, .. } | SocketError::System { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::{Access, Listener};
+
+    #[test]
+    fn a_group_is_asked_for_only_if_the_group_was_refused() {
+        let name = format!("@wire-remedy-{}", std::process::id());
+        let access = Access::of(Some("0666"), None).expect("a mode");
+        let reason = Listener::bind_for(name.as_ref(), access).expect_err("an abstract name has no mode");
+        let error = UnusableSocket::new(&name, reason);
+        let problem = format!("socket {name}: giving a socket its mode or group: an abstract name has none");
+        assert_eq!(error.problem(), problem);
+        assert_eq!(error.remedy(), "leave out mode= and group=, or use a path");
+        let remedy = |action| {
+            let source = ErrorKind::PermissionDenied.into();
+            UnusableSocket::new("/run/socket", SocketError::Access { action, source }).remedy()
+        };
+        assert_eq!(remedy(GIVE_GROUP), "name a group of this user's with group=");
+        assert_eq!(
+            remedy(GIVE_MODE),
+            "leave out mode= and group=, or use a directory of another file system"
+        );
     }
 }
