@@ -68,8 +68,7 @@ impl Connection {
     }
 
     /// Uses a socket that came with a message, such as the channel of `SET_BACKEND_REQ_FD`. It stays charged
-    /// as before. If it is not a Unix stream socket, or if it listens, it is closed, and the result is
-    /// `None`.
+    /// as before. If it is not a connected Unix stream socket, it is closed, and the result is `None`.
     ///
     /// ```
     /// use std::os::fd::AsFd;
@@ -88,7 +87,7 @@ impl Connection {
     #[must_use]
     pub fn adopt(fd: PeerFd) -> Option<Self> {
         // Checked first, because the kernel answers this alone, for any kind of file.
-        if !sys::is_connected_stream(fd.as_fd()) {
+        if !sys::is_stream(fd.as_fd()) || !sys::has_peer(fd.as_fd()) {
             return None;
         }
         let socket = Socket::adopt(fd);

@@ -308,16 +308,14 @@ impl Passed {
     /// [`SocketError::NotListening`] if the socket neither listens nor is connected; the error of a system call.
     pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
         let socket = duplicate(number)?;
-        if !sys::is_connected_stream(socket.as_fd()) {
+        if !sys::is_stream(socket.as_fd()) {
             return Listener::from_fd(socket).map(Self::Listening);
         }
-        let stream = UnixStream::from(socket);
-        match stream.peer_addr() {
-            Ok(_) => Ok(Self::Connected(stream)),
-            Err(_) => {
-                Err(SocketError::NotListening { what: "a socket that neither listens nor is connected" })
-            }
+        if !sys::has_peer(socket.as_fd()) {
+            let what = "a socket that neither listens nor is connected";
+            return Err(SocketError::NotListening { what });
         }
+        Ok(Self::Connected(UnixStream::from(socket)))
     }
 }
 

@@ -144,10 +144,15 @@ pub(crate) fn not_listening(fd: BorrowedFd<'_>) -> Option<&'static str> {
 
 /// Whether `fd` is a Unix stream socket that does not listen; it may be unconnected. Only kernel memory is
 /// read.
-pub(crate) fn is_connected_stream(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> bool {
     sockopt::socket_type(fd) == Ok(SocketType::STREAM)
         && sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
         && sockopt::socket_acceptconn(fd) == Ok(false)
+}
+
+/// Whether a Unix stream socket is connected, or was until its peer closed it. Only kernel memory is read.
+pub(crate) fn has_peer(socket: BorrowedFd<'_>) -> bool {
+    net::getpeername(socket).is_ok()
 }
 
 /// Makes the name that `socket` will get readable and writable by its owner only: the name inherits this

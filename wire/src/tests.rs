@@ -254,3 +254,15 @@ proptest! {
         let _ = (MemTable::from_bytes(&bytes), Config::from_bytes(&bytes), Inflight::from_bytes(&bytes));
     }
 }
+
+#[test]
+fn a_socket_that_was_never_connected_is_no_channel() {
+    let closer = Closer::alone().expect("a thread");
+    let adopt = |fd: OwnedFd| Connection::adopt(closer.adopt(fd).expect("room")).is_some();
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let lonely = crate::sys::stream_socket().expect("a socket");
+    assert!(!adopt(lonely));
+    assert!(adopt(ours.try_clone().expect("a descriptor").into()));
+    drop(theirs);
+    assert!(adopt(ours.into()), "its end is seen when it is read");
+}
