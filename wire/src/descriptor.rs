@@ -10,10 +10,12 @@
 use std::io;
 use std::net::Shutdown;
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
+
+use rustix::net::RecvFlags;
 
 use crate::ledger::{Account, Charge, LimitError, Resource};
 
@@ -254,10 +256,8 @@ impl Drop for Socket {
 
 /// Whether a socket has unread data.
 fn has_unread(socket: BorrowedFd<'_>) -> bool {
-    let mut byte = 0_u8;
-    let (to, flags) = ((&raw mut byte).cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
-    // SAFETY: `recv` writes at most one byte, to `byte`.
-    unsafe { libc::recv(socket.as_raw_fd(), to, 1, flags) > 0 }
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    rustix::net::recv(socket, &mut [0_u8], flags).is_ok_and(|(_, len)| len > 0)
 }
 
 #[cfg(test)]
@@ -265,6 +265,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
     /// Drops `fd` as if a peer had sent it. Returns the closer.
