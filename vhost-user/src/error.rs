@@ -285,6 +285,18 @@ pub enum Refusal {
         /// The largest allowed value.
         max: u64,
     },
+    /// The value is out of a range that does not begin with zero.
+    #[error("{what} {got} is not possible, {min} to {max} is")]
+    Range {
+        /// The name of the value.
+        what: &'static str,
+        /// The value received.
+        got: u64,
+        /// The smallest allowed value.
+        min: u64,
+        /// The largest allowed value.
+        max: u64,
+    },
     /// The virtio queue could not be created.
     #[error(transparent)]
     Queue(#[from] linecard_virtio::Error),

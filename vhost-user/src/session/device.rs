@@ -127,10 +127,9 @@ impl Session {
 
     pub(super) fn set_mtu(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let asked = u64::from_bytes(&message.payload)?;
-        match u16::try_from(asked).ok().filter(|mtu| *mtu >= MIN_MTU) {
-            Some(mtu) => self.peer.set_mtu(mtu),
-            None => return Err(Refusal::Value { what: "MTU", got: asked, max: u64::from(u16::MAX) }),
-        }
+        let (min, max) = (MIN_MTU.into(), u16::MAX.into());
+        let mtu = u16::try_from(asked).ok().filter(|mtu| *mtu >= MIN_MTU);
+        self.peer.set_mtu(mtu.ok_or(Refusal::Range { what: "MTU", got: asked, min, max })?);
         Ok(Answer::None)
     }
 

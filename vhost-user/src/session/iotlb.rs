@@ -232,7 +232,10 @@ impl Session {
                 self.translations.iter_mut().for_each(|translations| translations.take_back(range_of(&told)));
                 true
             }
-            kind => return Err(Refusal::Value { what: "IOTLB message", got: kind.into(), max: 3 }),
+            kind => {
+                let (min, max) = (IotlbMessage::UPDATE.into(), IotlbMessage::INVALIDATE.into());
+                return Err(Refusal::Range { what: "IOTLB message", got: kind.into(), min, max });
+            }
         };
         if taken_back {
             for index in self.rings_in(range_of(&told)) {

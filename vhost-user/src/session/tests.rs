@@ -2,7 +2,7 @@
 
 use super::*;
 use linecard_wire::FrontendReq as Req;
-use linecard_wire::payload::Config;
+use linecard_wire::payload::{Config, IotlbMessage};
 
 impl Terms {
     /// Of a port with one queue pair, for tests of any part.
@@ -110,4 +110,20 @@ fn an_unwritable_configuration_is_refused_and_a_malformed_one_told_apart() {
     assert!(matches!(verdict, Verdict::Close(Refusal::Unsupported { request: 25 })), "{verdict:?}");
     let verdict = respond(&mut session, message(Req::SET_CONFIG as u32, vec![0; 3]));
     assert!(matches!(verdict, Verdict::Close(Refusal::Payload(_))), "{verdict:?}");
+}
+
+#[test]
+fn a_value_below_its_range_is_told_the_range() {
+    let mut session = session(ProtocolFeatures::all() - ProtocolFeatures::REPLY_ACK);
+    let iotlb = |kind| IotlbMessage { iova: 0, size: 0, user_addr: 0, access: 0, kind }.to_bytes();
+    for (request, payload, want) in [
+        (Req::NET_SET_MTU, 10_u64.to_bytes(), "MTU 10 is not possible, 68 to 65535 is"),
+        (Req::IOTLB_MSG, iotlb(1), "IOTLB message 1 is not possible, 2 to 3 is"),
+        (Req::IOTLB_MSG, iotlb(4), "IOTLB message 4 is not possible, 2 to 3 is"),
+    ] {
+        match respond(&mut session, message(request as u32, payload)) {
+            Verdict::Close(refusal) => assert_eq!(refusal.to_string(), want),
+            other => panic!("{other:?}"),
+        }
+    }
 }
