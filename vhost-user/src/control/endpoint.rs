@@ -374,6 +374,17 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Ends the port after a panic: keeps the pollers out, and reports that nothing runs. The state of the rings
+    /// may be inconsistent, so they are not touched.
+    pub(super) fn give_up(mut self) {
+        // A poller inside a burst finds its gate closed afterwards.
+        hold(&mut self.gates);
+        self.peer.set_rings(false, vec![None; self.gates.len()]);
+        self.peer.set_disconnected();
+    }
+}
+
 /// Opens the gates and wakes sleeping pollers: the kicks that they requested from the rings may have been cancelled.
 fn open(gates: &mut [Controller<VringSlot>], peer: &Peer) {
     gates.iter_mut().for_each(Controller::open);

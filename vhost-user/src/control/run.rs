@@ -31,8 +31,7 @@ pub(super) struct Loop {
 impl Loop {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        // A panic is a bug in this crate, and ends only this port. Its gates stay as they are; a closed gate
-        // keeps its poller out.
+        // A panic is a bug in this crate, and ends only this port.
         let failed = catch_unwind(AssertUnwindSafe(|| self.serve(&shared))).is_err();
         let endpoint = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(endpoint) = endpoint else { return };
@@ -41,7 +40,7 @@ impl Loop {
                 port = endpoint.peer.name(),
                 "the control side failed; close the port and open it again"
             );
-            endpoint.peer.set_disconnected();
+            endpoint.give_up();
             return;
         }
         endpoint.shut_down(&self.epoll, PATIENCE);

@@ -32,12 +32,14 @@ fn panics(_: &mut Session, _: Message, _: &mut Slots<'_>) -> Result<Answer, Refu
     panic!("as a mistake of ours would")
 }
 
-/// One request that asks and one that tells, one that is a mistake of ours, and those that there are.
+/// One request that asks and one that tells, two that are a mistake of ours, with gates held and open, and those
+/// that there are.
 fn requests() -> &'static [Row] {
     let own = vec![
         Row::get(Req::GET_SHARED_OBJECT, later),
         Row::held(Req::GPU_SET_SOCKET, later),
         Row::held(Req::POSTCOPY_END, panics),
+        Row::get(Req::POSTCOPY_LISTEN, panics),
     ];
     let rows = own.into_iter().chain(REQUESTS.iter().map(Row::again)).collect::<Vec<_>>();
     rows.leak()
@@ -145,4 +147,23 @@ fn a_panic_of_the_control_thread_ends_its_port_and_no_other() {
     bystander.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
     assert_eq!(number(&read(&mut bystander)), 1);
     assert!(other.thread.peer().connected());
+}
+
+/// A panic may come while the gates are open: no poller moves packets of a port that is reported as disconnected.
+#[test]
+fn a_panic_with_open_gates_stops_the_packets() {
+    let port = Port::open(&Control::new(), "open-gates", Limits::default());
+    let peer = Arc::clone(port.thread.peer());
+    let (mut poller, controller) = linecard_eal::gate::gate(VringSlot::new(Arc::clone(&peer)));
+    port.thread.attach(0, controller).expect("it lives");
+    let mut frontend = port.connect();
+    wait_until("it is connected", || peer.connected());
+    port.thread.ask(Step::Settle).and_then(Asking::outcome).expect("the gate is in its place");
+    peer.set_rings(true, vec![None, Some(crate::peer::ShownRing { path: "split", size: 256 })]);
+    assert!(poller.enter().is_some());
+    frontend.send(&OutMessage::request(Req::POSTCOPY_LISTEN, &[])).expect("room");
+    wait_until("the port says so", || !peer.connected());
+    assert!(poller.enter().is_none());
+    assert!(!peer.link_up());
+    assert!(peer.ring(1).is_none());
 }
