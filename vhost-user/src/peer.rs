@@ -291,7 +291,7 @@ impl std::fmt::Debug for Peer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
 
     /// The log lines that a thread has written.
     #[derive(Clone, Default)]
-    struct Lines(Arc<AtomicU64>);
+    pub(crate) struct Lines(pub(crate) Arc<AtomicU64>);
 
     impl tracing::Subscriber for Lines {
         fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,9 @@ impl Endpoint {
         if self.ledger.closer.descriptors().room() < ACCEPT_ROOM || !self.ledger.has_room() {
             return;
         }
-        let connection = match socket::connect(path) {
-            Ok(stream) => Connection::of(stream, &self.ledger.closer).ok(),
+        let wrap = |stream| Connection::of(stream, &self.ledger.closer).map_err(std::io::Error::other);
+        let connection = match socket::connect(path).and_then(wrap) {
+            Ok(connection) => Some(connection),
             Err(error) => {
                 // There are ten attempts per second; a failure is logged if its reason differs from the last
                 // one.
@@ -76,7 +78,7 @@ impl Endpoint {
                 }
             };
             // A refused connection is wrapped too: descriptors that it sent may take long to close.
-            let Ok(connection) = Connection::of(stream, &self.ledger.closer) else { continue };
+            let Some(connection) = self.connection_of(stream) else { continue };
             self.make_room(epoll);
             match &self.link {
                 None => self.adopt(connection, epoll),
@@ -84,6 +86,12 @@ impl Endpoint {
                 Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
             }
         }
+    }
+
+    /// A connection of this port. Logs a reason if there can be none.
+    pub(super) fn connection_of(&self, stream: UnixStream) -> Option<Connection> {
+        let made = Connection::of(stream, &self.ledger.closer);
+        made.map_err(|error| tell!(self.peer, warn, %error, "a frontend was turned away")).ok()
     }
 
     /// Whether another frontend would stay within the port's limits. Logs a reason if not.

@@ -1,5 +1,8 @@
 //! That what a frontend makes its port spend is asked for, and counted, where it is spent.
 
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::Relaxed;
+
 use linecard_lab::wait_until;
 use linecard_wire::{FrontendReq as Req, OutMessage};
 
@@ -7,6 +10,7 @@ use super::super::Control;
 use super::super::tests::Port;
 use super::*;
 use crate::limits::Limits;
+use crate::peer::tests::Lines;
 
 /// Does `act` with the endpoint of a port, beside its thread.
 fn with<T>(port: &Port, act: impl FnOnce(&mut Endpoint) -> T) -> T {
@@ -51,4 +55,17 @@ fn the_time_of_requests_is_counted() {
         });
     }
     assert!(answered < most, "{answered} requests cost nothing");
+}
+
+#[test]
+fn a_frontend_for_which_there_is_no_descriptor_is_logged() {
+    let port = Port::open(&Control::new(), "crowded", Limits::default());
+    let lines = Lines::default();
+    let (ours, _theirs) = UnixStream::pair().expect("a pair");
+    with(&port, |endpoint| {
+        let _all = endpoint.ledger.closer.descriptors().charge_up_to(u64::MAX).expect("room");
+        let turned_away = || endpoint.connection_of(ours).is_none();
+        assert!(tracing::subscriber::with_default(lines.clone(), turned_away));
+    });
+    assert_eq!(lines.0.load(Relaxed), 1);
 }
