@@ -85,7 +85,9 @@ impl Loop {
 
     /// Performs the requested steps of a hand-over, as far as they are possible. Returns whether the
     /// successor owns the port now.
-    fn has_left(&mut self, endpoint: &mut Endpoint) -> bool {
+    pub(super) fn has_left(&mut self, endpoint: &mut Endpoint) -> bool {
+        // Set again by a step that is still not possible; its requester may also have given up.
+        endpoint.leaving = false;
         while let Some(asked) = self.asked.pop_front() {
             if !asked.is_claimed_by_now() {
                 continue;
@@ -118,7 +120,6 @@ impl Loop {
                 (Some(Ok(nothing())), true)
             }
         };
-        endpoint.leaving = false;
         let outcome = match outcome {
             None if Instant::now() < asked.until => {
                 asked.give_back();

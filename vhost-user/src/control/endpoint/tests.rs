@@ -1,13 +1,17 @@
 //! That what a frontend makes its port spend is asked for, and counted, where it is spent.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
+use linecard_eal::eventfd::EventFd;
 use linecard_lab::wait_until;
 use linecard_wire::{FrontendReq as Req, OutMessage};
 
 use super::super::Control;
+use super::super::step::{Asked, Step};
 use super::super::tests::Port;
+use super::super::{Loop, bounded, unbounded};
 use super::*;
 use crate::limits::Limits;
 use crate::peer::tests::Lines;
@@ -68,4 +72,35 @@ fn a_frontend_for_which_there_is_no_descriptor_is_logged() {
         assert!(tracing::subscriber::with_default(lines.clone(), turned_away));
     });
     assert_eq!(lines.0.load(Relaxed), 1);
+}
+
+/// A requester may give up while the frontend blocks the thread, which then finds a step that is no longer wanted.
+#[test]
+fn a_step_that_was_given_up_does_not_keep_the_thread_awake() {
+    let (waker, ledger) = (Arc::new(EventFd::new().expect("an eventfd")), Ledger::alone());
+    let peer = Arc::new(Peer::new("given-up".into(), Arc::clone(&waker), Terms::plain(), &ledger));
+    let (poller_slot, next) = (VringSlot::new(Arc::clone(&peer)), Instant::now() + Duration::from_secs(3600));
+    let source = Source::Connect { path: "nowhere".into(), next, told: None };
+    let mut endpoint = Endpoint::new(source, Terms::plain(), ledger, false, peer);
+    let ((ending, _over), (_commands, inbox)) = (bounded(0), unbounded());
+    let (asked, _asking) = Asked::new(Step::Settle);
+    let mut run = Loop {
+        epoll: Epoll::new().expect("an epoll instance"),
+        waker,
+        inbox,
+        shared: Arc::new(Mutex::new(None)),
+        asked: [Arc::clone(&asked)].into(),
+        succession: None,
+        _ending: ending,
+    };
+    let (mut poller, controller) = gate(poller_slot);
+    let inside = poller.enter().expect("it is open");
+    endpoint.arriving.push_back((0, controller));
+    assert!(!run.has_left(&mut endpoint));
+    assert!(endpoint.leaving, "a burst goes on, so the step is tried again");
+    assert!(asked.is_claimed_by_now(), "the requester gives up");
+    drop(inside);
+    assert!(endpoint.settle());
+    assert!(!run.has_left(&mut endpoint));
+    assert_eq!(endpoint.deadline(), Some(next));
 }
