@@ -34,6 +34,18 @@ fn echo_covers_the_message_only_in_version_4() {
     assert_eq!(prepare(&mut frame, &layers), None);
 }
 
+/// The sum of this frame is all ones, of which the checksum is zero.
+#[test]
+fn a_checksum_of_tcp_may_be_zero_and_is_all_ones_when_it_is_finished() {
+    let (mut filled, mut prepared) = (large(false, true, 2187), large(false, true, 2187));
+    let layers = parse(&filled);
+    assert_eq!(fill_transport(&mut filled, &layers), Ok(()));
+    let partial = prepare(&mut prepared, &layers).expect("TCP");
+    assert_eq!(finish(&mut prepared, partial), Ok(()));
+    assert_eq!((&filled[partial.field()], &prepared[partial.field()]), (&[0, 0][..], &[0xff, 0xff][..]));
+    assert_eq!([&filled, &prepared].map(|frame| verify_transport(frame, &layers)), [Verdict::Good; 2]);
+}
+
 proptest! {
     #[test]
     fn prepare_then_finish_equals_fill(v6: bool, tcp: bool, len in 0..3000_usize, cut: u16) {
@@ -48,6 +60,12 @@ proptest! {
         let chained = sum_from([front, back], partial.csum_start.into()).checksum_nonzero();
         prop_assert_eq!(finish(&mut prepared, partial), Ok(()));
         prop_assert_eq!(&prepared[partial.field()], &chained.to_be_bytes());
+        prop_assert_eq!(verify_transport(&prepared, &layers), Verdict::Good);
+        // Only `fill_transport` knows the protocol: a checksum of TCP may be zero, and is the same as all ones.
+        if filled[partial.field()] == [0, 0] {
+            prop_assert!(tcp);
+            filled[partial.field()].fill(0xff);
+        }
         prop_assert_eq!(prepared, filled);
     }
 
