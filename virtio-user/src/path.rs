@@ -128,6 +128,8 @@ pub(crate) unsafe fn clear_header<const HASH: bool>(at: u64) {
 }
 
 /// Prefetches a cache line that will be written soon.
+// MEASURED: linecard bench loopback --position ours/ours, 64 bytes, in turns; without it split mergeable has 0.90 of the rate, packed
+// paths 0.96, split in-order 1.00; with 1518 bytes 1.00 to 1.03. On one core (linecard bench burst) it costs 14 % of receiving.
 #[inline(always)]
 pub(crate) fn prefetch(at: u64) {
     #[cfg(target_arch = "x86_64")]

@@ -108,6 +108,8 @@ unsafe fn copy_tiny(dst: *mut u8, src: *const u8, len: usize) {
 }
 
 /// Prefetches the line at `at` for reading. Any address is harmless.
+// MEASURED: linecard bench loopback --position ours/ours, 64 bytes, in turns; without the prefetches of this file split paths have 0.77
+// of the rate, packed in-order 0.82, but packed mergeable 1.11; with 1518 bytes 0.97 to 1.00.
 #[inline(always)]
 pub(super) fn prefetch_read(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
