@@ -78,7 +78,9 @@ fn a_device_reaches_our_buffers_itself() {
             guest.expect_within("io packet forwarding", STEP);
             // What the host's kernel sends while QEMU sets the card's queues up again may be lost.
             if !ours.comes_back(SETTLED) {
-                panic!("{name} {round}: no frame comes back\n{}", all_it_says(&mut guest));
+                let counters = ours.port.control.xstats();
+                let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
+                panic!("{name} {round}: no frame comes back; here {counted:?}\n{}", all_it_says(&mut guest));
             }
             let report = ours.prove(PACKETS, LENGTHS);
             assert!(report.is_perfect(), "{name} {round}: {report:?}\n{}", all_it_says(&mut guest));

@@ -41,6 +41,16 @@ fn forward(guest: &mut Guest, ports: &str, mode: &str) {
     ));
 }
 
+/// Stops the ports, which must return all packets, and ends testpmd and the other namespace.
+#[track_caller]
+fn end(guest: &mut Guest, what: &str) {
+    guest.must("tell stop Accumulated; tell 'port stop all' 'Stopping ports'");
+    let pool = guest.must("tell 'show pool' 'mempool <'; cat /tmp/out");
+    assert!(pool.contains("in_use=0"), "{what}: packets are missing: {pool}");
+    guest.must("finish");
+    guest.must("kill $OTHER; until_good '! ip link show lc0'");
+}
+
 #[track_caller]
 fn number(guest: &mut Guest, port: u16, name: &str) -> u64 {
     let text = guest.must(&format!("xstat {port} {name}"));
@@ -85,11 +95,7 @@ fn a_kernels_stack_exchanges_packets_with_testpmd() {
         assert!(bytes > STREAM_KIB as u64 * 1024, "{what}: {bytes}");
         assert_eq!(bytes / packets > 1514, offloads, "{what}: {packets} packets, {bytes} bytes");
 
-        guest.must("tell stop Accumulated; tell 'port stop all' 'Stopping ports'");
-        let pool = guest.must("tell 'show pool' 'mempool <'; cat /tmp/out");
-        assert!(pool.contains("in_use=0"), "{what}: packets are missing: {pool}");
-        guest.must("finish");
-        guest.must("kill $OTHER; until_good '! ip link show lc0'");
+        end(&mut guest, &what);
     }
     assert_eq!(guest.complaints(), "");
 }
@@ -124,11 +130,7 @@ fn a_newer_kernel_works_in_order_with_threads_of_its_own() {
         guest.must("sender=inside receiver= stream 10.0.0.1");
         assert_eq!(guest.must("bad_sums; inside bad_sums"), "0\n0", "{what}");
 
-        guest.must("tell stop Accumulated; tell 'port stop all' 'Stopping ports'");
-        let pool = guest.must("tell 'show pool' 'mempool <'; cat /tmp/out");
-        assert!(pool.contains("in_use=0"), "{what}: packets are missing: {pool}");
-        guest.must("finish");
-        guest.must("kill $OTHER; until_good '! ip link show lc0'");
+        end(&mut guest, &what);
     }
     assert_eq!(guest.complaints(), "");
 }

@@ -125,10 +125,11 @@ fn a_killed_benchmark_leaves_nothing() {
 fn an_end_that_does_not_run_any_more_is_not_waited_for_for_ever() {
     let scratch = Scratch::new();
     let name = scratch.path().to_str().unwrap().to_owned();
-    let running = Running::start(&mut demo(&scratch, &["--seconds=10"]));
+    // Long enough for both ends to begin on a busy machine.
+    let running = Running::start(&mut demo(&scratch, &["--seconds=20"]));
     ends_work(&scratch, Duration::from_millis(500));
     stop_end(&name, "backend");
-    let said = running.end(PATIENCE);
+    let said = running.end(2 * PATIENCE);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.out.contains("waiting for the last echoes, up to "), "{said:?}");
     assert!(said.err.contains("error: the last echoes of the backend did not come within 30 s"), "{said:?}");
@@ -167,10 +168,10 @@ fn an_end_that_dies_is_reported() {
 fn an_end_that_does_not_run_for_long_is_waited_for() {
     let scratch = Scratch::new();
     let name = scratch.path().to_str().unwrap().to_owned();
-    let running = Running::start(&mut demo(&scratch, &["--seconds=10", "--json"]));
+    let running = Running::start(&mut demo(&scratch, &["--seconds=20", "--json"]));
     ends_work(&scratch, Duration::from_millis(500));
     let backend = stop_end(&name, "backend");
-    std::thread::sleep(Duration::from_secs(13));
+    std::thread::sleep(Duration::from_secs(23));
     rustix::process::kill_process(backend, Signal::CONT).unwrap();
     let said = running.end(PATIENCE);
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
