@@ -15,6 +15,7 @@
 //! | [`random`] | pseudo-random numbers from a seed |
 //! | [`runtime`] | directories of control sockets |
 //! | [`inherited`] | descriptors passed to this process when it was started |
+//! | [`liveness`] | notice of the end of another process's thread |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
 //! An [`Eal`] combines them. There are no globals: several instances may exist in one process, and dropping
@@ -23,7 +24,7 @@
 //! Supported: Linux on 64-bit machines. Not supported: secondary processes, PCI, service cores, physical
 //! addresses.
 //!
-//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings), `gate.rs`, and the
+//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings), `gate.rs`, `liveness.rs`, and the
 //! condition of [`Zone::bytes`].
 
 pub mod args;
@@ -37,6 +38,7 @@ pub mod gate;
 mod gate_tests;
 pub mod helper;
 pub mod inherited;
+pub mod liveness;
 pub mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
