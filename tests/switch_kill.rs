@@ -22,7 +22,7 @@ use support::kill::{Lossy, LossyPair, connections, kills};
 use support::ours::{Ours, frontend_vdev};
 use support::peer::{forward, idle};
 use support::switch::{Station, end, exchange, frame, start};
-use support::upgrade::{A, B, Orphan, client, median};
+use support::upgrade::{A, B, Orphan, client, median, upgrade};
 
 /// Most frames that a worker has in its hands.
 const BURST: u64 = 64;
@@ -75,15 +75,21 @@ fn killed_under_traffic(test: &str, options: &str) {
     let both = || [&a, &b].map(|path| connections(path));
     let connected = both();
     assert!(connected.iter().all(|inodes| inodes.len() == 1), "{connected:?}");
-    let mut gaps = Vec::new();
-    for _ in 0..kills() {
+    let gap = |pair: &mut LossyPair| {
         let pid = client(&socket).version().expect("it answers").pid;
         pair.pump_until(|| ports_rest(pid));
         pair.gap();
         signal(pid, Signal::KILL);
         pair.pump_until(|| next(&socket, pid).is_some());
-        gaps.push(pair.gap());
-    }
+        pair.gap()
+    };
+    let mut gaps: Vec<_> = (1..kills()).map(|_| gap(&mut pair)).collect();
+    // The keeper watches a successor as well, which it did not start.
+    let mut upgrading = upgrade(&lab, &socket, &[]);
+    pair.pump_until(|| upgrading.0.try_wait().expect("a child").is_some());
+    let (success, told) = upgrading.end();
+    assert!(success, "{told}");
+    gaps.push(gap(&mut pair));
     assert_eq!(both(), connected, "nobody was disconnected");
     assert_eq!(client(&socket).port_show("two").expect("it is there").spec, two);
     let kills = kills() as u64;

@@ -7,8 +7,12 @@
 //!     └────────────────────┘
 //!   if the switch ends without STOPPING=1, it is started again, with the sockets
 //! ```
+//! The next switch is started as soon as no thread of a killed one runs any more; the kernel may then still be
+//! releasing the memory of the killed process.
 //! The keeper moves no packets, reads no data from peers, and knows nothing about ports. A switch that
 //! replaces the one it started (`ctl upgrade`) becomes the one that it watches.
+
+mod watched;
 
 use std::ffi::OsString;
 use std::io::{self, IoSliceMut};
@@ -16,17 +20,19 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use linecard::eal::liveness::Liveness;
 use linecard::eal::{inherited, runtime};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::FdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::notify;
+use self::watched::Watched;
+use super::{notify, predecessor};
 use crate::error::Error;
 use crate::signals;
 
@@ -52,36 +58,39 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 pub(super) fn run() -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut keeper = Keeper::new()?;
+    let mut predecessor = None;
     loop {
-        let ended = keeper.start().and_then(|watched| keeper.watch(watched, &stop))?;
-        if ended.in_order || stop.load(Ordering::Relaxed) || (!ended.ready && !keeper.has_served) {
+        let ended = keeper.start(predecessor).and_then(|watched| keeper.watch(watched, &stop))?;
+        let Progress { ready, stopping } = ended.said;
+        if stopping || stop.load(Ordering::Relaxed) || (!ready && !keeper.has_served) {
             return Ok(ended.code);
         }
-        keeper.failures = if ended.ready { 0 } else { keeper.failures + 1 };
+        keeper.failures = if ready { 0 } else { keeper.failures + 1 };
         if keeper.failures >= MOST_FAILURES {
             return Err(Error::Failed(format!(
                 "the switch ended {MOST_FAILURES} times before it served anybody; what it said before tells why"
             )));
         }
         keeper.say(&format!("process {} of the switch was killed or failed; starting another", ended.pid));
+        predecessor = ended.is_ending.then_some(ended.pid);
     }
 }
 
 /// How a switch ended.
 struct Ended {
     pid: u32,
-    /// The switch announced its end.
-    in_order: bool,
-    ready: bool,
+    said: Progress,
+    /// None of its threads runs, but the kernel has not ended the process yet.
+    is_ending: bool,
     code: ExitCode,
 }
 
-/// The process of the switch.
-struct Watched {
-    pid: u32,
-    handle: OwnedFd,
-    /// `None` for a process that the keeper did not start.
-    child: Option<Child>,
+/// What a switch has announced.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    ready: bool,
+    /// Its end.
+    stopping: bool,
 }
 
 struct Keeper {
@@ -90,6 +99,8 @@ struct Keeper {
     path: PathBuf,
     socket: UnixDatagram,
     stored: Vec<(String, OwnedFd)>,
+    /// The mutex of the process with that ID, which may not be the watched one yet.
+    liveness: Option<(u32, Liveness)>,
     failures: u32,
     has_served: bool,
 }
@@ -100,6 +111,8 @@ struct Said {
     ready: bool,
     stopping: bool,
     main_pid: Option<u32>,
+    /// The process whose main thread holds the mutex beside the message.
+    liveness: Option<u32>,
     store: bool,
     remove: bool,
     name: Option<String>,
@@ -113,6 +126,7 @@ impl Said {
                 Some(("READY", "1")) => said.ready = true,
                 Some(("STOPPING", "1")) => said.stopping = true,
                 Some(("MAINPID", pid)) => said.main_pid = pid.parse().ok(),
+                Some((notify::LIVENESS, pid)) => said.liveness = pid.parse().ok(),
                 Some(("FDSTORE", "1")) => said.store = true,
                 Some(("FDSTOREREMOVE", "1")) => said.remove = true,
                 // The name becomes part of a list in an environment variable.
@@ -141,12 +155,13 @@ impl Keeper {
         let program = std::env::current_exe().map_err(system("the program cannot be found"))?;
         let arguments = std::env::args_os().skip(1);
         let arguments = arguments.map(|word| if word == KEEP { FD_STORE.into() } else { word }).collect();
-        let (stored, failures, has_served) = (Vec::new(), 0, false);
-        Ok(Self { program, arguments, path, socket, stored, failures, has_served })
+        let (stored, liveness, failures, has_served) = (Vec::new(), None, 0, false);
+        Ok(Self { program, arguments, path, socket, stored, liveness, failures, has_served })
     }
 
-    /// Starts a switch, which inherits the stored descriptors.
-    fn start(&self) -> Result<Watched, Error> {
+    /// Starts a switch, which inherits the stored descriptors. `predecessor` is the process of a killed switch which
+    /// the kernel has not ended yet.
+    fn start(&self, predecessor: Option<u32>) -> Result<Watched, Error> {
         let failed = |source| Error::System {
             action: format!("{} cannot be started", self.program.display()),
             source,
@@ -159,13 +174,18 @@ impl Keeper {
         ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].iter().for_each(|name| {
             command.env_remove(name);
         });
+        match predecessor {
+            Some(pid) => command.env(predecessor::VARIABLE, pid.to_string()),
+            None => command.env_remove(predecessor::VARIABLE),
+        };
         self.pass_on(FdFlags::empty()).map_err(failed)?;
         let child = command.spawn();
         self.pass_on(FdFlags::CLOEXEC).map_err(failed)?;
         let child = child.map_err(failed)?;
         let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
         let handle = handle.map_err(|error| failed(error.into()))?;
-        Ok(Watched { pid: child.id(), handle, child: Some(child) })
+        let watched = Watched::new(child.id(), handle);
+        Ok(Watched { child: Some(child), ..watched })
     }
 
     fn pass_on(&self, flags: FdFlags) -> io::Result<()> {
@@ -174,43 +194,62 @@ impl Keeper {
 
     /// Receives the messages of the switch until it ends.
     fn watch(&mut self, mut watched: Watched, stop: &Arc<AtomicBool>) -> Result<Ended, Error> {
-        let (mut in_order, mut ready, mut told) = (false, false, false);
+        let (mut said, mut told) = (Progress::default(), false);
         loop {
             if stop.load(Ordering::Relaxed) && !told {
                 told = true;
                 // The process may have ended already.
                 let _ = rustix::process::pidfd_send_signal(&watched.handle, Signal::TERM);
             }
-            let ended = {
-                let mut wait =
-                    [PollFd::new(&watched.handle, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-                // Interrupted by a signal: the flag is checked above.
-                let _ = rustix::event::poll(&mut wait, Some(&LOOK));
-                wait.first().is_some_and(|fd| !fd.revents().is_empty())
-            };
+            let [ended, early] = self.wait(&watched);
             // Messages that it sent last are read after it has ended.
-            while let Some((said, fds)) = self.hear() {
-                ready |= said.ready;
-                in_order |= said.stopping;
-                self.has_served |= said.ready;
-                if let Some(pid) = said.main_pid
-                    && let Some(next) = self.succeeded(pid)
-                {
-                    // Reaped in a thread: it ends as intended, and its exit status is not needed.
-                    if let Some(mut child) = std::mem::replace(&mut watched, next).child {
-                        std::thread::spawn(move || drop(child.wait()));
-                    }
-                    (in_order, ready) = (false, true);
+            self.hear_all(&mut watched, &mut said);
+            let pid = watched.pid;
+            if early && watched.early.take().is_some() && !told && watched.has_stopped() {
+                self.hear_all(&mut watched, &mut said);
+                if !said.stopping && watched.pid == pid {
+                    watched.reap();
+                    return Ok(Ended { pid, said, is_ending: true, code: ExitCode::FAILURE });
                 }
-                self.carry_out(said, fds);
             }
             if ended && self.is_over(&watched) {
                 let status = watched.child.as_mut().and_then(|child| child.wait().ok());
                 let code = status.map_or(Some(0), |status| status.code()).unwrap_or(1);
                 let code = ExitCode::from(u8::try_from(code).unwrap_or(1));
-                return Ok(Ended { pid: watched.pid, in_order, ready, code });
+                return Ok(Ended { pid: watched.pid, said, is_ending: false, code });
             }
         }
+    }
+
+    /// Carries out all messages that have come.
+    fn hear_all(&mut self, watched: &mut Watched, progress: &mut Progress) {
+        while let Some((said, fds)) = self.hear() {
+            progress.ready |= said.ready;
+            progress.stopping |= said.stopping;
+            self.has_served |= said.ready;
+            if let Some(pid) = said.main_pid
+                && let Some(next) = self.succeeded(pid)
+            {
+                // It ends as intended, and its exit status is not needed.
+                std::mem::replace(watched, next).reap();
+                *progress = Progress { ready: true, stopping: false };
+            }
+            self.carry_out(said, fds);
+            if let Some((_, liveness)) = self.liveness.take_if(|(pid, _)| *pid == watched.pid) {
+                watched.watch_main_thread(liveness);
+            }
+        }
+    }
+
+    /// Waits for a message, or the end of the process or of its main thread. Returns whether the process, and
+    /// whether its main thread, has ended.
+    fn wait(&self, watched: &Watched) -> [bool; 2] {
+        let mut wait =
+            vec![PollFd::new(&watched.handle, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+        wait.extend(watched.early.iter().map(|early| PollFd::new(early, PollFlags::IN)));
+        // Interrupted by a signal: the caller checks its flag.
+        let _ = rustix::event::poll(&mut wait, Some(&LOOK));
+        [0, 2].map(|at| wait.get(at).is_some_and(|fd| !fd.revents().is_empty()))
     }
 
     /// Checks again whether the process has ended: it may have been replaced since the poll.
@@ -227,7 +266,7 @@ impl Keeper {
         if let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) {
             self.program = program;
         }
-        Some(Watched { pid, handle, child: None })
+        Some(Watched::new(pid, handle))
     }
 
     fn carry_out(&mut self, said: Said, fds: Vec<OwnedFd>) {
@@ -237,6 +276,12 @@ impl Keeper {
         }
         if said.stopping {
             notify::stopping();
+        }
+        if let Some(pid) = said.liveness {
+            // Without it the end of the process is noticed later.
+            let opened = fds.into_iter().next().and_then(|fd| Liveness::from_fd(fd).ok());
+            self.liveness = opened.map(|liveness| (pid, liveness));
+            return;
         }
         let Some(name) = said.name else { return };
         if said.store && self.stored.len() + fds.len() <= MOST_STORED {
@@ -288,7 +333,18 @@ mod tests {
         assert_eq!(said, Said { store: true, name: Some("linecard-7".into()), ..Said::default() });
         let said = Said::read("READY=1\nSTATUS=switching\nMAINPID=12\nWATCHDOG=1");
         assert_eq!(said, Said { ready: true, main_pid: Some(12), ..Said::default() });
-        for nonsense in ["", "=", "READY", "READY=0", "MAINPID=-1", "FDNAME=a b\n", "FDNAME=\u{7f}"] {
+        let said = Said::read("LINECARD_LIVENESS=12\n");
+        assert_eq!(said, Said { liveness: Some(12), ..Said::default() });
+        for nonsense in [
+            "",
+            "=",
+            "LINECARD_LIVENESS=x",
+            "READY",
+            "READY=0",
+            "MAINPID=-1",
+            "FDNAME=a b\n",
+            "FDNAME=\u{7f}",
+        ] {
             assert_eq!(Said::read(nonsense), Said::default(), "{nonsense:?}");
         }
     }

@@ -13,6 +13,7 @@ mod keeper;
 mod kept;
 mod notify;
 mod port;
+mod predecessor;
 mod sandbox;
 mod socket;
 mod span;
@@ -49,6 +50,7 @@ pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
 use self::early::Early;
 use self::kept::Found;
+use self::predecessor::Predecessor;
 use self::sandbox::{Needs, Sandbox};
 use self::socket::Socket;
 use self::takeover::Taken;
@@ -98,10 +100,14 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let Begun { mut socket, state, kept, namespaces, switch, predecessor } = if args.take_over {
         take_over(args, &config, &configured, (&eal, captures, store.clone()), &mut output)?
     } else {
-        let before = Before { found: &mut found, early: early.unwrap_or_default() };
+        let predecessor = Predecessor::of_this_process();
+        let before = Before { found: &mut found, early: early.unwrap_or_default(), predecessor };
         begin(args, &config, (&configured, before), (&eal, captures, store.clone()), &mut output)?
     };
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
+    if store.is_some() {
+        notify::liveness();
+    }
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;
     // Sealed before any request is answered.
@@ -189,6 +195,7 @@ fn enter_sandbox(
 struct Before<'a> {
     found: &'a mut Found,
     early: Early,
+    predecessor: Predecessor,
 }
 
 /// A switch that forwards frames.
@@ -208,7 +215,7 @@ struct Begun {
 fn begin(
     args: &SwitchArgs,
     config: &Config,
-    (configured, Before { found, mut early }): (&[PortSpec], Before<'_>),
+    (configured, Before { found, mut early, mut predecessor }): (&[PortSpec], Before<'_>),
     machine: Machine<'_>,
     output: &mut Output,
 ) -> Result<Begun, Error> {
@@ -220,11 +227,15 @@ fn begin(
     let state = state(args, config, socket.as_ref().map(Socket::path));
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
     let (restored, addresses, namespaces) = (saved.ports, saved.fdb, saved.namespaces);
-    let switch = Arc::new(start(args, config, machine)?);
+    let memory = machine.0.memory();
+    let switch = predecessor.start_beside(memory, || start(args, config, machine.clone()))?;
+    let switch = Arc::new(switch);
     switch.restore_moves(saved.moves);
     // Before there are ports, so that an output port is never an ordinary one for a moment.
     mirror(&switch, config, &saved.spans)?;
     let back = found.recover(&switch, configured.iter().chain(&restored))?;
+    // Frames pass again between these ports. What follows may need something that the predecessor still holds.
+    predecessor.wait();
     let is_back = |spec: &PortSpec| back.contains(&spec.key);
     for key in &back {
         out!(output, "port {key} stayed connected\n");
