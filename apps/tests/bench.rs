@@ -1,4 +1,4 @@
-//! `linecard bench ring`, `mempool`, `tables` and `burst` from outside: what they print, and that they leave nothing behind.
+//! `linecard bench ring`, `mempool`, `tables`, `burst` and `events` from outside: what they print, and that they leave nothing behind.
 
 mod common;
 
@@ -71,6 +71,32 @@ fn bursts_are_measured_beside_dpdk_and_nothing_is_left() {
     }
     assert_eq!(left_by(pid), [""; 0]);
     assert_eq!(scratch.entries(), [""; 0], "sockets and the peer's folder are gone");
+}
+
+/// Each case gives its figures, and those with a reference that of the reference.
+#[test]
+fn events_are_measured_beside_their_references_and_nothing_is_left() {
+    if !two_cores("events_are_measured_beside_their_references_and_nothing_is_left") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let said = Running::start(&mut bench(&scratch, &["events", "--json", "--runs=1"])).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let rows: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for path in ["split-inorder", "packed-inorder"] {
+        let of_path =
+            |row: &&serde_json::Value| row["case"].as_str().is_some_and(|case| case.starts_with(path));
+        let rows: Vec<_> = rows.iter().filter(of_path).collect();
+        assert_eq!(rows.len(), 10, "{said:?}");
+        for row in rows {
+            let good =
+                |figure: &serde_json::Value| figure["median"].as_f64().is_some_and(|value| value > 0.0);
+            assert!(good(&row["linecard"]), "{row}");
+            assert_eq!(good(&row["reference"]), !row["beside"].is_null(), "{row}");
+        }
+    }
+    assert_eq!(scratch.entries(), [""; 0], "sockets are gone");
 }
 
 /// A peer that found something else than the crates would have ended instead of answering.

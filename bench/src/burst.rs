@@ -5,28 +5,22 @@
 //! on the machine's state. `linecard bench loopback` measures two cores together.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linecard::eal::{CoreId, Domain, Memory, MemoryConfig, clock};
-use linecard::mempool::{Burst, Packet, Pool, PoolConfig};
-use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
+use linecard::eal::{CoreId, clock};
+use linecard::mempool::{Burst, Pool};
 
 use super::Error;
+use super::link::{Link, Links, PATIENCE, filled};
 use super::loopback::Path;
 use super::pair::{Bench, Case, Sample, alone, per};
 use super::report::Row;
-use linecard_apps_common::PrivateFolder;
 
-/// Packets of each end's pool. This and the other constants are the same in the peer.
-const PACKETS: u32 = 8191;
-const RING: u16 = 256;
 /// Counted rounds, after as many to warm up: a multiple of the period of any ring or cache.
 const ROUNDS: u64 = 512;
 /// Attempts to transfer a burst without a pause; after them the thread sleeps between attempts, for
 /// [`PATIENCE`] in total.
 const TRIES: u32 = 1000;
-const PATIENCE: Duration = Duration::from_secs(5);
 const PATHS: [Path; 6] = [
     Path::SplitMergeable,
     Path::SplitInorder,
@@ -42,20 +36,10 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     bench.measure("burst", "cycles/packet", cases(&setup))
 }
 
-/// The resources that all links share.
+/// The links opened so far.
 struct BurstSetup {
-    memory: Memory,
-    domain: Arc<Domain>,
-    shared: Pool,
-    private: Pool,
-    folder: PrivateFolder,
-    links: RefCell<Vec<(Path, Link)>>,
-}
-
-/// Two ports connected by one socket.
-struct Link {
-    frontend: Port,
-    backend: Port,
+    links: Links,
+    open: RefCell<Vec<(Path, Link)>>,
 }
 
 /// One burst of a packet's round trip, in order, or the whole round trip.
@@ -124,12 +108,12 @@ impl Case for BurstCase<'_> {
     }
 
     fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error> {
-        let mut links = self.setup.links.borrow_mut();
-        let link = self.setup.link(&mut links, self.path)?;
+        let mut open = self.setup.open.borrow_mut();
+        let link = self.setup.link(&mut open, self.path)?;
         let mut result = Ok([0; 4]);
-        let (shared, length, burst) = (&self.setup.shared, self.length, self.burst);
+        let (shared, length, burst) = (&self.setup.links.shared, self.length, self.burst);
         let core = cores.first().copied().unwrap_or(CoreId(0));
-        let spent = alone(core, || result = link.rounds(shared, length, burst))?;
+        let spent = alone(core, || result = rounds(link, shared, length, burst))?;
         let cycles = self.step.of(result?);
         Ok(Sample { value: per(cycles, ROUNDS * self.burst as u64), interrupted: spent.interrupted })
     }
@@ -137,97 +121,58 @@ impl Case for BurstCase<'_> {
 
 impl BurstSetup {
     fn new() -> Result<Self, Error> {
-        let memory = Memory::new(MemoryConfig::default())?;
-        let (domain, backend) = (memory.domain("frontend")?, memory.domain("backend")?);
-        let config = || PoolConfig::default().packets(PACKETS);
-        let folder = PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
-        Ok(Self {
-            shared: Pool::new(&domain, config())?,
-            private: Pool::new(&backend, config())?,
-            memory,
-            domain,
-            folder,
-            links: RefCell::default(),
-        })
+        Ok(Self { links: Links::new()?, open: RefCell::default() })
     }
 
-    /// Returns the link of a path; creates it at the first call.
-    fn link<'a>(&self, links: &'a mut Vec<(Path, Link)>, path: Path) -> Result<&'a mut Link, Error> {
-        let at = match links.iter().position(|(known, _)| *known == path) {
+    /// Returns the link of a path; opens it at the first call.
+    fn link<'a>(&self, open: &'a mut Vec<(Path, Link)>, path: Path) -> Result<&'a mut Link, Error> {
+        let at = match open.iter().position(|(known, _)| *known == path) {
             Some(at) => at,
             None => {
-                links.push((path, self.open(links.len(), path)?));
-                links.len() - 1
+                open.push((path, self.links.open(open.len(), path)?));
+                open.len() - 1
             }
         };
-        Ok(&mut links[at].1)
-    }
-
-    fn open(&self, number: usize, path: Path) -> Result<Link, Error> {
-        let socket = self.folder.path().join(format!("burst-{number}.sock"));
-        let socket = socket.display();
-        let backend = self.port(&format!("net_vhost{number},iface={socket}"), &self.private)?;
-        let options = path.options();
-        let device = format!("net_virtio_user{number},path={socket},queue_size={RING},{options}");
-        let frontend = self.port(&device, &self.shared)?;
-        let start = Instant::now();
-        while !(frontend.control.link().up && backend.control.link().up) {
-            if start.elapsed() > PATIENCE {
-                return Err(Error::Place(format!("the two ends at {socket} do not find each other")));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(Link { frontend, backend })
-    }
-
-    fn port(&self, device: &str, pool: &Pool) -> Result<Port, Error> {
-        let failed = |error: linecard::pmd::Error| Error::Place(error.to_string());
-        let context = ProbeContext::new(self.memory.clone(), self.domain.clone(), PATIENCE);
-        let device = linecard::drivers().probe(&context, device).map_err(failed)?;
-        let port = configure(device, PortConfig::default()).map_err(|refused| failed(refused.error))?;
-        port.start(pool).map_err(|refused| failed(refused.error))
+        Ok(&mut open[at].1)
     }
 }
 
-impl Link {
-    /// Returns the cycles of each step, summed over all counted rounds.
-    fn rounds(&mut self, pool: &Pool, length: usize, burst: usize) -> Result<[u64; 4], Error> {
-        let mut packets = Burst::new();
-        let filled =
-            (0..burst).all(|_| filled(pool, length).is_some_and(|packet| packets.push(packet).is_ok()));
-        if !filled {
-            return Err(Error::Place("the pool of the benchmark ran empty".into()));
-        }
-        let mut cycles = [0; 4];
-        for _ in 0..ROUNDS {
-            self.round(&mut packets, burst, &mut cycles)?;
-        }
-        cycles = [0; 4];
-        for _ in 0..ROUNDS {
-            self.round(&mut packets, burst, &mut cycles)?;
-        }
-        Ok(cycles)
+/// Returns the cycles of each step, summed over all counted rounds.
+fn rounds(link: &mut Link, pool: &Pool, length: usize, burst: usize) -> Result<[u64; 4], Error> {
+    let mut packets = Burst::new();
+    for _ in 0..burst {
+        // A burst holds more than any case sends.
+        let _ = packets.push(filled(pool, length)?);
     }
+    let mut cycles = [0; 4];
+    for _ in 0..ROUNDS {
+        round(link, &mut packets, burst, &mut cycles)?;
+    }
+    cycles = [0; 4];
+    for _ in 0..ROUNDS {
+        round(link, &mut packets, burst, &mut cycles)?;
+    }
+    Ok(cycles)
+}
 
-    /// Moves one burst around: from the frontend through the backend and back.
-    #[inline(never)]
-    fn round(&mut self, packets: &mut Burst, burst: usize, cycles: &mut [u64; 4]) -> Result<(), Error> {
-        let start = clock::cycles();
-        whole(burst, || self.frontend.tx[0].tx_burst(packets))?;
-        let sent = clock::cycles();
-        whole(burst, || self.backend.rx[0].rx_burst(packets))?;
-        let taken = clock::cycles();
-        whole(burst, || self.backend.tx[0].tx_burst(packets))?;
-        let returned = clock::cycles();
-        whole(burst, || self.frontend.rx[0].rx_burst(packets))?;
-        let home = clock::cycles();
-        for (sum, (from, to)) in
-            cycles.iter_mut().zip([(start, sent), (sent, taken), (taken, returned), (returned, home)])
-        {
-            *sum += to.wrapping_sub(from);
-        }
-        Ok(())
+/// Moves one burst around: from the frontend through the backend and back.
+#[inline(never)]
+fn round(link: &mut Link, packets: &mut Burst, burst: usize, cycles: &mut [u64; 4]) -> Result<(), Error> {
+    let start = clock::cycles();
+    whole(burst, || link.frontend.tx[0].tx_burst(packets))?;
+    let sent = clock::cycles();
+    whole(burst, || link.backend.rx[0].rx_burst(packets))?;
+    let taken = clock::cycles();
+    whole(burst, || link.backend.tx[0].tx_burst(packets))?;
+    let returned = clock::cycles();
+    whole(burst, || link.frontend.rx[0].rx_burst(packets))?;
+    let received = clock::cycles();
+    for (sum, (from, to)) in
+        cycles.iter_mut().zip([(start, sent), (sent, taken), (taken, returned), (returned, received)])
+    {
+        *sum += to.wrapping_sub(from);
     }
+    Ok(())
 }
 
 /// Repeats a step until the whole burst has been transferred: queues may become ready shortly after the link
@@ -258,12 +203,6 @@ fn patiently(burst: usize, mut done: usize, step: &mut dyn FnMut() -> usize) -> 
     Err(Error::Place(format!("only {done} of {burst} packets passed")))
 }
 
-fn filled(pool: &Pool, length: usize) -> Option<Packet> {
-    let mut packet = pool.get()?;
-    packet.append(length)?.fill(0x5a);
-    Some(packet)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,8 +215,8 @@ mod tests {
             let sample = case.sample(&cores::allowed()).expect("a sample");
             assert!(sample.value > 0.0 && sample.value.is_finite(), "{}: {sample:?}", case.name());
         }
-        setup.links.borrow_mut().clear();
-        assert_eq!((setup.shared.stats().in_use, setup.private.stats().in_use), (0, 0));
+        setup.open.borrow_mut().clear();
+        assert_eq!((setup.links.shared.stats().in_use, setup.links.private.stats().in_use), (0, 0));
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod bootstrap;
 mod burst;
 mod end;
 mod error;
+mod events;
+mod link;
 mod loopback;
 mod mempool;
 mod net;
@@ -25,6 +27,7 @@ use linecard::eal::{CoreId, cores};
 
 pub use end::{EndArgs, run as run_end};
 pub use error::Error;
+use events::EventsArgs;
 use loopback::LoopbackArgs;
 use net::NetArgs;
 use pair::Bench;
@@ -60,6 +63,8 @@ enum Subject {
     Tables(TurnsArgs),
     /// Bursts: cycles per packet of virtio-user and vhost-user, both driven by one thread
     Burst(TurnsArgs),
+    /// Events of a port's life: wake-ups beside a bare eventfd's, adaptive beside plain polling, reconnection, growth
+    Events(EventsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
     Loopback(Box<LoopbackArgs>),
     /// Kernel interfaces (tap, af_packet, af_xdp): rates, latency, containers, TCP; ours, DPDK's and the kernel's in turn;
@@ -100,6 +105,7 @@ pub fn run(args: BenchArgs) -> Result<(), Error> {
         Subject::Mempool(args) => in_turn(args, Program::PARTS, mempool::rows),
         Subject::Tables(args) => in_turn(args, Program::TABLES, tables::rows),
         Subject::Burst(args) => in_turn(args, Program::BURSTS, burst::rows),
+        Subject::Events(args) => events::run(&args),
         Subject::Loopback(args) => loopback::run(&args),
         Subject::Net(args) => net::run(&args),
         Subject::Switch(args) => switch::run(&args),

@@ -188,7 +188,7 @@ const TURNS: u32 = 1000;
 /// Alone on its cache line and on the adjacent one, which is prefetched with it.
 #[repr(align(128))]
 #[derive(Default)]
-struct CacheLine(AtomicU32);
+pub(crate) struct CacheLine(pub(crate) AtomicU32);
 
 impl CacheLine {
     /// Without a pause instruction, which would take longer than the measured hand-over.
