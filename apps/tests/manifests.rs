@@ -8,8 +8,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::process::{Command, Stdio};
 
-use common::{linecard, run};
+use common::{linecard, run, skip};
 use linecard_cni::claim::{Claim, DRIVER, Parameters};
 use linecard_cni::{Config, Environment, Mode, Network};
 use serde::Deserialize;
@@ -195,6 +196,47 @@ fn every_object_has_the_shape_of_its_kind() {
         assert!(["Never", "OnFailure"].contains(&job.spec.template.spec.restart_policy.as_str()), "{job:?}");
         assert_eq!(job.spec.backoff_limit, 0);
     }
+}
+
+/// The second opinion is that of the models which the Kubernetes project generates from its OpenAPI schema.
+#[test]
+fn the_models_of_the_kubernetes_client_take_every_object() {
+    const TEST: &str = "the_models_of_the_kubernetes_client_take_every_object";
+    /// Debian's, for which python3-kubernetes is installed.
+    const PYTHON: &str = "/usr/bin/python3";
+    let installed = Command::new(PYTHON).args(["-c", "import kubernetes.client"]).output();
+    if !installed.is_ok_and(|output| output.status.success()) {
+        return skip(TEST, "the Kubernetes client's models are absent (apt-get install python3-kubernetes)");
+    }
+    let check = |documents: &[Value]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manifests.py");
+        let [stdin, stdout, stderr] = [(); 3].map(|()| Stdio::piped());
+        let mut child =
+            Command::new(PYTHON).arg(script).stdin(stdin).stdout(stdout).stderr(stderr).spawn().unwrap();
+        serde_json::to_writer(child.stdin.take().unwrap(), documents).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.success(), text(&output.stdout), text(&output.stderr))
+    };
+    let newer = ["NetworkAttachmentDefinition", "DeviceClass", "ResourceClaimTemplate"];
+    let mut known = documents();
+    known.retain(|document| newer.iter().all(|kind| document["kind"] != *kind));
+    // Claims of a pod are newer than the models.
+    for pod in known.iter_mut().filter(|document| !document["spec"]["resourceClaims"].is_null()) {
+        pod["spec"].as_object_mut().unwrap().remove("resourceClaims");
+        pod["spec"]["containers"][0]["resources"].as_object_mut().unwrap().remove("claims");
+    }
+    let (good, checked, problem) = check(&known);
+    assert!(good, "{problem}");
+    assert_eq!(checked.lines().count(), known.len(), "{checked}");
+    // They do refuse: a misspelt field, a value of another type, a required field that is absent.
+    let mut wrong = known.iter().find(|document| document["kind"] == "Pod").unwrap().clone();
+    wrong["spec"]["containers"][0]["commnad"] = "true".into();
+    assert_eq!(check(&[wrong.clone()]).2, "Pod.spec.containers[0].commnad is no field of V1Container\n");
+    wrong["spec"]["containers"] = serde_json::json!([{"name": "a", "image": 7}]);
+    assert_eq!(check(&[wrong.clone()]).2, "Pod.spec.containers[0].image is 7, not of type str\n");
+    wrong["spec"]["containers"] = serde_json::json!([{"image": "a"}]);
+    assert!(check(&[wrong]).2.contains("`name`, must not be `None`"));
 }
 
 #[test]
