@@ -11,245 +11,27 @@
 //!
 //! The hash has a secret per table, so that nobody can choose addresses that all collide.
 
+mod bucket;
 mod moves;
+mod station;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use linecard_net::MacAddr;
-
+use self::bucket::{Bucket, Look, SLOTS};
 use self::moves::Moves;
 pub use self::moves::{HOLD_SECONDS, Held, MOST_MOVES};
+use self::station::{HELD, OTHER, OTHER_AT};
+pub use self::station::{Learned, LearningPort, Location, Station};
 
-/// The number of keys in a bucket.
-const SLOTS: usize = 3;
 /// The maximum number of buckets that are searched.
 const REACH: usize = 8;
 /// How often a worker tries to lock the table for a new station: about as long as another worker needs to insert one.
 const TRIES: u32 = 64;
-/// How often a bucket that keeps changing is read before the address counts as unknown.
-const PATIENCE: usize = 64;
-const FIXED: u64 = 1 << 47;
-/// The station moved too often and is held for a while. Not part of a [`Location`], because only the table uses it.
-const HELD: u64 = 1 << 46;
-/// The port to which a held station moved; as many bits as port numbers need.
-const OTHER: u64 = 0xfff << OTHER_AT;
-const OTHER_AT: u32 = 32;
-const STAMP: u64 = u32::MAX as u64;
-
-/// A station: its address in a VLAN.
-///
-/// ```
-/// use linecard_switch::fdb::Station;
-/// let station = Station::new("02:00:00:00:00:01".parse()?, 10);
-/// assert_eq!((station.mac().to_string().as_str(), station.vlan()), ("02:00:00:00:00:01", 10));
-/// # Ok::<(), linecard_net::mac::ParseMacError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Station(u64);
-
-impl Station {
-    /// Marks a key that is in use, so that no station is the key 0.
-    const USED: u64 = 1 << 15;
-
-    /// A station in a VLAN. The VLAN ID has twelve bits.
-    #[must_use]
-    pub fn new(mac: MacAddr, vlan: u16) -> Self {
-        let [a, b, c, d, e, f] = mac.0;
-        Self::of(u64::from_be_bytes([0, 0, a, b, c, d, e, f]), vlan)
-    }
-
-    /// As [`new`](Self::new), from an address as a number of 48 bits.
-    #[inline(always)]
-    pub(crate) const fn of(mac: u64, vlan: u16) -> Self {
-        Self(mac << 16 | Self::USED | (vlan & 0xfff) as u64)
-    }
-
-    /// The form in which it is sent to another process.
-    pub(crate) const fn to_wire(self) -> u64 {
-        self.0
-    }
-
-    /// Parses the form of another process; `None` if it is not a station.
-    pub(crate) fn from_wire(bits: u64) -> Option<Self> {
-        let station = Self(bits);
-        (Self::new(station.mac(), station.vlan()) == station).then_some(station)
-    }
-
-    /// Returns its address.
-    #[must_use]
-    pub const fn mac(self) -> MacAddr {
-        let [a, b, c, d, e, f, _, _] = self.0.to_be_bytes();
-        MacAddr([a, b, c, d, e, f])
-    }
-
-    /// Returns its VLAN.
-    #[must_use]
-    pub const fn vlan(self) -> u16 {
-        (self.0 & 0xfff) as u16
-    }
-}
-
-/// The location of a station.
-///
-/// ```
-/// use linecard_switch::fdb::Location;
-/// assert_ne!(Location { port: 1, fixed: false, seen: 0 }, Location { port: 1, fixed: true, seen: 0 });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// The port behind which it is.
-    pub port: u16,
-    /// Configured: it does not age, and received frames do not move it.
-    pub fixed: bool,
-    /// When it last sent a frame, in seconds of the table's clock.
-    pub seen: u32,
-}
-
-impl Location {
-    #[inline(always)]
-    const fn to_bits(self) -> u64 {
-        (self.port as u64) << 48 | if self.fixed { FIXED } else { 0 } | self.seen as u64
-    }
-
-    /// The form in which it is sent to another process.
-    pub(crate) const fn to_wire(self) -> u64 {
-        self.to_bits()
-    }
-
-    /// Parses the form of another process; `None` if it is not a location.
-    pub(crate) const fn from_wire(bits: u64) -> Option<Self> {
-        let place = Self::of(bits);
-        if place.to_bits() == bits { Some(place) } else { None }
-    }
-
-    #[inline(always)]
-    const fn of(bits: u64) -> Self {
-        Self { port: (bits >> 48) as u16, fixed: bits & FIXED != 0, seen: (bits & STAMP) as u32 }
-    }
-}
-
-/// The outcome of learning a station.
-///
-/// ```
-/// use linecard_switch::fdb::Learned;
-/// assert_ne!(Learned::New, Learned::Moved);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Learned {
-    /// It was not known.
-    New,
-    /// It was known behind another port.
-    Moved,
-    /// It is known behind this port already.
-    Known,
-    /// It is configured on another port and stays there.
-    Taken,
-    /// It moved too often and stays on another port for a while.
-    Held,
-    /// The port has as many stations as it may have.
-    Full,
-    /// The table has no room for it.
-    NoRoom,
-    /// Another thread is changing the table; the next frame may be learned.
-    Busy,
-}
-
-/// A port behind which stations are learned.
-///
-/// ```
-/// let port = linecard_switch::fdb::LearningPort { port: 3, limit: 64, fixed: false };
-/// assert!(!port.fixed);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LearningPort {
-    /// The number of the port.
-    pub port: u16,
-    /// The maximum number of stations behind it.
-    pub limit: u32,
-    /// The stations are configured, so that no other port may have them.
-    pub fixed: bool,
-}
-
-#[repr(align(64))]
-#[derive(Default)]
-struct Bucket {
-    sequence: AtomicU32,
-    passed: AtomicU32,
-    keys: [AtomicU64; SLOTS],
-    places: [AtomicU64; SLOTS],
-}
-
-/// The outcome of searching a bucket.
-enum Look<'a> {
-    Here(u64, &'a AtomicU64),
-    /// Not in this bucket, but maybe in a later one.
-    Further,
-    Nowhere,
-}
-
-impl Bucket {
-    /// Runs `see` on a consistent state of the bucket; returns `None` if the bucket keeps changing.
-    #[inline(always)]
-    fn read<T>(&self, see: impl Fn() -> T) -> Option<T> {
-        for _ in 0..PATIENCE {
-            // F1, pairs with F3: what is read below is at least as new as this number.
-            let before = self.sequence.load(Ordering::Acquire);
-            let seen = see();
-            // F2, pairs with F4: had `see` read anything newer, this number would be newer too. Without it, a station might be reported
-            // behind the port of the station that took its slot.
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return Some(seen);
-            }
-            std::hint::spin_loop();
-        }
-        None
-    }
-
-    #[inline(always)]
-    fn look(&self, key: u64) -> Look<'_> {
-        let seen = self.read(|| {
-            let mut found = None;
-            for (slot, place) in self.keys.iter().zip(&self.places) {
-                if slot.load(Ordering::Relaxed) == key {
-                    found = Some((place.load(Ordering::Relaxed), place));
-                    break;
-                }
-            }
-            (found, self.passed.load(Ordering::Relaxed))
-        });
-        match seen {
-            Some((Some((bits, place)), _)) => Look::Here(bits, place),
-            Some((None, passed)) if passed > 0 => Look::Further,
-            _ => Look::Nowhere,
-        }
-    }
-
-    /// The stations of this bucket and their locations; empty slots are zeros. Consistent inside [`read`](Self::read) or under the lock.
-    fn entries(&self) -> [(u64, u64); SLOTS] {
-        let mut entries = [(0, 0); SLOTS];
-        for (entry, (key, place)) in entries.iter_mut().zip(self.keys.iter().zip(&self.places)) {
-            *entry = (key.load(Ordering::Relaxed), place.load(Ordering::Relaxed));
-        }
-        entries
-    }
-
-    /// Changes the bucket; the caller holds the lock.
-    fn change(&self, act: impl FnOnce(&Self)) {
-        let before = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
-        // F4, pairs with F2: the odd number is visible before any of the change.
-        fence(Ordering::Release);
-        act(self);
-        // F3, pairs with F1: all of the change is visible with the new number.
-        self.sequence.store(before.wrapping_add(2), Ordering::Release);
-    }
-}
 
 /// The state of the writer, which holds the lock on the table.
 struct Writer {
@@ -518,7 +300,7 @@ impl Table {
     #[inline(always)]
     fn home(&self, station: Station) -> usize {
         // Folds in the high half before multiplying: VLANs are in the low bits, manufacturer IDs in the high ones.
-        let mixed = station.0 ^ station.0 >> 32;
+        let mixed = station.key() ^ station.key() >> 32;
         (mixed.wrapping_mul(self.secret) >> self.shift) as usize
     }
 
@@ -526,7 +308,7 @@ impl Table {
     fn look(&self, station: Station) -> Option<(u64, &AtomicU64)> {
         let (home, mask) = (self.home(station), self.buckets.len() - 1);
         for step in 0..REACH {
-            match self.buckets[(home + step) & mask].look(station.0) {
+            match self.buckets[(home + step) & mask].look(station.key()) {
                 Look::Here(bits, cell) => return Some((bits, cell)),
                 Look::Further => {}
                 Look::Nowhere => return None,
@@ -594,7 +376,7 @@ impl Table {
             bucket.change(|bucket| {
                 let slots = bucket.keys.iter().zip(&bucket.places);
                 if let Some((key, to)) = slots.into_iter().find(|(key, _)| key.load(Ordering::Relaxed) == 0) {
-                    key.store(station.0, Ordering::Relaxed);
+                    key.store(station.key(), Ordering::Relaxed);
                     to.store(bits, Ordering::Relaxed);
                 }
             });
@@ -611,7 +393,7 @@ impl Table {
             moves.forget(station);
         }
         let at =
-            |bucket: &Bucket| bucket.keys.iter().position(|key| key.load(Ordering::Relaxed) == station.0);
+            |bucket: &Bucket| bucket.keys.iter().position(|key| key.load(Ordering::Relaxed) == station.key());
         let Some((steps, slot)) =
             self.reach(station).enumerate().find_map(|(steps, bucket)| Some((steps, at(bucket)?)))
         else {
@@ -644,7 +426,10 @@ impl Table {
 }
 
 fn stations(entries: [(u64, u64); SLOTS]) -> impl Iterator<Item = (Station, Location)> {
-    entries.into_iter().filter(|(key, _)| *key != 0).map(|(key, bits)| (Station(key), Location::of(bits)))
+    entries
+        .into_iter()
+        .filter(|(key, _)| *key != 0)
+        .map(|(key, bits)| (Station::from_key(key), Location::of(bits)))
 }
 
 impl std::fmt::Debug for Table {

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
-use super::{HELD, OTHER, OTHER_AT, Station, Table};
+use super::station::{HELD, OTHER, OTHER_AT};
+use super::{Station, Table};
 
 /// How often a station may move within a second.
 pub const MOST_MOVES: u32 = 5;

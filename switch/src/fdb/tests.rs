@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
+use linecard_net::MacAddr;
+
 use super::*;
 use crate::model::{Op, run};
 
