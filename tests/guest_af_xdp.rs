@@ -8,6 +8,7 @@
 mod support;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use linecard_lab::Lab;
@@ -80,7 +81,10 @@ fn a_device_reaches_our_buffers_itself() {
             if !ours.comes_back(SETTLED) {
                 let counters = ours.port.control.xstats();
                 let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
-                panic!("{name} {round}: no frame comes back; here {counted:?}\n{}", all_it_says(&mut guest));
+                let show = || Command::new("ip").args(["-s", "-s", "link", "show", "lc0"]).output();
+                let tap = String::from_utf8_lossy(&lab.run(show).expect("ip runs").stdout).into_owned();
+                let said = all_it_says(&mut guest);
+                panic!("{name} {round}: no frame comes back; here {counted:?}\n{tap}\n{said}");
             }
             let report = ours.prove(PACKETS, LENGTHS);
             assert!(report.is_perfect(), "{name} {round}: {report:?}\n{}", all_it_says(&mut guest));
