@@ -37,8 +37,10 @@
 //! deferred work is done.
 
 mod adaptive;
+mod pause;
 
 pub use adaptive::{Adaptive, NAP, WaitOutcome};
+pub use pause::PollPause;
 
 use std::os::fd::AsFd;
 

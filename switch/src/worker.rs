@@ -11,6 +11,7 @@ use linecard_eal::Stop;
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet};
 use linecard_pmd::direct::Frame;
+use linecard_pmd::wake::PollPause;
 use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
@@ -199,14 +200,19 @@ impl Worker {
 
     fn poll(&mut self, stop: &Stop) {
         let (mut quiet_rounds, mut quiet_since) = (0_u32, None);
+        let mut pause = PollPause::new();
         while stop.running() && !self.closed {
-            if self.round() > 0 {
+            let count = self.round();
+            if count > 0 {
                 self.meter.moved();
+                pause.moved(count);
                 (quiet_rounds, quiet_since) = (0, None);
                 continue;
             }
             quiet_rounds += 1;
-            std::hint::spin_loop();
+            if !pause.nothing() {
+                std::hint::spin_loop();
+            }
             let rests = quiet_rounds.is_multiple_of(QUIET_ROUNDS) || quiet_since.is_some();
             if rests {
                 let since = *quiet_since.get_or_insert_with(Instant::now);

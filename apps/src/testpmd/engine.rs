@@ -308,7 +308,7 @@ fn poll_all(
             moved += round(&mut **lane).moved();
         }
         if moved > 0 {
-            idle.moved();
+            idle.moved(moved);
         } else {
             idle.nothing(lanes, at);
         }

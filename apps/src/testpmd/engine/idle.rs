@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use linecard::pmd::Adaptive;
+use linecard::pmd::wake::PollPause;
 
 use crate::testpmd::lane::{Forward, SleepsOn};
 
@@ -24,6 +25,7 @@ const BOUND: Duration = Duration::from_millis(50);
 pub(super) struct Idle {
     rounds: u32,
     patience: u32,
+    pause: PollPause,
     /// Present if the thread sleeps until a queue wakes it.
     interrupts: Option<Adaptive>,
 }
@@ -32,13 +34,14 @@ impl Idle {
     /// A thread that sleeps while nothing is received (`interrupts`), or polls.
     pub(super) fn new(interrupts: bool) -> Self {
         let interrupts = interrupts.then(|| Adaptive::new(SPIN, BOUND));
-        Self { rounds: 0, patience: YIELD_AFTER, interrupts }
+        Self { rounds: 0, patience: YIELD_AFTER, pause: PollPause::new(), interrupts }
     }
 
-    /// To call after a round that moved packets.
+    /// To call after a round that received and sent this many packets together.
     #[inline]
-    pub(super) fn moved(&mut self) {
+    pub(super) fn moved(&mut self, packets: u32) {
         self.rounds = 0;
+        self.pause.moved(packets as usize / 2);
         if let Some(adaptive) = &mut self.interrupts {
             adaptive.wait(1, &mut []);
         }
@@ -51,6 +54,7 @@ impl Idle {
         }
         self.rounds += 1;
         if self.rounds < self.patience {
+            self.pause.nothing();
             return;
         }
         self.rounds = 0;
