@@ -35,6 +35,7 @@ mod error;
 pub mod ledger;
 mod message;
 pub mod payload;
+pub mod rate;
 pub mod socket;
 mod sys;
 mod unusable;
