@@ -16,6 +16,7 @@ use crate::args::Options;
 use crate::asks::{Asks, Question};
 use crate::backend::{RingId, Role};
 use crate::kick::Notifications;
+use crate::log::{PortLog, tell};
 use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
 use crate::negotiate::guest_offloads;
@@ -34,6 +35,8 @@ pub(crate) struct State {
     /// The packets that each transmit queue lost with a backend, for captures.
     pub(crate) missing: Vec<Arc<Missing>>,
     local: LocalControl<RxLoss, TxLoss>,
+    /// Log lines about the backend.
+    pub(crate) log: Arc<PortLog>,
     /// Whether there is a device.
     up: AtomicBool,
     /// Whether the device's own link is up.
@@ -71,11 +74,11 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         options: Options,
-        mac: [u8; 6],
-        mtu: u16,
+        identity: Identity,
         (rx_queues, tx_queues): (u16, u16),
         filter: Arc<RxFilter>,
         notifications: Vec<(RingId, Arc<Notifications>)>,
+        log: Arc<PortLog>,
     ) -> Self {
         let rss = Arc::new(Rss::new(&options.name, rx_queues));
         let rx_offloads = options.offloads.rx.bits();
@@ -83,10 +86,8 @@ impl State {
         Self {
             rx_classes: classes(rx_queues),
             tx_classes: classes(tx_queues),
-            local: LocalControl::new(
-                Identity::new(&options.name, mac, mtu),
-                PortCounters::new(rx_queues, tx_queues),
-            ),
+            local: LocalControl::new(identity, PortCounters::new(rx_queues, tx_queues)),
+            log,
             options,
             rx_names: (0..rx_queues).map(|_| Arc::default()).collect(),
             tx_names: (0..tx_queues).map(|_| Arc::default()).collect(),
@@ -243,7 +244,7 @@ impl State {
     /// Records the state of the device's own link.
     pub(crate) fn set_link(&self, up: bool) {
         if self.link.swap(up, Ordering::AcqRel) != up {
-            tracing::info!("{}: the link of the device is {}", self.name(), if up { "up" } else { "down" });
+            tell!(self.log, INFO, "the link of the device is {}", if up { "up" } else { "down" });
             self.tell_link();
         }
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use linecard_eal::gate::gate;
 use linecard_eal::memory::{Domain, Memory};
-use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::filter::{FilterView, RxFilter};
+use linecard_pmd::local::Identity;
 use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, TxOffloads};
 use linecard_pmd::stats::Inspections;
 use linecard_pmd::{
@@ -19,14 +19,13 @@ use linecard_pmd::{
 use crate::args::Options;
 use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
-use crate::driver::Own;
+use crate::driver::Ledger;
 use crate::error::Error;
 use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
 use crate::path::{RxPath, Trouble, TxPath, header_len};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
-use crate::said::Said;
 use crate::session::{Inside, START, Session};
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::tx::LONGEST;
@@ -45,10 +44,8 @@ pub(crate) struct VirtioDevice {
     /// The receive filter; it is kept while the port is stopped.
     filter: Arc<RxFilter>,
     thread: ControlThread,
-    /// The port's own descriptors.
-    own: Own,
-    /// The time that kicks may cost the threads which poll the port.
-    signal_budget: Arc<SignalBudget>,
+    /// What the port's backend may make it consume.
+    ledger: Ledger,
     memory: Memory,
     connect: Arc<dyn Connect>,
     /// The device's longest packets, if the device reported a maximum when it was found.
@@ -60,8 +57,7 @@ pub(crate) struct VirtioDevice {
 }
 
 impl VirtioDevice {
-    /// Opens a port over the device that `connect` finds. Its signals are charged to `signal_budget`; its own
-    /// descriptors are already charged to `own`.
+    /// Opens a port over the device that `connect` finds, which is charged to `ledger`.
     ///
     /// # Errors
     /// An error of `connect`; the limits of this process.
@@ -69,8 +65,7 @@ impl VirtioDevice {
         context: &ProbeContext,
         options: Options,
         connect: Arc<dyn Connect>,
-        signal_budget: Arc<SignalBudget>,
-        own: Own,
+        ledger: Ledger,
     ) -> Result<Box<dyn Device>, PmdError> {
         let name = options.name.clone();
         let mac = options.mac.unwrap_or_else(random_mac);
@@ -79,8 +74,7 @@ impl VirtioDevice {
             mac,
             options,
             thread: control_thread(&name)?,
-            signal_budget,
-            own,
+            ledger,
             memory: context.memory.clone(),
             connect,
             first: None,
@@ -157,7 +151,8 @@ impl VirtioDevice {
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
-        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.signal_budget);
+        let ring =
+            |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.ledger.signal_budget);
         let rings: Result<_, _> = ids.into_iter().map(|id| ring(id).map_err(failed)).collect();
         Ok((domain.clone(), rings?))
     }
@@ -169,18 +164,18 @@ impl VirtioDevice {
             // A dropped thread is left running; what it holds cannot be recovered.
             self.thread = control_thread(&self.options.name)?;
         }
-        self.own.cover(config.rx_queues.max(config.tx_queues));
+        self.ledger.own.cover(config.rx_queues.max(config.tx_queues));
         let options = self.options.with_depths(config.rx_depth, config.tx_depth);
         let options = Options { offloads: config.offloads, ..options };
         let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues), &options)?;
         let notifications = rings.iter().map(|ring| (ring.id(), ring.notifications.clone())).collect();
         let state = State::new(
             options,
-            self.mac,
-            config.mtu,
+            Identity::new(&self.options.name, self.mac, config.mtu),
             (config.rx_queues, config.tx_queues),
             self.filter.clone(),
             notifications,
+            self.ledger.log.clone(),
         );
         state.defer(&config.deferred);
         let state = Arc::new(state);
@@ -202,7 +197,8 @@ impl VirtioDevice {
             tx: tx_inside,
             rings,
             started,
-            said: Said::default(),
+            pace: self.ledger.pace.clone(),
+            charged: Duration::ZERO,
             first: self.first.take(),
             waiter,
         };

@@ -1,6 +1,6 @@
 //! The driver `net_virtio_user`: from arguments to a device.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use linecard_eal::helper::{Executor, Job};
 use linecard_eal::notifier::SignalBudget;
@@ -11,7 +11,8 @@ use linecard_wire::ledger::{Charge, Descriptors};
 use crate::args::{NAME, Options, SUMMARY, parse};
 use crate::backend::Connect;
 use crate::device::{VirtioDevice, system};
-use crate::limits::Limits;
+use crate::limits::{Limits, Pace, Process, ProcessLimits};
+use crate::log::PortLog;
 use crate::thread::short_name;
 
 /// The descriptors of a port besides those of its rings: its threads, its listening socket, its rings'
@@ -39,13 +40,22 @@ pub struct VirtioUser {
     /// A total shared with other drivers; if present, it replaces `descriptors`.
     shared: Option<&'static Descriptors>,
     limits: Limits,
+    process_limits: ProcessLimits,
+    /// The rates that the ports share.
+    process: OnceLock<Process>,
 }
 
 impl VirtioUser {
     /// Creates a driver without devices.
     #[must_use]
     pub const fn new() -> Self {
-        Self { descriptors: Descriptors::new(), shared: None, limits: Limits::new() }
+        Self {
+            descriptors: Descriptors::new(),
+            shared: None,
+            limits: Limits::new(),
+            process_limits: ProcessLimits::new(),
+            process: OnceLock::new(),
+        }
     }
 
     /// Creates a driver without devices that charges descriptors from peers to a total shared with other
@@ -58,13 +68,23 @@ impl VirtioUser {
     /// ```
     #[must_use]
     pub const fn sharing(descriptors: &'static Descriptors) -> Self {
-        Self { descriptors: Descriptors::new(), shared: Some(descriptors), limits: Limits::new() }
+        let mut driver = Self::new();
+        driver.shared = Some(descriptors);
+        driver
     }
 
     /// Replaces the limits of each port.
     #[must_use]
     pub const fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Replaces the limits of all ports together. Ports that were opened before keep theirs.
+    #[must_use]
+    pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
+        self.process_limits = limits;
+        self.process = OnceLock::new();
         self
     }
 
@@ -183,8 +203,22 @@ impl VirtioUser {
     ) -> Result<Box<dyn Device>, PmdError> {
         let slow_signals = SlowSignals { closer, most: self.limits.closings as usize };
         let signal_budget = Arc::new(SignalBudget::new(Arc::new(slow_signals)));
-        VirtioDevice::open(context, options, connect, signal_budget, own)
+        let process = self.process.get_or_init(|| Process::new(self.process_limits));
+        let (log, pace) = process.port(&options.name, &self.limits);
+        let ledger = Ledger { own, signal_budget, pace: Arc::new(pace), log: Arc::new(log) };
+        VirtioDevice::open(context, options, connect, ledger)
     }
+}
+
+/// What a port's backend may make the port consume.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    /// The port's own descriptors, which are already charged.
+    pub(crate) own: Own,
+    /// The time that kicks may cost the threads which poll the port.
+    pub(crate) signal_budget: Arc<SignalBudget>,
+    pub(crate) pace: Arc<Pace>,
+    pub(crate) log: Arc<PortLog>,
 }
 
 /// Runs slow signals on the closing thread, which may wait for this backend and for no other.

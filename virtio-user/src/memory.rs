@@ -23,6 +23,7 @@ use linecard_mempool::Pool;
 
 use crate::backend::{Backend, MemoryUpdate};
 use crate::error::Error;
+use crate::log::{PortLog, tell};
 use crate::thread::Waiter;
 
 /// The addresses that the backend has mapped. The transmit path checks them with one subtraction and one
@@ -169,8 +170,9 @@ fn start(segment: &Segment) -> u64 {
 }
 
 /// The memory that one backend knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sharing {
+    log: Arc<PortLog>,
     known: Vec<Arc<Segment>>,
     changes: Option<u64>,
     /// The number of segments that the backend cannot reach.
@@ -178,6 +180,10 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
+    pub(crate) const fn new(log: Arc<PortLog>) -> Self {
+        Self { log, known: Vec::new(), changes: None, left_out: 0 }
+    }
+
     /// Passes changes since the last call on to the backend, and extends the window accordingly. Returns
     /// whether there were any. Notifications that arrive meanwhile may be consumed.
     pub(crate) fn update(
@@ -196,7 +202,9 @@ impl Sharing {
         };
         let Selection { shared: now, end, left_out } = shared_domains.choose(&self.known, &fits)?;
         if left_out > 0 && self.left_out == 0 {
-            tracing::warn!(
+            tell!(
+                self.log,
+                WARN,
                 "the backend reaches {max} regions of memory, and there are more ({left_out} are left out): packets in them are \
                  copied when they are sent; use fewer and larger segments (hugepages, or a larger -m)"
             );

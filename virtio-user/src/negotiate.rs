@@ -9,6 +9,7 @@ use crate::args::Options;
 use crate::backend::{Backend, status};
 use crate::control_queue::{CONTROLLED, HASHING};
 use crate::error::Error;
+use crate::log::{PortLog, tell};
 
 /// Selects the features that the device offers and the options request.
 pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result<Features, Error> {
@@ -95,13 +96,14 @@ pub(crate) fn agree(
     options: &Options,
     pairs: u16,
     vlans: bool,
+    log: &PortLog,
 ) -> Result<Features, Error> {
     use status::{ACKNOWLEDGE, DRIVER, DRIVING, FAILED, FEATURES_OK, NEEDS_RESET};
     let offer = backend.offer();
     if pairs > offer.pairs {
         return Err(Error::Queues { asked: pairs, offered: u64::from(offer.pairs) });
     }
-    let unusable = unusable_hashing(backend, options)?;
+    let unusable = unusable_hashing(backend, log)?;
     let features = choose(offered(backend, vlans) - unusable, options, pairs)?;
     backend.set_status(ACKNOWLEDGE)?;
     backend.set_status(ACKNOWLEDGE | DRIVER)?;
@@ -166,12 +168,12 @@ pub(crate) fn hash_types(backend: &mut dyn Backend, features: Features) -> Resul
 }
 
 /// Returns the hashing features that the device offers but cannot provide.
-fn unusable_hashing(backend: &mut dyn Backend, options: &Options) -> Result<Features, Error> {
+fn unusable_hashing(backend: &mut dyn Backend, log: &PortLog) -> Result<Features, Error> {
     let offered = backend.offer().features;
     let mut unusable = Features::empty();
     for feature in [Features::NET_RSS, Features::NET_HASH_REPORT] {
         if offered.contains(feature) && hash_types(backend, feature)?.is_empty() {
-            tracing::debug!("{}: the device has no room for keys and tables: no {feature}", options.name);
+            tell!(log, DEBUG, "the device has no room for keys and tables: no {feature}");
             unusable |= feature;
         }
     }

@@ -61,7 +61,12 @@ impl Watch {
         if self.until.is_some_and(|until| now < until) {
             return self.until;
         }
-        let told = self.until.is_none() && !self.notice.request.is_asked();
+        if self.until.is_none() && self.notice.request.is_asked() {
+            // Nothing was deferred since the request. Another one would interrupt the pollers, whenever the backend
+            // wakes this thread.
+            return None;
+        }
+        let told = self.until.is_none();
         self.doorbells.iter().for_each(|doorbell| doorbell.settle());
         // A check was deferred since the thread went to sleep, so there is traffic.
         if !told {

@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 use linecard_eal::gate::{Controller, close_all};
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
-use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 
 use crate::backend::{Backend, Connect, ConnectTimeouts, Phase, Ready, RingId, Role, Waiter};
 use crate::control::State;
 use crate::control_queue::Requests;
 use crate::error::Error;
+use crate::limits::Pace;
+use crate::log::tell;
 use crate::memory::{SharedDomains, Sharing};
 use crate::owed::Watch;
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
 use crate::rings::RingZone;
-use crate::said::Said;
 use crate::thread::after;
 use crate::vhost_user::RETRY;
 use absence::Absence;
@@ -67,7 +67,10 @@ pub(crate) struct Session {
     pub(crate) started: mpsc::Sender<Result<(), Error>>,
     /// The device that was found when the port was probed.
     pub(crate) first: Option<Box<dyn Backend>>,
-    pub(crate) said: Said,
+    /// What the backend may still make this thread do.
+    pub(crate) pace: Arc<Pace>,
+    /// The processor time of this thread that is charged already.
+    pub(crate) charged: Duration,
 }
 
 /// A backend in use.
@@ -88,11 +91,15 @@ impl Session {
     pub(crate) fn live(mut self) {
         let mut fresh = true;
         let mut absence = None;
+        self.charged = thread_time();
         while !self.stopped() {
+            if !fresh {
+                self.rest();
+            }
             let outcome = self.establish(fresh);
             let pause = match outcome {
                 Ok(live) => {
-                    self.said.forget();
+                    self.state.log.forget();
                     self.report(Ok(()));
                     absence = None;
                     Pause::For(self.serve(live))
@@ -123,6 +130,21 @@ impl Session {
         self.waiter.stopped()
     }
 
+    /// Charges the processor time of this thread since the last call to the backend. Returns until when nothing
+    /// may be done for it.
+    fn pause(&mut self) -> Option<Instant> {
+        let time = thread_time();
+        self.pace.worked(time.saturating_sub(std::mem::replace(&mut self.charged, time)));
+        self.pace.rest(Instant::now(), &self.state.log)
+    }
+
+    /// Waits until something may be done for the next backend.
+    fn rest(&mut self) {
+        while let Some(until) = self.pause().filter(|_| !self.stopped()) {
+            self.waiter.rest(until);
+        }
+    }
+
     /// Reports the result of the start; later calls have no receiver.
     fn report(&self, outcome: Result<(), Error>) {
         let _ = self.started.send(outcome);
@@ -136,8 +158,8 @@ impl Session {
         }
         let text = format!("{what}: {error}");
         self.state.set_reason(&text);
-        if let Some(text) = self.said.news(text, Instant::now()) {
-            tracing::warn!("{}: {text}", self.state.name());
+        if self.state.log.is_news(&text) {
+            tell!(self.state.log, WARN, "{text}");
         }
     }
 
@@ -172,14 +194,21 @@ impl Session {
             if let Some((ring, fault)) = self.trouble.take() {
                 break Error::Ring { ring, fault };
             }
-            match self.follow(&mut live) {
+            let pause = self.pause();
+            match self.follow(&mut live, pause.is_none()) {
                 // Events during these requests may have woken only the waiting request, so everything is
                 // checked again.
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => break error,
             }
-            if let Err(error) = self.watch(&mut *live.backend, live.watch.deadline(Instant::now())) {
+            let until = live.watch.deadline(Instant::now());
+            if let Some(pause) = pause {
+                // Nothing of the backend's is looked at; this side's own requests are served meanwhile.
+                self.waiter.wait(None, Ready::Read, Some(until.map_or(pause, |until| until.min(pause))));
+                continue;
+            }
+            if let Err(error) = self.watch(&mut *live.backend, until) {
                 break error;
             }
         };
@@ -188,8 +217,9 @@ impl Session {
         penalty(&error)
     }
 
-    /// Passes changes of this side on to the device and serves its requests. Returns whether there were any.
-    fn follow(&mut self, live: &mut Live) -> Result<bool, Error> {
+    /// Passes changes of this side on to the device and, if the backend may cost something, serves the device's
+    /// requests. Returns whether there were any.
+    fn follow(&mut self, live: &mut Live, serves: bool) -> Result<bool, Error> {
         let shared = live.sharing.update(&mut *live.backend, &self.shared_domains)?;
         let rules = self.state.filter().rules();
         let asked = match &mut live.requests {
@@ -200,7 +230,7 @@ impl Session {
             }
             None => false,
         };
-        let announced = self.follow_announcement(live)?;
+        let announced = serves && self.follow_announcement(live)?;
         let queues = self.follow_queues(live)?;
         let answered = self.answer(live);
         Ok(shared | asked | announced | queues | answered)
@@ -249,6 +279,8 @@ impl Session {
         self.state.rss_config().set_by_device(false, false);
         self.shared_domains.window.close();
         let paths = self.take_paths();
+        // One for each direction.
+        self.pace.interrupted(2);
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
             live.backend.enter(Phase::Stopping(after(STOP_TIME)));
@@ -284,6 +316,12 @@ fn penalty(error: &Error) -> Duration {
 fn in_use(rings: &[RingZone], features: Features) -> impl Iterator<Item = &RingZone> {
     let control = features.contains(Features::NET_CTRL_VQ);
     rings.iter().filter(move |ring| control || ring.id().role() != Role::Control)
+}
+
+/// The processor time that the calling thread has used.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn stop_device(device: &mut dyn Backend, rings: &[RingZone], features: Features) -> Result<(), Error> {

@@ -26,6 +26,7 @@ use linecard_virtio::{ControlQueue, Element, Features};
 use crate::backend::{Backend, Ready, RingId, Waiter};
 use crate::error::Error;
 use crate::kick::Kick;
+use crate::log::{PortLog, tell};
 use crate::rings::RingZone;
 use crate::thread::after;
 use command::Command;
@@ -152,8 +153,7 @@ impl Channel {
 pub(crate) struct Requests {
     channel: Channel,
     features: Features,
-    /// The port's name, for messages.
-    port: String,
+    log: Arc<PortLog>,
     /// The rules that the device received last.
     told: Option<Arc<FilterRules>>,
     /// The VLANs that the device accepts; none at first (virtio 1.3, Network Device: VLAN Filtering).
@@ -168,7 +168,7 @@ pub(crate) struct Requests {
 impl Requests {
     /// Creates the requests for a device with these features; `None` if it has no control queue.
     pub(crate) fn new(
-        port: &str,
+        log: &Arc<PortLog>,
         zone: &RingZone,
         features: Features,
         waiter: &Arc<Waiter>,
@@ -190,7 +190,7 @@ impl Requests {
         Ok(Some(Self {
             channel,
             features,
-            port: port.to_owned(),
+            log: log.clone(),
             told: None,
             vlans: VlanSet::NONE,
             vlans_since: None,
@@ -276,10 +276,7 @@ impl Requests {
             return Ok(false);
         }
         if !self.tell(device, &Command::GuestOffloads(wanted), limit)? {
-            tracing::warn!(
-                "{}: the device keeps its receive offloads; the port takes them as before",
-                self.port
-            );
+            tell!(self.log, WARN, "the device keeps its receive offloads; the port takes them as before");
         }
         self.offloads = wanted;
         Ok(true)
@@ -337,7 +334,7 @@ impl Requests {
     ) -> Result<bool, Error> {
         let done = self.channel.ask(device, command, limit)?;
         if !done {
-            tracing::debug!("{}: the device refused {}", self.port, command.name());
+            tell!(self.log, DEBUG, "the device refused {}", command.name());
         }
         Ok(done)
     }

@@ -13,6 +13,7 @@ use linecard_virtio::Features;
 use super::{BURST_TIME, Live, Session};
 use crate::backend::{Ready, RingId};
 use crate::error::Error;
+use crate::log::tell;
 use crate::thread::after;
 
 /// The attempts while the ring is full or the pool is empty, [`BURST_TIME`] apart.
@@ -28,10 +29,7 @@ impl Session {
             return Ok(false);
         };
         if !self.announce(&live.stopped) {
-            tracing::warn!(
-                "{}: the device asked for an announcement that could not be sent",
-                self.state.name()
-            );
+            tell!(self.state.log, WARN, "the device asked for an announcement that could not be sent");
         }
         requests.acknowledge_announcement(&mut *live.backend, None)?;
         Ok(true)
@@ -42,6 +40,7 @@ impl Session {
     fn announce(&mut self, stopped: &[RingId]) -> bool {
         let is_started = |queue: &u16| !stopped.contains(&RingId::transmit(*queue));
         let Some(first) = (0..).take(self.tx.len()).find(is_started).map(usize::from) else { return false };
+        self.pace.interrupted(1);
         for _ in 0..TRIES {
             if self.stopped() {
                 return false;

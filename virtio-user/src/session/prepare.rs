@@ -15,6 +15,7 @@ use crate::backend::{Backend, Phase, RingId, Role};
 use crate::control_queue::{Hashing, Requests};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
+use crate::log::tell;
 use crate::memory::Sharing;
 use crate::negotiate::{agree, driver_ok, hash_types, max_mtu, speed};
 use crate::owed::{Notice, Watch};
@@ -39,10 +40,10 @@ impl Session {
         let limit = after(HANDSHAKE);
         device.enter(Phase::Starting(limit));
         let vlans = self.state.filter().rules().vlans.is_some();
-        let features = agree(device, &self.state.options, self.pairs(), vlans)?;
+        let features = agree(device, &self.state.options, self.pairs(), vlans, &self.state.log)?;
         self.describe(device, features)?;
         device.set_mtu(self.state.mtu())?;
-        let mut sharing = Sharing::default();
+        let mut sharing = Sharing::new(self.state.log.clone());
         self.renew()?;
         for ring in in_use(&self.rings, features) {
             device.set_call(ring.id(), &ring.call)?;
@@ -64,7 +65,7 @@ impl Session {
         self.open(built, &stopped)?;
         self.state.set_link(device.link_up());
         self.state.set_up(features, &device.details());
-        tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
+        tell!(self.state.log, INFO, "connected; {}; {}", self.state.features(), self.state.paths());
         Ok(Live { backend, features, sharing, watch, requests, stopped })
     }
 
@@ -89,7 +90,7 @@ impl Session {
         let zone = self.ring(RingId::CONTROL)?;
         let queues = u16::try_from(self.rx.len()).unwrap_or(u16::MAX);
         let hashing = Hashing::new(self.pairs(), queues, hash_types(device, features)?);
-        let mut requests = Requests::new(self.state.name(), zone, features, &self.waiter, hashing)?;
+        let mut requests = Requests::new(&self.state.log, zone, features, &self.waiter, hashing)?;
         if let Some(requests) = &mut requests {
             requests.set_pairs(device, Some(limit))?;
             requests.follow_rss(device, self.state.rss_config(), Some(limit))?;

@@ -8,12 +8,12 @@
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all};
-use linecard_pmd::PortControl;
 
 use super::{BURST_TIME, Inside, Live, Session};
 use crate::asks::{Asked, Question};
 use crate::backend::{Ready, RingId, Role, Waiter};
 use crate::error::Error;
+use crate::log::tell;
 use crate::rings::RingZone;
 use crate::thread::after;
 
@@ -66,7 +66,7 @@ impl Session {
 
     fn stop_queue(&mut self, live: &mut Live, ring: RingId) -> Result<(), Error> {
         if !self.close_gate(ring) {
-            tracing::warn!("{}: {ring} is not stopped: a burst of it does not end", self.state.name());
+            tell!(self.state.log, WARN, "{ring} is not stopped: a burst of it does not end");
             self.open_gate(ring);
             self.state.set_stopped(ring, false);
             return Ok(());

@@ -17,6 +17,7 @@ use super::parse;
 use crate::backend::{Backend, MemoryUpdate, RingId, RingSetup};
 use crate::error::Error;
 use crate::events::take;
+use crate::log::PortLog;
 use crate::negotiate::{agree, driver_ok, mac, max_mtu, offered};
 use fake::Fake;
 
@@ -84,7 +85,7 @@ fn a_device_is_reset_before_it_may_reach_memory_and_after() {
     assert_eq!(max_mtu(&mut device, Features::NET_MTU).expect("it answers"), Some(1500));
 
     let (options, _) = parse(&DevArgs::parse("00:05.0").expect("a device")).expect("all known");
-    let features = agree(&mut device, &options, 1, false).expect("it agrees");
+    let features = agree(&mut device, &options, 1, false, &PortLog::unlimited()).expect("it agrees");
     assert!(features.contains(Features::VERSION_1 | Features::NET_MRG_RXBUF), "{features}");
     let accepted = Features::from_bits_retain(fake.machine().accepted);
     assert_eq!(accepted, features | Features::ACCESS_PLATFORM | Features::NET_STATUS);
@@ -109,7 +110,10 @@ fn a_device_that_does_not_agree_is_not_driven() {
     fake.machine().refuses = true;
     let (options, _) = parse(&DevArgs::parse("00:05.0").expect("a device")).expect("all known");
     let mut device = greet(&fake).expect("it answers");
-    assert!(matches!(agree(&mut device, &options, 1, false), Err(Error::Status { status: 3, .. })));
+    assert!(matches!(
+        agree(&mut device, &options, 1, false, &PortLog::unlimited()),
+        Err(Error::Status { status: 3, .. })
+    ));
     assert!(!fake.machine().done.contains(&"status 15".to_owned()));
 
     let fake = Fake::new(2, Features::empty());
