@@ -8,6 +8,8 @@ use crate::log::{PortLog, tell};
 
 /// The lines that may be logged at once, in seconds of the rate.
 const LOG_BURST: u32 = 10;
+/// The time that may be used at once, in seconds of the rate.
+const TIME_BURST: u32 = 2;
 /// Microseconds of a thousandth of a core per second.
 const THOUSANDTH: u32 = 1000;
 /// The longest pause of a port before it checks again whether other ports leave it something.
@@ -41,9 +43,9 @@ pub struct Limits {
     /// vanishing (2) or by asking for an announcement (1), and as often at once after a pause. At the limit,
     /// the port serves the backend, or connects to the next one, later. Default: 200; 0 counts as 1.
     pub interruptions: u32,
-    /// Thousandths of a core that the port's control thread may use in the long run, with a burst of one second
-    /// after a pause. At the limit, the port serves the backend, or connects to the next one, later. Default:
-    /// 500; 0 counts as 1.
+    /// Thousandths of a core that the port's control thread may use in the long run, and at once after a pause as
+    /// much as in two seconds. At the limit, the port serves the backend, or connects to the next one, later.
+    /// Default: 500; 0 counts as 1.
     pub control_time: u32,
 }
 
@@ -80,8 +82,8 @@ pub struct ProcessLimits {
     /// How often per second backends may make ports interrupt the threads that poll them (`membarrier`), and as
     /// often at once after a pause. Default: 4000; 0 counts as 1.
     pub interruptions: u32,
-    /// Thousandths of a core that the control threads of all ports may use in the long run, with a burst of one
-    /// second after a pause. Default: 500; 0 counts as 1.
+    /// Thousandths of a core that the control threads of all ports may use in the long run, and at once after a
+    /// pause as much as in two seconds. Default: 500; 0 counts as 1.
     pub control_time: u32,
 }
 
@@ -107,7 +109,8 @@ fn interruptions(per_second: u32) -> Rate {
 
 /// A part of a core, in microseconds per second.
 fn time(thousandths: u32) -> Rate {
-    Rate { per_second: thousandths.max(1).saturating_mul(THOUSANDTH), burst: 1_000_000 }
+    let per_second = thousandths.max(1).saturating_mul(THOUSANDTH);
+    Rate { per_second, burst: per_second.saturating_mul(TIME_BURST) }
 }
 
 /// The rates that the ports of a driver share.
@@ -211,7 +214,7 @@ mod tests {
         let rest = pace.rest(now, &log).expect("a debt") - now;
         assert!((Duration::from_millis(200)..Duration::from_millis(210)).contains(&rest), "{rest:?}");
         let (log, pace) = process.port("port", &limits);
-        pace.worked(Duration::from_millis(1050));
+        pace.worked(Duration::from_millis(250));
         let rest = pace.rest(now, &log).expect("a debt") - now;
         assert!((Duration::from_millis(500)..Duration::from_millis(510)).contains(&rest), "{rest:?}");
         pace.worked(Duration::from_secs(100));

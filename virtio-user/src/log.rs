@@ -34,7 +34,7 @@ impl PortLog {
     }
 
     /// A log of a test, with as many lines as there are.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "pci"))]
     pub(crate) fn unlimited() -> Self {
         use linecard_wire::rate::{Rate, SharedRate};
         let all = Rate { per_second: u32::MAX, burst: u32::MAX };

@@ -2,7 +2,7 @@
 //!
 //! What a backend does here lasts until the test lets go, which is after the bystander has done its work: where ports
 //! share a thread, the bystander waits in vain. Beside it, packets of a third port pass through the thread that polls
-//! the bad one; none is lost.
+//! the bad one; none is lost, and none is late.
 
 mod support;
 
@@ -37,7 +37,7 @@ fn beside(prepare: impl FnMut(&mut Backend) + Send + 'static, deeds: &Deeds, sil
     let place = Place::new();
     let server = Server::new(&place, prepare);
     let mut port = bench.open(&place.arg());
-    let noisy = traffic.during(Some(&mut port), || {
+    let noisy = traffic.unnoticed(&mut port, || {
         server.spoil(true);
         wait_until("the backend has begun", || deeds.load(Ordering::Acquire) > 0);
         bystander.best(quiet + NOTICE)
@@ -157,7 +157,7 @@ fn answers_laden_with_descriptors() {
         let device = bench.probe_as("net_laden", &place.arg()).expect("a device");
         let mut port = bench.start(device, PortConfig::default()).expect("a port");
         let files = count("fd");
-        let highest = traffic.during(Some(&mut port), || {
+        let highest = traffic.unnoticed(&mut port, || {
             server.spoil(true);
             wait_until("a load has come", || deeds.load(Ordering::Acquire) > 0);
             let (began, mut highest) = (Instant::now(), 0);
@@ -215,7 +215,7 @@ fn thirty_three_hostile_backends_leave_the_next_what_it_needs() {
     let mut ports = places.each_ref().map(|place| bench.open(&place.arg()));
     let before = total.resource().used();
     let (first, others) = ports.split_first_mut().expect("33");
-    let good = traffic.during(Some(first), || {
+    let good = traffic.unnoticed(first, || {
         servers.iter().for_each(|server| server.spoil(true));
         wait_until("all have done their worst", || {
             deeds.iter().all(|deeds| deeds.load(Ordering::Acquire) > 0)

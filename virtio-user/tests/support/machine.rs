@@ -63,6 +63,8 @@ pub struct Machine {
     pub reply: Replies,
     /// The device asks for an announcement (`VIRTIO_NET_S_ANNOUNCE`).
     pub announce: bool,
+    /// Whether its link is up.
+    pub link: bool,
     /// Whether the port is told so.
     pub tells_announcements: bool,
     pub connections: u32,
@@ -105,6 +107,7 @@ impl Controlled {
             commands: Vec::new(),
             reply: Box::new(|_| Reply::Ack(OK)),
             announce: false,
+            link: true,
             tells_announcements: true,
             connections: 0,
             control: None,
@@ -138,6 +141,13 @@ impl Controlled {
     pub fn ask_for_announcement(&self) {
         let mut machine = self.now();
         machine.announce = true;
+        machine.news.signal();
+    }
+
+    /// Takes its link up or down, and tells the port.
+    pub fn set_link(&self, up: bool) {
+        let mut machine = self.now();
+        machine.link = up;
         machine.news.signal();
     }
 
@@ -241,6 +251,10 @@ impl Backend for Connected {
 
     fn take_announcement(&mut self) -> bool {
         std::mem::take(&mut self.device.now().announce)
+    }
+
+    fn link_up(&self) -> bool {
+        self.device.now().link
     }
 
     fn status(&mut self) -> Result<Option<u8>, Error> {

@@ -255,6 +255,12 @@ pub fn threads(prefix: &str) -> usize {
     of_threads(prefix, "comm").len()
 }
 
+/// The processor time of those threads.
+pub fn time_of(prefix: &str) -> Duration {
+    let nanos = |stat: &String| stat.split_whitespace().next().and_then(|nanos| nanos.parse::<u64>().ok());
+    Duration::from_nanos(of_threads(prefix, "schedstat").values().filter_map(nanos).sum())
+}
+
 /// How often each of those threads went to sleep.
 pub fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
     let count = |status: String| {
