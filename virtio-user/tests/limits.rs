@@ -15,7 +15,7 @@ use linecard_virtio_user::{Limits, ProcessLimits, VirtioUser};
 use support::machine::Controlled;
 use support::stall::{Bystander, NOTICE, Server, send_with, time_of};
 use support::traffic::Traffic;
-use support::{Bench, Place};
+use support::{Backend, Bench, Place};
 
 /// Lines and processor time of the whole process are counted here: one test at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -231,6 +231,9 @@ fn slow_kicks_wait_as_the_limit_says() {
                     sent += count;
                     count > 0
                 });
+            } else {
+                // Time for the closing thread, if it had a job.
+                std::thread::sleep(2 * took);
             }
         }
         sent += kicked();
@@ -278,6 +281,17 @@ fn interruptions_are_limited_as_the_port_says() {
     }
 }
 
+/// Each byte of an answer wakes the port's thread.
+fn trickle(backend: &mut Backend) {
+    use std::io::Write;
+    backend.sender = Some(Box::new(|mut socket: &UnixStream, bytes| {
+        for byte in bytes {
+            let _ = socket.write_all(&[*byte]);
+            std::thread::yield_now();
+        }
+    }));
+}
+
 /// Backends that come and go as fast as they can: their ports' threads use as much time as they may together, another port
 /// connects as fast as without them, and packets pass.
 #[test]
@@ -297,17 +311,22 @@ fn control_time_is_shared() {
         });
         let mut bystander = Bystander::new(&bench);
         let places: [Place; PORTS] = std::array::from_fn(|_| Place::new());
-        let servers: Vec<_> = places.iter().take(ports).map(|place| Server::new(place, |_| {})).collect();
+        let servers: Vec<_> = places.iter().take(ports).map(|place| Server::new(place, trickle)).collect();
         let open = |place: &Place| open(&bench, "net_busy", &place.arg());
         let mut ports: Vec<_> = places.iter().take(ports).map(open).collect();
         let used = || time_of("lc-net_busy");
         let (before, began) = (used(), Instant::now());
         let (first, others) = ports.split_first_mut().expect("some");
+        let control = first.control.clone();
         let noisy = traffic.unnoticed(first, || {
+            servers.iter().for_each(|server| server.spoil(true));
             while began.elapsed() < TIME {
-                servers.iter().zip(others.iter()).for_each(|(server, _)| server.leave());
-                servers.iter().for_each(Server::leave);
-                std::thread::sleep(Duration::from_millis(20));
+                let up = others.iter().zip(&servers[1..]).filter(|(port, _)| port.control.link().up);
+                up.for_each(|(_, server)| server.leave());
+                if control.link().up {
+                    servers[0].leave();
+                }
+                std::thread::sleep(Duration::from_millis(1));
             }
             bystander.best(quiet + NOTICE)
         });
