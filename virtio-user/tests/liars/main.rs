@@ -8,6 +8,7 @@ mod config;
 mod control;
 mod field;
 mod headers;
+mod known;
 mod packed;
 #[path = "../support/mod.rs"]
 mod support;
