@@ -80,11 +80,10 @@ impl VirtioUser {
         self
     }
 
-    /// Replaces the limits of all ports together. Ports that were opened before keep theirs.
+    /// Replaces the limits of all ports together. They are fixed when the first port is opened.
     #[must_use]
-    pub fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
+    pub const fn with_process_limits(mut self, limits: ProcessLimits) -> Self {
         self.process_limits = limits;
-        self.process = OnceLock::new();
         self
     }
 

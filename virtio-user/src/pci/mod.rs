@@ -34,6 +34,7 @@ use crate::args::{MAX_PAIRS, Options};
 use crate::backend::{Backend, Connect, ConnectTimeouts, Waiter};
 use crate::driver::VirtioUser;
 use crate::error::Error;
+use crate::limits::{Limits, ProcessLimits};
 use device::Pci;
 use vfio::Vfio;
 
@@ -78,6 +79,21 @@ impl VirtioPci {
     #[must_use]
     pub const fn sharing(descriptors: &'static Descriptors) -> Self {
         Self(VirtioUser::sharing(descriptors))
+    }
+
+    /// Replaces the limits of each port, and those of all ports together. The latter are fixed when the first port is
+    /// opened.
+    ///
+    /// ```
+    /// use linecard_virtio_user::{Limits, ProcessLimits, VirtioPci};
+    /// let mut limits = Limits::default();
+    /// limits.log_lines = 2;
+    /// let driver = VirtioPci::new().with_limits(limits, ProcessLimits::default());
+    /// # drop(driver);
+    /// ```
+    #[must_use]
+    pub fn with_limits(self, limits: Limits, process: ProcessLimits) -> Self {
+        Self(self.0.with_limits(limits).with_process_limits(process))
     }
 }
 
