@@ -111,12 +111,12 @@ impl Traffic {
                 let threads = [this_thread(), traffic.echoing.load(Ordering::Acquire)];
                 traffic.worst = Duration::ZERO;
                 while !seen.load(Ordering::Acquire) || traffic.passed < first + ENOUGH {
-                    let (queued, began) = (time_in_queue(threads), Instant::now());
+                    let (queued, began) = (time_in_queue(&threads), Instant::now());
                     bad.iter_mut().for_each(|port| poll(port, &traffic.pool));
                     traffic.pass();
                     let took = began.elapsed();
                     // The time in which one of the two could have run and had no core is this machine's business.
-                    let noise = time_in_queue(threads).saturating_sub(queued);
+                    let noise = time_in_queue(&threads).saturating_sub(queued);
                     traffic.worst = traffic.worst.max(took.saturating_sub(noise));
                     std::thread::sleep(PAUSE);
                 }
@@ -170,18 +170,18 @@ impl Drop for Traffic {
     }
 }
 
-fn this_thread() -> libc::pid_t {
+pub fn this_thread() -> libc::pid_t {
     // SAFETY: takes nothing.
     unsafe { libc::gettid() }
 }
 
 /// How long these threads were ready to run and waited for a core, in all.
-fn time_in_queue(threads: [libc::pid_t; 2]) -> Duration {
-    let of = |thread| {
+pub fn time_in_queue(threads: &[libc::pid_t]) -> Duration {
+    let of = |thread: &libc::pid_t| {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).unwrap_or_default();
         stat.split_whitespace().nth(1).and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
     };
-    Duration::from_nanos(threads.into_iter().map(of).sum())
+    Duration::from_nanos(threads.iter().map(of).sum())
 }
 
 /// Polls a port as an application would, whatever becomes of what it sends.
