@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::descriptor::{Closer, PeerFd, Socket};
 use crate::error::Error;
+use crate::ledger::Charge;
 use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
 use crate::sys;
 
@@ -31,7 +32,8 @@ struct Partial {
 struct Queued {
     bytes: Vec<u8>,
     sent: usize,
-    fds: Vec<OwnedFd>,
+    /// Duplicates, charged to the port.
+    fds: Vec<PeerFd>,
 }
 
 /// One end of a vhost-user connection.
@@ -39,6 +41,10 @@ struct Queued {
 /// Reading resumes at any byte, and never reads beyond the current message, so descriptors stay with the
 /// message with which they were sent. Data for which the socket has no room is queued in order until
 /// [`Connection::flush`]. See the [crate] example.
+///
+/// Descriptors that are sent are charged to the port's account, as received ones are, from
+/// [`send`](Self::send) until the peer has taken everything that was sent, or has closed its end, even if this
+/// value is dropped before: the kernel counts them for the user of this process (`ETOOMANYREFS`).
 pub struct Connection {
     socket: Socket,
     partial: Partial,
@@ -115,6 +121,7 @@ impl Connection {
 
     /// Calls `recvmsg` once for the missing bytes. Returns `false` if it would block.
     fn receive(&mut self) -> Result<bool, Error> {
+        self.socket.settle();
         let (partial, closer) = (&mut self.partial, self.socket.closer());
         // Charged before they arrive: descriptors beyond the limit are not accepted.
         let mut room = closer.descriptors().charge_up_to(sys::SCM_MAX_FD as u64)?;
@@ -139,11 +146,12 @@ impl Connection {
         Ok(true)
     }
 
-    /// Whether reading should wait, because fewer descriptors can be charged than a message may bring, and
-    /// some that were charged before are still being closed. Reading now could end the connection although
-    /// there will soon be room.
+    /// Whether reading or sending should wait, because fewer descriptors can be charged than a message may
+    /// bring, and some that were charged before are still being closed, or were sent and not taken by the
+    /// peer. Going on now could end the connection although there will soon be room.
     ///
-    /// A peer whose descriptors take long to close can keep this true, so the caller must limit its wait.
+    /// A peer whose descriptors take long to close, or that does not read, can keep this true, so the caller
+    /// must limit its wait.
     ///
     /// ```
     /// use linecard_wire::Connection;
@@ -151,9 +159,11 @@ impl Connection {
     /// assert!(!Connection::new(ours)?.lacks_room());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn lacks_room(&self) -> bool {
+    pub fn lacks_room(&mut self) -> bool {
+        self.socket.settle();
         let closer = self.socket.closer();
-        closer.waiting() > 0 && closer.descriptors().room() < MAX_FDS as u64
+        let later = closer.waiting() > 0 || self.socket.has_in_transit();
+        later && closer.descriptors().room() < MAX_FDS as u64
     }
 
     /// The time since which a message has been incomplete; `None` between messages. For deadlines.
@@ -161,20 +171,48 @@ impl Connection {
         self.partial.since
     }
 
-    /// Sends `message`, and queues bytes for which the socket has no room.
+    /// Sends `message`, and queues bytes for which the socket has no room. The descriptors of a queued message
+    /// are duplicated.
     ///
     /// # Errors
-    /// [`Error::TooLong`] or [`Error::PayloadField`] if the message exceeds a limit (nothing was sent);
+    /// [`Error::TooLong`] or [`Error::PayloadField`] if the message exceeds a limit, [`Error::Limit`] if the port
+    /// may not have so many descriptors in messages to a peer that does not take them (nothing was sent);
     /// [`Error::Backlog`] if the peer does not read; [`Error::System`].
     pub fn send(&mut self, message: &OutMessage<'_>) -> Result<(), Error> {
         let bytes = message.encode()?;
+        let mut charge = self.charge_sent(message.fds.len())?;
         let sent = if self.queue.is_empty() { self.send_some(&bytes, message.fds)? } else { 0 };
+        // Descriptors are sent with the first byte; only a message that has not begun needs them later.
+        let fds = match charge.take() {
+            Some(charge) if sent > 0 => {
+                self.socket.add_in_transit(charge);
+                Vec::new()
+            }
+            Some(charge) => self.duplicate(message.fds, charge)?,
+            None => Vec::new(),
+        };
         if sent == bytes.len() {
             return Ok(());
         }
-        // Descriptors are sent with the first byte; only a message that has not begun needs them later.
-        let fds = if sent == 0 { duplicate(message.fds)? } else { Vec::new() };
         self.enqueue(Queued { bytes, sent, fds })
+    }
+
+    /// Charges descriptors of a message to send; `None` for a message without.
+    fn charge_sent(&mut self, fds: usize) -> Result<Option<Charge>, Error> {
+        if fds == 0 {
+            return Ok(None);
+        }
+        self.socket.settle();
+        Ok(Some(self.socket.closer().charge(fds as u64)?))
+    }
+
+    fn duplicate(&self, fds: &[BorrowedFd<'_>], mut charge: Charge) -> Result<Vec<PeerFd>, Error> {
+        let one = |fd: &BorrowedFd<'_>| {
+            let copy = fd.try_clone_to_owned();
+            let copy = copy.map_err(|source| Error::System { action: "keeping a descriptor", source })?;
+            Ok(PeerFd::new(copy, self.socket.closer(), charge.split(1)))
+        };
+        fds.iter().map(one).collect()
     }
 
     fn enqueue(&mut self, message: Queued) -> Result<(), Error> {
@@ -198,7 +236,9 @@ impl Connection {
             let sent = self.send_some(rest, &fds)?;
             first.sent = first.sent.saturating_add(sent);
             if sent > 0 {
-                first.fds.clear();
+                first.fds.drain(..).filter_map(|mut fd| fd.take_charge()).for_each(|charge| {
+                    self.socket.add_in_transit(charge);
+                });
             }
             if first.sent < first.bytes.len() {
                 self.queue.push_front(first);
@@ -355,12 +395,4 @@ impl Partial {
             got => Error::Truncated { got, want: HEADER_LEN.saturating_add(self.payload.len()) },
         }
     }
-}
-
-fn duplicate(fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, Error> {
-    fds.iter()
-        .map(|fd| {
-            fd.try_clone_to_owned().map_err(|source| Error::System { action: "keeping a descriptor", source })
-        })
-        .collect()
 }

@@ -12,12 +12,15 @@ use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 
 use crate::ledger::{Account, Charge, LimitError, Resource};
+use crate::sys;
 
 /// A descriptor that came with a message. On drop, its port's [`Closer`] closes it; it is charged to that port until then.
 ///
@@ -44,6 +47,11 @@ pub struct PeerFd {
 impl PeerFd {
     pub(crate) fn new(fd: OwnedFd, closer: &Closer, charge: Charge) -> Self {
         Self { fd: Some(fd), closer: closer.clone(), charge: Some(charge) }
+    }
+
+    /// Takes the charge: the descriptor was sent, and is charged with its message from now on.
+    pub(crate) fn take_charge(&mut self) -> Option<Charge> {
+        self.charge.take()
     }
 
     /// The descriptor, no longer charged and to be closed by the caller. Only for one whose kind was checked.
@@ -78,6 +86,28 @@ impl Drop for PeerFd {
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What a closing thread is given.
+enum Work {
+    Run(Job),
+    Keep(Untaken),
+}
+
+/// An ended connection whose peer has not taken all descriptors that were sent to it. The kernel counts them
+/// for the user of this process until the peer takes them or closes its end, so they stay charged until then.
+struct Untaken {
+    socket: UnixStream,
+    _charges: (Option<Charge>, Charge),
+}
+
+impl Untaken {
+    fn is_taken(&self) -> bool {
+        sys::is_taken(self.socket.as_fd())
+    }
+}
+
+/// The interval between two looks at connections whose descriptors were not taken.
+const TAKEN_INTERVAL: Duration = Duration::from_millis(20);
+
 /// A port's thread for operations that its peer can delay: closing descriptors, unmapping memory, signalling.
 /// It ends when all jobs are done and all clones of this value are dropped.
 ///
@@ -98,7 +128,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Closer {
-    jobs: mpsc::Sender<Job>,
+    work: mpsc::Sender<Work>,
     waiting: Arc<AtomicUsize>,
     descriptors: Account,
 }
@@ -109,19 +139,13 @@ impl Closer {
     /// # Errors
     /// The error of the system call: the limit of threads is reached.
     pub fn new(name: &str, descriptors: Account) -> io::Result<Self> {
-        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (work, inbox) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&waiting);
-        let body = move || {
-            for job in inbox {
-                // A panic in a job, which is a bug in this crate, must not prevent other jobs.
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-                counted.fetch_sub(1, Relaxed);
-            }
-        };
+        let body = move || carry_out(&inbox, &counted);
         let builder = std::thread::Builder::new().name(format!("{name}/closer")).stack_size(STACK);
         builder.spawn(body)?;
-        Ok(Self { jobs, waiting, descriptors })
+        Ok(Self { work, waiting, descriptors })
     }
 
     /// A thread for a single connection that shares its limit with no port.
@@ -158,7 +182,7 @@ impl Closer {
     /// Runs `job` on the thread, after all earlier jobs.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.waiting.fetch_add(1, Relaxed);
-        if let Err(mpsc::SendError(job)) = self.jobs.send(Box::new(job)) {
+        if let Err(mpsc::SendError(Work::Run(job))) = self.work.send(Work::Run(Box::new(job))) {
             // Unreachable in practice: the thread ends only after the last sender, and this is one.
             job();
             self.waiting.fetch_sub(1, Relaxed);
@@ -173,17 +197,46 @@ impl Closer {
     }
 
     /// Ends a connection without blocking. The peer is notified at once. If it sent unread data, the thread
-    /// discards that with its descriptors.
-    fn hang_up(&self, socket: UnixStream, charge: Option<Charge>) {
+    /// discards that with its descriptors. If it has not taken the descriptors of `in_transit`, the thread
+    /// keeps the socket until it has.
+    fn hang_up(&self, socket: UnixStream, charge: Option<Charge>, in_transit: Option<Charge>) {
         // Nothing more can arrive after this.
         let _ = socket.shutdown(Shutdown::Both);
-        if has_unread(socket.as_fd()) {
-            self.close(socket.into(), charge);
+        match in_transit {
+            Some(in_transit) if !sys::is_taken(socket.as_fd()) => {
+                // The thread ends only after the last sender, and this is one.
+                let _ = self.work.send(Work::Keep(Untaken { socket, _charges: (charge, in_transit) }));
+            }
+            _ if has_unread(socket.as_fd()) => self.close(socket.into(), charge),
+            _ => {}
         }
     }
 
     pub(crate) fn charge(&self, amount: u64) -> Result<Charge, LimitError> {
         self.descriptors.charge(amount)
+    }
+}
+
+/// The loop of a closing thread.
+fn carry_out(inbox: &mpsc::Receiver<Work>, waiting: &AtomicUsize) {
+    let mut untaken: Vec<Untaken> = Vec::new();
+    loop {
+        let next = match untaken.is_empty() {
+            true => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => inbox.recv_timeout(TAKEN_INTERVAL),
+        };
+        match next {
+            Ok(Work::Run(job)) => {
+                // A panic in a job, which is a bug in this crate, must not prevent other jobs.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                waiting.fetch_sub(1, Relaxed);
+            }
+            Ok(Work::Keep(ended)) => untaken.push(ended),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) if untaken.is_empty() => return,
+            Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TAKEN_INTERVAL),
+        }
+        untaken.retain(|ended| !ended.is_taken());
     }
 }
 
@@ -203,14 +256,21 @@ pub(crate) struct Socket {
     stream: Option<UnixStream>,
     closer: Closer,
     charge: Option<Charge>,
+    /// For descriptors that were sent and that the peer may not have taken.
+    in_transit: Option<Charge>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: UnixStream, closer: &Closer) -> Result<Self, LimitError> {
         match closer.charge(1) {
-            Ok(charge) => Ok(Self { stream: Some(stream), closer: closer.clone(), charge: Some(charge) }),
+            Ok(charge) => Ok(Self {
+                stream: Some(stream),
+                closer: closer.clone(),
+                charge: Some(charge),
+                in_transit: None,
+            }),
             Err(refusal) => {
-                closer.hang_up(stream, None);
+                closer.hang_up(stream, None, None);
                 Err(refusal)
             }
         }
@@ -219,11 +279,30 @@ impl Socket {
     /// Uses a socket that a peer sent, charged as before.
     pub(crate) fn adopt(mut fd: PeerFd) -> Self {
         let stream = fd.fd.take().map(UnixStream::from);
-        Self { stream, closer: fd.closer.clone(), charge: fd.charge.take() }
+        Self { stream, closer: fd.closer.clone(), charge: fd.charge.take(), in_transit: None }
     }
 
     pub(crate) fn closer(&self) -> &Closer {
         &self.closer
+    }
+
+    /// Keeps the charge of descriptors that were sent, until the peer takes them.
+    pub(crate) fn add_in_transit(&mut self, sent: Charge) {
+        match &mut self.in_transit {
+            Some(earlier) => earlier.join(sent),
+            None => self.in_transit = Some(sent),
+        }
+    }
+
+    /// Returns the charge of descriptors that were sent, if the peer has taken everything.
+    pub(crate) fn settle(&mut self) {
+        if self.has_in_transit() && sys::is_taken(self.as_fd()) {
+            self.in_transit = None;
+        }
+    }
+
+    pub(crate) fn has_in_transit(&self) -> bool {
+        self.in_transit.is_some()
     }
 
     /// The stream, without notifying the peer.
@@ -249,7 +328,7 @@ impl Deref for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.closer.hang_up(stream, self.charge.take());
+            self.closer.hang_up(stream, self.charge.take(), self.in_transit.take());
         }
     }
 }
@@ -512,5 +591,71 @@ mod tests {
             assert!(Instant::now() < until, "{} are charged", account.used());
             std::thread::yield_now();
         }
+    }
+
+    /// An account of `limit` descriptors, a connection that is charged to it, and that one's peer.
+    fn charged(limit: u64) -> (Account, crate::Connection, crate::Connection) {
+        let account = Resource::new("descriptors", 100).account(limit);
+        let closer = Closer::new("sending", account.clone()).expect("a thread");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let sender = crate::Connection::of(ours, &closer).expect("a connection");
+        (account, sender, crate::Connection::new(theirs).expect("a connection"))
+    }
+
+    /// Sends a message with one descriptor.
+    fn send_one(sender: &mut crate::Connection) -> Result<(), crate::Error> {
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+        sender.send(&message.with_fds(&[reader.as_fd()]))
+    }
+
+    /// Descriptors that are sent are charged until the peer has taken them, also after the connection has ended.
+    #[test]
+    fn what_the_peer_does_not_take_is_charged() {
+        let (account, mut sender, mut receiver) = charged(4);
+        (0..3).for_each(|_| send_one(&mut sender).expect("room"));
+        assert_eq!(account.used(), 4, "the connection, and three in it");
+        assert!(sender.lacks_room(), "the peer may still take them");
+        let refusal = send_one(&mut sender).expect_err("no room");
+        assert!(
+            matches!(
+                refusal,
+                crate::Error::Limit(LimitError { what: "descriptors", used: 4, max: 4, shared: false, .. })
+            ),
+            "{refusal}"
+        );
+        (0..3).for_each(|_| drop(receiver.read().expect("good").expect("whole")));
+        (0..2).for_each(|_| send_one(&mut sender).expect("room"));
+        assert_eq!(account.used(), 3, "those that were taken are given back");
+        drop(sender);
+        assert_eq!(account.used(), 3, "the kernel counts them until the peer takes them or ends");
+        drop(receiver.read().expect("good").expect("whole"));
+        assert_eq!(account.used(), 3);
+        drop(receiver);
+        linecard_testing::wait_until("all is given back", || account.used() == 0);
+    }
+
+    /// A message that waits for room in the socket has duplicates of its descriptors: charged before they are made.
+    #[test]
+    fn what_waits_for_the_peer_to_read_is_charged() {
+        let (account, mut sender, mut receiver) = charged(3);
+        let plain = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+        let mut before = 0;
+        while !sender.wants_write() {
+            sender.send(&plain).expect("room");
+            before += 1;
+        }
+        (0..2).for_each(|_| send_one(&mut sender).expect("room behind it"));
+        assert_eq!(account.used(), 3);
+        let refusal = send_one(&mut sender).expect_err("no room");
+        assert!(matches!(refusal, crate::Error::Limit(_)), "{refusal}");
+        for n in 0..before + 2 {
+            let _ = sender.flush().expect("a peer that reads");
+            let message = receiver.read().expect("good").expect("whole");
+            assert_eq!(message.fds.len(), usize::from(n >= before), "message {n}");
+        }
+        assert!(!sender.lacks_room(), "all is taken");
+        linecard_testing::wait_until("the duplicates are closed", || account.used() == 1);
+        (0..2).for_each(|_| send_one(&mut sender).expect("room"));
     }
 }

@@ -278,6 +278,12 @@ impl Charge {
         self.amount -= amount;
         Self { account: self.account.clone(), amount }
     }
+
+    /// Adds `other`, a charge of the same account.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.account.0, &other.account.0));
+        self.amount = self.amount.saturating_add(std::mem::take(&mut other.amount));
+    }
 }
 
 impl Drop for Charge {

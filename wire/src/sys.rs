@@ -90,6 +90,16 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
     Ok(retry_on_intr(|| net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags))?)
 }
 
+/// Whether the peer has taken everything that was sent over a Unix socket, or has closed its end. Otherwise
+/// the kernel holds the descriptors of the rest, and counts them for this process's user. True if the kernel
+/// does not say.
+pub(crate) fn is_taken(socket: BorrowedFd<'_>) -> bool {
+    let mut left: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ` (`SIOCOUTQ`, unix(7)) writes one `int` to `left`, which outlives the call.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut left) };
+    asked < 0 || left == 0
+}
+
 /// Waits until `socket` is readable (or writable). Returns `false` if `deadline` passed first.
 pub(crate) fn wait(socket: BorrowedFd<'_>, writable: bool, deadline: Instant) -> io::Result<bool> {
     let events = if writable { PollFlags::OUT } else { PollFlags::IN };

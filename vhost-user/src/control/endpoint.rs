@@ -70,7 +70,7 @@ pub(crate) struct Endpoint {
     time: Rate,
     /// The frontend's time budget is spent: its requests are not read before this instant.
     resting: Option<Instant>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// A step of a hand-over has to be tried again soon.
     pub(super) leaving: bool,
     /// The stage of a hand-over, and with it the process that serves the port.
@@ -178,7 +178,7 @@ impl Endpoint {
             return Some(soon());
         }
         let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
-        [message, link.first, link.session.next_question()].into_iter().flatten().min()
+        [message, link.first, link.answers_due(), link.session.next_question()].into_iter().flatten().min()
     }
 
     /// Does everything that is due: connects, disconnects frontends that are late or removed memory, resumes
@@ -198,6 +198,8 @@ impl Endpoint {
                 link.end("a message did not come whole within 1 s");
             } else if !resting && link.first.is_some_and(|first| now >= first) {
                 link.end("no message came within 10 s");
+            } else if !resting && link.answers_due().is_some_and(|due| now >= due) {
+                link.end("it did not take its answers within 10 s");
             } else if link.session.quarantined() {
                 link.end("the peer took shared memory away");
             }

@@ -29,7 +29,6 @@ pub(super) enum Interest {
     /// The peer's end, and room to send.
     Write,
     Read,
-    ReadWrite,
 }
 
 /// An epoll instance that identifies descriptors by tokens.
@@ -52,7 +51,6 @@ impl Epoll {
             Interest::None | Interest::End => EventFlags::RDHUP,
             Interest::Write => EventFlags::RDHUP | EventFlags::OUT,
             Interest::Read => EventFlags::IN,
-            Interest::ReadWrite => EventFlags::IN | EventFlags::OUT,
         };
         let data = EventData::new_u64(token);
         Ok(match (from, to) {

@@ -11,6 +11,10 @@ use crate::session::{Session, Slots, Verdict, Waiting};
 /// The time that descriptors may take to close before that counts against the frontend that sent them.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 
+/// The time within which a frontend must have taken its answers, once they fill its socket. No request is read
+/// meanwhile.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
 /// A connected peer.
 pub(super) struct Link {
     pub(super) connection: Connection,
@@ -25,6 +29,8 @@ pub(super) struct Link {
     /// The time since which so many descriptors have waited to be closed that the next message might exceed
     /// the limit.
     pub(super) crowded: Option<Instant>,
+    /// The time since which answers have waited because the frontend does not read.
+    pub(super) unread: Option<Instant>,
     /// The reason for which the connection will end. Ending it needs closed gates.
     pub(super) ending: Option<String>,
     /// The connection ends because one side closed it, not because of a failure or violation.
@@ -50,20 +56,45 @@ impl Link {
         if let Some(message) = self.waiting.take() {
             return Some(message);
         }
-        if self.waits_for_room() {
+        if !self.has_sent_answers() || self.waits_for_room() {
             return None;
         }
-        match self.connection.flush().and_then(|_| self.connection.read()) {
-            Ok(message) => message,
-            Err(error) if error.is_peer_gone() => {
-                self.leave(error.to_string());
-                None
-            }
-            Err(error) => {
-                self.end(error.to_string());
-                None
-            }
+        let read = self.connection.read();
+        read.unwrap_or_else(|error| {
+            self.fail(&error);
+            None
+        })
+    }
+
+    /// Ends the connection because of `error`.
+    fn fail(&mut self, error: &linecard_wire::Error) {
+        if error.is_peer_gone() {
+            self.leave(error.to_string());
+        } else {
+            self.end(error.to_string());
         }
+    }
+
+    /// Sends answers for which the socket had no room. Returns false if it has none yet: the next request is not
+    /// read before its frontend has taken the answers to earlier ones.
+    fn has_sent_answers(&mut self) -> bool {
+        match self.connection.flush() {
+            Ok(true) => {
+                self.unread = None;
+                return true;
+            }
+            Ok(false) => _ = self.unread.get_or_insert_with(Instant::now),
+            Err(error) => self.fail(&error),
+        }
+        if hung_up(self.connection.as_fd()) {
+            self.leave("the peer closed the connection");
+        }
+        false
+    }
+
+    /// The time at which the frontend is late in taking its answers.
+    pub(super) fn answers_due(&self) -> Option<Instant> {
+        self.unread.map(|since| since + ANSWER_TIME)
     }
 
     /// Whether reading must wait until descriptors of earlier messages are closed. Another thread closes
@@ -144,9 +175,8 @@ impl Link {
         let want = match () {
             // Polled by time; events for more data would only make the thread spin.
             () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
-            () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
+            () if self.connection.wants_write() => Interest::Write,
             () if self.unanswered.is_some() || self.is_crowded() => Interest::End,
-            () if self.connection.wants_write() => Interest::ReadWrite,
             () => Interest::Read,
         };
         match epoll.change(self.connection.as_fd(), token, self.interest, want) {

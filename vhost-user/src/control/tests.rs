@@ -1,6 +1,5 @@
 //! Answers that come later, over a socket: a request of the test's own is the one row more.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -93,7 +92,10 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
     assert!(matches!(early, Err(linecard_wire::Error::TimedOut { .. })), "{early:?}");
 
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    asked.resolve(Ok(Answer::Now(7_u64.to_bytes(), vec![OwnedFd::from(writer)])));
+    let endpoint = port.thread.endpoint.lock().expect("no panic");
+    let writer = endpoint.as_ref().expect("it lives").ledger.closer.adopt(writer.into()).expect("room");
+    drop(endpoint);
+    asked.resolve(Ok(Answer::Now(7_u64.to_bytes(), vec![Arc::new(writer)])));
     let first = read(&mut frontend);
     assert_eq!((first.request, number(&first), first.fds.len()), (Req::GET_SHARED_OBJECT as u32, 7, 1));
     assert_eq!(read(&mut frontend).request, Req::GET_FEATURES as u32);

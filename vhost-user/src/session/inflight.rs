@@ -17,7 +17,7 @@ use crate::peer::tell;
 
 /// A region created by this backend, and its length.
 pub(super) struct CreatedRegion {
-    file: OwnedFd,
+    file: Arc<PeerFd>,
     len: u64,
 }
 
@@ -41,17 +41,17 @@ impl Session {
         let made = match self.inflight_made.take().filter(|made| made.len == len) {
             Some(made) => {
                 let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&made.file, hole, 0, len).map_err(failed)?;
+                rustix::fs::fallocate(&*made.file, hole, 0, len).map_err(failed)?;
                 made
             }
-            None => CreatedRegion { file: memfd(len).map_err(failed)?, len },
+            None => CreatedRegion { file: Arc::new(self.charged(memfd(len).map_err(failed)?)?), len },
         };
-        let copy = made.file.try_clone().map_err(|source| Refusal::InflightFile { source })?;
+        let file = Arc::clone(&made.file);
         self.inflight_made = Some(made);
         let mut answer = Description { mmap_size: len, mmap_offset: 0, ..asked }.to_bytes();
         // QEMU's structure has 20 bytes, an unpacked one has 24. A frontend expects as many as it sends.
         answer.resize(message.payload.len(), 0);
-        Ok(Answer::Now(answer, vec![copy]))
+        Ok(Answer::Now(answer, vec![file]))
     }
 
     /// Sets the region, with a predecessor's records or a new one. It applies to rings started afterwards.
@@ -82,12 +82,17 @@ impl Session {
         let place = Description { mmap_size: len, mmap_offset: 0, queues, queue_size };
         let made = memfd(len)
             .map_err(|source| Refusal::InflightFile { source: source.into() })
-            .and_then(|file| self.ledger.closer.adopt(file).map_err(|limit| Refusal::Memory(limit.into())))
+            .and_then(|file| self.charged(file))
             .and_then(|file| self.inflight_in(place, file));
         match made {
             Ok(inflight) => (self.inflight, self.own_inflight) = (Some(Arc::new(inflight)), true),
             Err(refusal) => tell!(self.peer, warn, ring = index, %refusal, "the ring is not recorded"),
         }
+    }
+
+    /// Charges a descriptor that this backend has made for the frontend.
+    fn charged(&self, file: OwnedFd) -> Result<PeerFd, Refusal> {
+        self.ledger.closer.adopt(file).map_err(|limit| Refusal::Memory(limit.into()))
     }
 
     /// Whether ring `index` shows its own position. A packed in-order ring does not, if the device writes

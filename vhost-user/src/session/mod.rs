@@ -17,13 +17,12 @@ mod rings;
 pub(crate) mod snapshot;
 mod vring;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use linecard_eal::gate::Controller;
 use linecard_virtio::Features;
 use linecard_wire::payload::Payload;
-use linecard_wire::{Connection, Message, NEED_REPLY, ProtocolFeatures, VERSION};
+use linecard_wire::{Connection, Message, NEED_REPLY, PeerFd, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
 use crate::event::Event;
@@ -76,7 +75,7 @@ pub(crate) enum Verdict {
     /// Nothing is sent.
     Silent,
     /// This payload is sent as the answer, with these descriptors.
-    Reply(Vec<u8>, Vec<OwnedFd>),
+    Reply(Vec<u8>, Vec<Arc<PeerFd>>),
     /// The answer is not available yet. No message is read before it is sent.
     Wait(Waiting),
     /// The connection is closed.

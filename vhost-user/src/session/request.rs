@@ -6,10 +6,10 @@
 //! state that it changes.
 
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use linecard_wire::payload::Payload;
-use linecard_wire::{FrontendReq as Req, MAX_FDS, Message, ProtocolFeatures};
+use linecard_wire::{FrontendReq as Req, MAX_FDS, Message, PeerFd, ProtocolFeatures};
 
 use super::later::Pending;
 use super::{Session, Slots};
@@ -24,7 +24,7 @@ pub(crate) enum Answer {
     /// No payload; an acknowledgement if the frontend requested one.
     None,
     /// A payload and its descriptors.
-    Now(Vec<u8>, Vec<OwnedFd>),
+    Now(Vec<u8>, Vec<Arc<PeerFd>>),
     /// An answer that becomes available later. The frontend's next request waits for it.
     Later(Pending),
 }

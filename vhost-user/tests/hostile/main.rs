@@ -13,4 +13,5 @@ mod signals;
 mod spending;
 mod traffic;
 mod translations;
+mod unread;
 mod waiting;

@@ -79,6 +79,11 @@ impl Dialogue {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), Error> {
         let began = Instant::now();
+        // A backend without `REPLY_ACK` may still have to take descriptors of earlier requests.
+        while !fds.is_empty() && self.connection.lacks_room() {
+            self.in_time(request, began)?;
+            std::thread::sleep(ROOM_INTERVAL);
+        }
         let message = OutMessage::request(request, payload).with_fds(fds);
         if !self.acks {
             self.connection.send(&message)?;

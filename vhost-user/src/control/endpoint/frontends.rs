@@ -153,6 +153,7 @@ impl Endpoint {
             waiting: None,
             unanswered: None,
             crowded: None,
+            unread: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
             leaving: false,
