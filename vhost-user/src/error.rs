@@ -355,8 +355,8 @@ pub enum RegionError {
         /// The bytes that the file has allocated.
         there: u64,
     },
-    /// There are too many regions.
-    #[error("{asked} memory regions, at most {max} are possible")]
+    /// There are more regions than the port's limit.
+    #[error("{asked} memory regions, a frontend may share {max} (the port's limit, regions)")]
     Count {
         /// The requested number.
         asked: usize,
@@ -372,8 +372,10 @@ pub enum RegionError {
     /// The region exceeds a limit of the port or of the process.
     #[error(transparent)]
     Limit(#[from] linecard_wire::ledger::LimitError),
-    /// The regions are too large in total.
-    #[error("memory regions of {asked} bytes together, at most {max} are allowed")]
+    /// The regions are larger in total than the port's limit.
+    #[error(
+        "memory regions of {asked} bytes together, a frontend may share {max} (the port's limit, memory)"
+    )]
     Total {
         /// The requested number of bytes.
         asked: u64,

@@ -25,6 +25,14 @@ const MAPPINGS: u64 = 3;
 /// The least number of interruptions per second of a port's polling threads, however many ports share the
 /// limit, so that a port can be set up.
 const LEAST_INTERRUPTIONS: u32 = 50;
+/// Interruptions of polling threads that may follow each other without delay, by all ports of a process.
+const INTERRUPTION_BURST: u32 = 4096;
+/// The least such number of one port, and for each of its queue pairs, however many ports share: two setups of all
+/// rings.
+const LEAST_BURST: (u32, u32) = (64, 32);
+/// The least time of a port's control thread in microseconds per second, however many ports share the limit: a
+/// thousandth of a core, in which a frontend without a budget left still connects within seconds.
+const LEAST_CONTROL_MICROS: u32 = 1000;
 /// The least number of log lines per second about a port, however many ports share the limit.
 const LEAST_LINES: u32 = 2;
 /// Half of the 128 TiB address space of a process on x86-64.
@@ -59,13 +67,14 @@ pub struct Limits {
     /// sent (`guest_notifications_error`). The default is 1024.
     pub closings: u32,
     /// How often per second the frontend's requests may interrupt the threads that poll the port
-    /// (`membarrier`), with a burst of 4096 after a pause. The default is 4000; 0 counts as 1.
+    /// (`membarrier`), with a burst after a pause: 4096 divided by the number of ports, at least 64 and 32 for each
+    /// queue pair. The default is 4000; 0 counts as 1.
     pub interruptions: u32,
     /// Log lines per second about the frontend. The first line of the next second reports how many were left
     /// out. The default is 50.
     pub log_lines: u32,
     /// Thousandths of a core that the port's control thread may use in the long run, with a burst of one
-    /// second after a pause. The default is 500.
+    /// second after a pause. The default is 500; 0 counts as one microsecond per second.
     pub control_time: u32,
 }
 
@@ -128,11 +137,13 @@ pub struct ProcessLimits {
     /// Memory regions. The default is the smaller of the 16 384 that can be watched for missing pages and a
     /// third of the mappings that the kernel allows (`vm.max_map_count`).
     pub regions: u64,
-    /// How often per second requests may interrupt the polling threads (`membarrier`).
+    /// How often per second requests may interrupt the polling threads (`membarrier`). A port that needs it has at
+    /// least 50.
     pub interruptions: u32,
-    /// Log lines per second.
+    /// Log lines per second. A port that needs them has at least 2.
     pub log_lines: u32,
-    /// Thousandths of a core that the control threads may use in the long run.
+    /// Thousandths of a core that the control threads may use in the long run. A port that needs it has at least
+    /// one.
     pub control_time: u32,
 }
 
@@ -180,6 +191,12 @@ impl Process {
         })
     }
 
+    /// Divides rates as if there were so many ports.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, ports: u32) {
+        self.ports.store(ports, Relaxed);
+    }
+
     /// The number of ports that share the limits, at least 1 for the caller.
     fn ports(&self) -> u32 {
         self.ports.load(Relaxed).max(1)
@@ -194,6 +211,7 @@ pub(crate) struct Ledger {
     pub(crate) mapped: Account,
     pub(crate) regions: Account,
     pub(crate) closer: Closer,
+    queue_pairs: u16,
     _counted: Arc<Counted>,
     /// The descriptors of the port itself. If these are not available, none are available for a frontend.
     _own: Option<Arc<Charge>>,
@@ -254,6 +272,7 @@ impl Ledger {
             mapped: process.mapped.account(limits.memory.saturating_mul(2)),
             regions: process.regions.account(2 * u64::from(limits.regions.min(MAX_REGIONS))),
             closer,
+            queue_pairs,
             _counted: Arc::new(Counted(Arc::clone(process))),
             _own: own,
         })
@@ -270,6 +289,13 @@ impl Ledger {
         share.max(LEAST_INTERRUPTIONS).min(self.limits.interruptions)
     }
 
+    /// How often they may be interrupted without delay after a pause.
+    pub(crate) fn interruption_burst(&self) -> u32 {
+        let (least, of_each) = LEAST_BURST;
+        let least = least + of_each * u32::from(self.queue_pairs);
+        (INTERRUPTION_BURST / self.process.ports()).max(least)
+    }
+
     /// Log lines per second that may currently be written about the port.
     pub(crate) fn log_lines(&self) -> u32 {
         let share = self.process.limits.log_lines / self.process.ports();
@@ -278,8 +304,8 @@ impl Ledger {
 
     /// Microseconds per second that the port's control thread may currently use.
     pub(crate) fn control_micros(&self) -> u32 {
-        let share = self.process.limits.control_time / self.process.ports();
-        share.min(self.limits.control_time).saturating_mul(1000)
+        let share = self.process.limits.control_time.saturating_mul(1000) / self.process.ports();
+        share.max(LEAST_CONTROL_MICROS).min(self.limits.control_time.saturating_mul(1000))
     }
 }
 
@@ -307,5 +333,67 @@ mod tests {
             (0, 0, 0),
             "less than what a port gets otherwise, where that is asked for"
         );
+    }
+
+    /// However many ports there are, each makes progress.
+    #[test]
+    fn rates_of_many_ports_are_not_nothing() {
+        let process = Process::new(ProcessLimits::of_this_process());
+        let ledger = Ledger::new(&process, "one of many", 1, Limits::default()).expect("a thread");
+        // Without as many threads.
+        for (ports, want) in [
+            (1, (500_000, 4096)),
+            (2, (250_000, 2048)),
+            (33, (15_151, 124)),
+            (1000, (1000, 96)),
+            (4096, (1000, 96)),
+        ] {
+            process.pretend(ports);
+            let has = (ledger.control_micros(), ledger.interruption_burst());
+            assert_eq!(has, want, "microseconds and interruptions of one of {ports} ports");
+        }
+        process.pretend(1);
+        let large = Ledger::new(&process, "large", 128, Limits::default()).expect("a thread");
+        process.pretend(1000);
+        assert_eq!(large.interruption_burst(), 4160, "enough to set up 256 rings");
+        process.pretend(2);
+    }
+
+    /// A port that takes all it can leaves the others their shares of each resource of the process.
+    #[test]
+    fn ports_share_each_resource_of_the_process() {
+        let limits = ProcessLimits {
+            descriptors: 300,
+            mapped: 3 << 30,
+            regions: 30,
+            ..ProcessLimits::of_this_process()
+        };
+        let process = Process::new(limits);
+        let all = Limits { memory: 1 << 40, descriptors: Some(1 << 20), ..Limits::default() };
+        let [greedy, modest] =
+            ["greedy", "modest"].map(|name| Ledger::new(&process, name, 1, all).expect("a thread"));
+        let take = |account: &Account| account.charge_up_to(u64::MAX).expect("a share");
+        let taken = [&greedy.mapped, &greedy.regions, greedy.closer.descriptors()].map(take);
+        // A third for each, and one for a port to come; a port has taken its own descriptors before.
+        let amounts = [&taken[0], &taken[1], &taken[2]].map(Charge::amount);
+        assert_eq!(amounts, [1 << 30, 10, 100 - OWN_DESCRIPTORS]);
+        let left = [&modest.mapped, &modest.regions, modest.closer.descriptors()].map(Account::room);
+        assert_eq!(left, [1 << 30, 10, 100 - OWN_DESCRIPTORS]);
+        for (account, what) in
+            [(&greedy.mapped, "bytes of mapped memory"), (&greedy.regions, "memory regions")]
+        {
+            let refusal = account.charge(1).expect_err("over its share");
+            assert_eq!((refusal.what, refusal.shared), (what, true));
+        }
+    }
+
+    /// The default is what the machine has, and no number that never limits.
+    #[test]
+    fn the_default_of_memory_is_the_machines() {
+        let info = std::fs::read_to_string("/proc/meminfo").expect("proc");
+        let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")).expect("a line");
+        let bytes =
+            total.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") << 10;
+        assert_eq!(Limits::default().memory, bytes.max(LEAST_MEMORY));
     }
 }

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crossbeam::queue::ArrayQueue;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::{Relay, Source};
 use linecard_pmd::Link;
 use linecard_pmd::link::LinkEvents;
-use linecard_virtio::Features;
+use linecard_virtio::{Features, PeerFault};
 use linecard_wire::ProtocolFeatures;
 
 use crate::limits::Ledger;
@@ -56,6 +57,8 @@ pub struct Peer {
     /// Forwards kicks to sleeping pollers, by queue pair.
     pub(crate) relay: Relay,
     log: LogBudget,
+    /// Stopped rings that the control thread has not logged yet.
+    stops: ArrayQueue<Stop>,
     /// Limits the number of log lines.
     ledger: Ledger,
     /// The running rings, by ring index.
@@ -64,6 +67,14 @@ pub struct Peer {
     stopped: Vec<AtomicBool>,
     /// The recipients of link changes.
     link_events: Arc<LinkEvents>,
+}
+
+/// Why a polling thread stopped a ring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    Fault(PeerFault),
+    /// The peer removed a page of its memory.
+    Quarantine,
 }
 
 /// The visible properties of a running ring.
@@ -95,6 +106,7 @@ impl Peer {
             relay: Relay::new(&name, terms.queue_pairs.into()),
             name,
             log: LogBudget::new(),
+            stops: ArrayQueue::new(rings.max(1)),
             ledger: ledger.clone(),
             rings: Mutex::new(vec![None; rings]),
             stopped: (0..rings).map(|_| AtomicBool::new(false)).collect(),
@@ -211,6 +223,25 @@ impl Peer {
 
     pub(crate) fn count_fault(&self) {
         self.faults.fetch_add(1, Relaxed);
+    }
+
+    /// Reports a stopped ring. Lines are written by the control thread: a polling thread would wait for whoever
+    /// reads the log.
+    pub(crate) fn report(&self, stop: Stop) {
+        if self.stops.push(stop).is_err() {
+            self.log.left_out.fetch_add(1, Relaxed);
+        }
+        self.wake_control();
+    }
+
+    /// Logs the rings that polling threads have stopped. Called by the control thread.
+    pub(crate) fn tell_stops(&self) {
+        while let Some(stop) = self.stops.pop() {
+            match stop {
+                Stop::Fault(fault) => tell!(self, warn, %fault, "ring stopped"),
+                Stop::Quarantine => tell!(self, warn, "the peer took memory away; ring stopped"),
+            }
+        }
     }
 
     pub(crate) fn count_notification(&self, sent: bool) {

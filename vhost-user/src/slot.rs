@@ -11,7 +11,7 @@ use linecard_virtio::PeerFault;
 
 use crate::datapath::{DequeuePath, Done, EnqueuePath};
 use crate::event::Event;
-use crate::peer::{Peer, tell};
+use crate::peer::{Peer, Stop};
 use crate::port::{RxLoss, TxLoss};
 use crate::sigbus::Alarm;
 
@@ -216,8 +216,7 @@ impl VringSlot {
     /// Stops a ring whose peer violated the protocol. Other rings and ports continue.
     #[cold]
     fn fault(&mut self, fault: PeerFault) -> usize {
-        tell!(self.peer, warn, %fault, "ring stopped");
-        self.stop_faulted();
+        self.stop_faulted(Stop::Fault(fault));
         0
     }
 
@@ -226,22 +225,19 @@ impl VringSlot {
     fn quarantine(&mut self) -> usize {
         let Some(ring) = &self.ring else { return 0 };
         if !ring.faulted {
-            tell!(self.peer, warn, "the peer took memory away; ring stopped");
-            self.stop_faulted();
+            self.stop_faulted(Stop::Quarantine);
         }
         0
     }
 
-    fn stop_faulted(&mut self) {
+    fn stop_faulted(&mut self, stop: Stop) {
         self.peer.count_fault();
         if let Some(ring) = &mut self.ring {
             ring.faulted = true;
             if let Some(error) = &ring.error {
                 error.signal();
             }
-            if ring.alarm.raised() {
-                self.peer.wake_control();
-            }
+            self.peer.report(stop);
         }
     }
 }

@@ -3,18 +3,77 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Bench, Guest, frame, receive};
-use linecard_lab::wait_until;
+use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::direct::{Frame, all};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_virtio::Features;
 
-/// Long enough for every bound that a close has, and for a busy machine.
-const CLOSES: Duration = Duration::from_secs(60);
+/// The longest that a close waits for the port's thread, as SECURITY.md says.
+const CLOSES: Duration = Duration::from_secs(2);
+/// What closing takes beyond that.
+const REST: Duration = Duration::from_millis(500);
+/// The most processor time of each thread meanwhile: a thread that does not sleep uses all of a second.
+const BUSY: Duration = Duration::from_millis(300);
+
+/// The time that a thread has run, and that it was ready to run and had no core.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    ran: Duration,
+    queued: Duration,
+}
+
+impl Times {
+    /// `None` if the thread has ended.
+    fn of(task: &str) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{task}/schedstat")).ok()?;
+        let mut numbers = text.split_whitespace().map(|nanos| nanos.parse().map(Duration::from_nanos));
+        Some(Self { ran: numbers.next()?.ok()?, queued: numbers.next()?.ok()? })
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { ran: self.ran - before.ran, queued: self.queued - before.queued }
+    }
+}
+
+/// The thread of this process that is called `name`.
+fn thread_called(name: &str) -> String {
+    let named =
+        |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+    let task = wait_for("the thread", || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
+        tasks.flatten().map(|task| task.path()).find(named)
+    });
+    format!("self/task/{}", task.file_name().expect("a number").to_string_lossy())
+}
+
+/// Does `close`. Returns how long it took but for the time in which one of the threads had no core, and the times of the
+/// calling thread and of the port's thread, which ends meanwhile.
+fn time(port: &str, close: impl FnOnce()) -> (Duration, [Times; 2]) {
+    let thread = thread_called(port);
+    let of_port = Times::of(&thread).expect("it runs");
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let mut last = of_port;
+            while let Some(times) = Times::of(&thread) {
+                last = times;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            last.since(of_port)
+        });
+        let (before, began) = (Times::of("thread-self").expect("it runs"), Instant::now());
+        close();
+        let took = began.elapsed();
+        let mine = Times::of("thread-self").expect("it runs").since(before);
+        let ports = watch.join().expect("no panic");
+        (took.saturating_sub(mine.queued + ports.queued), [mine, ports])
+    })
+}
 
 /// A packet each way through another port.
 fn passes(other: &mut Bench, guest: &mut Guest, n: usize) {
@@ -38,9 +97,13 @@ fn bytes(frame: &Frame<'_>) -> Vec<u8> {
     all
 }
 
-/// Holds a poller inside a burst while `end` ends the port from outside.
-fn while_stuck(features: Features, end: impl FnOnce(&mut Option<Bench>, &mut Option<Guest>) + Send) {
-    let (bench, mut bystander) = (Bench::new("stuck"), Bench::new("beside"));
+/// Holds a poller of port `name` inside a burst while `end` ends the port from outside.
+fn while_stuck(
+    name: &str,
+    features: Features,
+    end: impl FnOnce(&mut Option<Bench>, &mut Option<Guest>) + Send,
+) {
+    let (bench, mut bystander) = (Bench::new(name), Bench::new("beside"));
     let (guest, mut neighbour) =
         (Guest::start(&bench.path, features), Guest::start(&bystander.path, Features::empty()));
     bench.wait_link(true);
@@ -95,12 +158,14 @@ fn while_stuck(features: Features, end: impl FnOnce(&mut Option<Bench>, &mut Opt
 #[test]
 fn a_port_is_closed_while_its_poller_is_stuck_in_a_burst() {
     for features in [Features::empty(), Features::RING_PACKED] {
-        while_stuck(features, |bench, _| {
+        while_stuck("stuck", features, |bench, _| {
             let path = bench.as_ref().expect("not ended yet").path.clone();
-            let began = std::time::Instant::now();
-            drop(bench.take());
-            assert!(began.elapsed() < CLOSES, "{:?}", began.elapsed());
+            let (took, times) = time("stuck", || drop(bench.take()));
+            assert!(took < CLOSES + REST, "{took:?}");
             assert!(!path.exists(), "its socket is gone");
+            for (times, whose) in times.iter().zip(["the closing thread", "the port's thread"]) {
+                assert!(times.ran < BUSY, "{whose} took {:?} of {took:?}", times.ran);
+            }
         });
     }
 }
@@ -108,7 +173,7 @@ fn a_port_is_closed_while_its_poller_is_stuck_in_a_burst() {
 #[test]
 fn a_frontend_leaves_while_the_poller_is_stuck_in_a_burst() {
     for features in [Features::empty(), Features::RING_PACKED] {
-        while_stuck(features, |bench, guest| {
+        while_stuck("left", features, |bench, guest| {
             drop(guest.take());
             // It is not let go of before the burst is over; the port can still be asked.
             let bench = bench.as_ref().expect("not ended yet");

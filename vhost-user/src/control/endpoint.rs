@@ -35,9 +35,6 @@ const GATE_INTERVAL: Duration = Duration::from_millis(1);
 const GATE_LOOKS: u32 = 64;
 /// Messages processed before commands and deadlines are checked.
 const MESSAGES_PER_TURN: usize = 32;
-/// Closings of the gates that may follow each other without delay: more than the setup of all queues of a
-/// port needs.
-const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used without delay.
 const BUSY_MICROS: u32 = 1_000_000;
 /// The interval between two attempts to store the port's state.
@@ -103,7 +100,7 @@ impl Endpoint {
             gates,
             arriving: VecDeque::new(),
             asks: Vec::new(),
-            closings: Rate::full(CLOSINGS, now),
+            closings: Rate::full(ledger.interruption_burst(), now),
             time: Rate::full(BUSY_MICROS, now),
             resting: None,
             ledger,
@@ -150,6 +147,7 @@ impl Endpoint {
     /// Closes all gates if the budget allows another interruption of the pollers and no poller is inside.
     /// Charges the budget on success.
     fn close_gates(&mut self) -> bool {
+        self.closings.resize(self.ledger.interruption_burst());
         let allowed = self.closings.allows(Instant::now(), self.ledger.interruptions());
         if self.closings.is_news() {
             tell!(
@@ -364,6 +362,7 @@ impl Endpoint {
             self.abandon();
             return;
         }
+        self.peer.tell_stops();
         let until = Instant::now() + patience;
         if let Some(link) = &mut self.link {
             link.leave("the port was closed");

@@ -20,6 +20,12 @@ impl Rate {
         Self { most, left: i64::from(most), counted: now, told: false }
     }
 
+    /// Sets how many tokens a full bucket has. Spent tokens remain spent.
+    pub(super) fn resize(&mut self, most: u32) {
+        self.left += i64::from(most) - i64::from(self.most);
+        self.most = most;
+    }
+
     /// Whether tokens are left at `now`, if `per_second` are added each second.
     pub(super) fn allows(&mut self, now: Instant, per_second: u32) -> bool {
         let interval = interval(per_second);
@@ -85,6 +91,22 @@ mod tests {
         assert_eq!(spent(&mut rate, start + step * 3), 1, "the half is not lost");
         assert_eq!(spent(&mut rate, start + step * 10 * MOST), MOST);
         assert!(rate.is_news(), "it was full again");
+    }
+
+    #[test]
+    fn what_was_spent_stays_spent_in_a_smaller_bucket() {
+        let start = Instant::now();
+        let mut rate = Rate::full(100, start);
+        rate.spend(30);
+        rate.resize(40);
+        assert!(rate.allows(start, 1));
+        rate.spend(10);
+        assert!(!rate.allows(start, 1));
+        rate.resize(100);
+        rate.spend(59);
+        assert!(rate.allows(start, 1));
+        rate.spend(1);
+        assert!(!rate.allows(start, 1));
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Loop {
             if !self.obey(endpoint) {
                 return;
             }
+            endpoint.peer.tell_stops();
             endpoint.progress(&self.epoll);
             if ready.contains(&SOCKET) {
                 endpoint.accept(&self.epoll);

@@ -20,32 +20,27 @@ use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::{MemoryMap, Region};
 
-/// Descriptors for a successor, numbered in their order.
+/// Descriptors for a successor, numbered in their order. They remain the port's.
 #[derive(Default)]
-pub(crate) struct Left {
-    pub(crate) fds: Vec<OwnedFd>,
-    count: u32,
-    /// The successor already has the descriptors.
-    only_counted: bool,
-}
+pub(crate) struct Left<'a>(pub(crate) Vec<BorrowedFd<'a>>);
 
-impl Left {
-    /// Assigns the same numbers as for an earlier snapshot, without duplicating descriptors.
-    pub(crate) fn counting() -> Self {
-        Self { only_counted: true, ..Self::default() }
+impl<'a> Left<'a> {
+    /// Adds `fd`. Returns the number assigned to it.
+    pub(crate) fn add(&mut self, fd: BorrowedFd<'a>) -> Descriptor {
+        self.0.push(fd);
+        Descriptor::try_from(self.0.len()).unwrap_or(Descriptor::MAX)
     }
 
-    /// Duplicates `fd`. Returns the number assigned to it.
-    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<Descriptor> {
-        if !self.only_counted {
-            self.fds.push(fd.try_clone_to_owned()?);
-        }
-        self.count += 1;
-        Ok(self.count)
+    fn add_event(&mut self, event: Option<&'a Event>) -> Descriptor {
+        event.map_or(0, |event| self.add(event.as_fd()))
     }
 
-    fn add_event(&mut self, event: Option<&Event>) -> io::Result<Descriptor> {
-        event.map_or(Ok(0), |event| self.add(event.as_fd()))
+    /// Duplicates for a successor.
+    ///
+    /// # Errors
+    /// A descriptor cannot be duplicated.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.0.iter().map(BorrowedFd::try_clone_to_owned).collect()
     }
 }
 
@@ -75,8 +70,8 @@ impl Session {
     /// The state that a successor needs. The session and its rings do not change.
     ///
     /// # Errors
-    /// A descriptor cannot be duplicated, or a region did not keep its own.
-    pub(crate) fn leave(&self, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<Snapshot> {
+    /// A region did not keep its descriptor.
+    pub(crate) fn leave<'a>(&'a self, slots: &mut Slots<'_>, fds: &mut Left<'a>) -> io::Result<Snapshot> {
         let mut flags = SessionFlags::default();
         flags.set(SessionFlags::HAS_FEATURES, self.features.is_some());
         flags.set(SessionFlags::OWN_INFLIGHT, self.own_inflight);
@@ -89,17 +84,15 @@ impl Session {
             mtu: u32::from(self.peer.mtu().unwrap_or(0)),
             ..SessionRecord::default()
         };
-        let file_of =
-            |region: &Region, fds: &mut Left| fds.add(region.file().ok_or(io::ErrorKind::NotFound)?);
         if let Some(log) = &self.log {
             session.set_log(log, file_of(log.region(), fds)?);
         }
-        session.log_event = fds.add_event(self.log_event.as_deref())?;
+        session.log_event = fds.add_event(self.log_event.as_deref());
         if let Some(inflight) = &self.inflight {
             session.set_inflight(inflight, file_of(&inflight.region, fds)?);
         }
         if let Some(channel) = &self.channel {
-            session.channel = fds.add(channel.as_fd())?;
+            session.channel = fds.add(channel.as_fd());
         }
         let mut regions = Vec::new();
         for region in self.map.regions() {
@@ -107,7 +100,7 @@ impl Session {
         }
         let mut rings = Vec::new();
         for (index, vring) in self.vrings.iter().enumerate() {
-            rings.push(leave_ring(index, vring, slots, fds)?);
+            rings.push(leave_ring(index, vring, slots, fds));
         }
         Ok(Snapshot { session, rings, regions })
     }
@@ -278,14 +271,18 @@ impl Session {
     }
 }
 
-fn leave_ring(index: usize, vring: &Vring, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<RingRecord> {
+fn file_of<'a>(region: &'a Region, fds: &mut Left<'a>) -> io::Result<Descriptor> {
+    Ok(fds.add(region.file().ok_or(io::ErrorKind::NotFound)?))
+}
+
+fn leave_ring<'a>(index: usize, vring: &'a Vring, slots: &mut Slots<'_>, fds: &mut Left<'a>) -> RingRecord {
     let mut record = RingRecord {
         size: u32::from(vring.size.unwrap_or(0)),
         base: vring.base,
         stopped_at: vring.stopped_at.unwrap_or(0),
-        kick: fds.add_event(vring.kick.as_ref())?,
-        call: fds.add_event(vring.call.as_deref())?,
-        error: fds.add_event(vring.error.as_deref())?,
+        kick: fds.add_event(vring.kick.as_ref()),
+        call: fds.add_event(vring.call.as_deref()),
+        error: fds.add_event(vring.error.as_deref()),
         ..RingRecord::default()
     };
     if let Some(addr) = &vring.addr {
@@ -308,5 +305,5 @@ fn leave_ring(index: usize, vring: &Vring, slots: &mut Slots<'_>, fds: &mut Left
     ] {
         record.flags.set(flag, holds);
     }
-    Ok(record)
+    record
 }

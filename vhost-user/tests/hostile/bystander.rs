@@ -32,6 +32,17 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether so many bytes of memory are to be had; if not, the test is skipped.
+pub(crate) fn has_memory(test: &str, len: usize) -> bool {
+    let file = crate::common::memfd(len as u64);
+    // SAFETY: takes integers.
+    let there = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) } == 0;
+    if !there {
+        linecard_lab::skip(test, &format!("{} MiB of memory are not to be had", len >> 20));
+    }
+    there
+}
+
 /// Three ports that share one process's limits, a frontend of the good one, and one with traffic, polled by the thread that
 /// polls the bad one.
 pub(crate) struct Neighbours {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use linecard_eal::gate::Controller;
 use linecard_wire::Connection;
 
-use super::{Endpoint, Epoll, Interest, Link, Source, hold, open};
+use super::{Endpoint, Epoll, Interest, Link, Source, VringSlot, hold, open};
 use crate::error::Error;
 use crate::handover::HandOver;
 use crate::peer::tell;
@@ -76,13 +76,15 @@ impl Endpoint {
             return None;
         }
         let mut fds = Left::default();
-        Some(match self.snapshot(&mut fds) {
-            Ok(snapshot) => {
+        let snapshot = snapshot(&self.link, &self.source, &mut self.gates, &mut fds);
+        let left = snapshot.and_then(|snapshot| Ok((snapshot, fds.duplicates()?)));
+        Some(match left {
+            Ok((snapshot, fds)) => {
                 self.hands = Hands::Held;
                 self.listen_to(epoll, false);
                 self.watch_socket(epoll, Interest::None);
                 self.paused = None;
-                Ok(HandOver::new(snapshot.to_bytes(), fds.fds))
+                Ok(HandOver::new(snapshot.to_bytes(), fds))
             }
             Err(error) => {
                 tell!(self.peer, warn, %error, "not handed over");
@@ -107,8 +109,8 @@ impl Endpoint {
         }
         self.hands = Hands::Frozen;
         // This cannot fail, because no descriptor is duplicated.
-        let snapshot = self.snapshot(&mut Left::counting()).unwrap_or_default();
-        Some(Ok(snapshot.to_bytes()))
+        let snapshot = snapshot(&self.link, &self.source, &mut self.gates, &mut Left::default());
+        Some(Ok(snapshot.unwrap_or_default().to_bytes()))
     }
 
     /// Opens the gates: packets flow again, or for the first time. Requests wait until
@@ -153,21 +155,6 @@ impl Endpoint {
         }
         self.gates.iter_mut().for_each(Controller::open);
         tell!(self.peer, info, "handed over to a successor");
-    }
-
-    pub(super) fn snapshot(&mut self, fds: &mut Left) -> io::Result<Snapshot> {
-        let mut snapshot = match &self.link {
-            Some(link) => link.session.leave(&mut Slots(&mut self.gates), fds)?,
-            None => Snapshot::default(),
-        };
-        if let Some(link) = &self.link {
-            snapshot.session.connection = fds.add(link.connection.as_fd())?;
-        }
-        if let Source::Listen(listener) = &self.source {
-            snapshot.session.listener = fds.add(listener.as_fd())?;
-            snapshot.session.set_name(listener.name());
-        }
-        Ok(snapshot)
     }
 
     /// Prepares to continue a port that a predecessor still serves.
@@ -227,4 +214,28 @@ impl Endpoint {
             drop(link.connection.into_socket());
         }
     }
+}
+
+/// The state of a port between two requests, with the descriptors that belong to it.
+///
+/// # Errors
+/// A region did not keep its descriptor.
+pub(super) fn snapshot<'a>(
+    link: &'a Option<Link>,
+    source: &'a Source,
+    gates: &mut [Controller<VringSlot>],
+    fds: &mut Left<'a>,
+) -> io::Result<Snapshot> {
+    let mut snapshot = match link {
+        Some(link) => link.session.leave(&mut Slots(gates), fds)?,
+        None => Snapshot::default(),
+    };
+    if let Some(link) = link {
+        snapshot.session.connection = fds.add(link.connection.as_fd());
+    }
+    if let Source::Listen(listener) = source {
+        snapshot.session.listener = fds.add(listener.as_fd());
+        snapshot.session.set_name(listener.name());
+    }
+    Ok(snapshot)
 }

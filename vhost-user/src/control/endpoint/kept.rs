@@ -5,12 +5,13 @@
 //! in between, no successor can continue the connection: the frontend is disconnected and reconnects.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use linecard_pmd::handover::Keep;
 use linecard_wire::Closer;
 
+use super::handover::snapshot;
 use super::{Endpoint, Link};
 use crate::peer::{Peer, tell};
 use crate::session::Left;
@@ -19,20 +20,27 @@ use crate::session::Left;
 /// and the frontend that sent them can make closing slow.
 const BACKLOG: usize = 2;
 
+/// Descriptors that a place adds to those of a port.
+const OWN_DESCRIPTORS: u64 = 1;
+
 /// The place where a port's state is stored, and whether the stored state is current.
 pub(super) struct Kept {
     place: Option<Arc<dyn Keep>>,
     peer: Arc<Peer>,
     /// Closes descriptors that were stored before, because a frontend may have sent them.
     closer: Closer,
+    /// The number of descriptors in `place`.
+    stored: u64,
     changed: bool,
     unsettled: bool,
+    /// It has been logged that the state cannot be replaced, and it has not been replaced since.
+    told: bool,
 }
 
 impl Kept {
     pub(super) fn new(peer: &Arc<Peer>, closer: &Closer) -> Self {
         let (peer, closer) = (Arc::clone(peer), closer.clone());
-        Self { place: None, peer, closer, changed: false, unsettled: false }
+        Self { place: None, peer, closer, stored: 0, changed: false, unsettled: false, told: false }
     }
 
     /// Notes that the stored state is out of date.
@@ -58,19 +66,29 @@ impl Kept {
         self.closer.waiting() <= BACKLOG
     }
 
-    fn keep(&mut self, state: &[u8], fds: Vec<OwnedFd>) {
-        let Some(place) = &self.place else { return };
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let kept = place.keep(state, &borrowed);
-        drop(borrowed);
-        match kept {
-            Ok(earlier) => self.closer.run(move || drop((earlier, fds))),
-            Err(error) => {
-                self.closer.run(move || drop(fds));
-                return self.give_up(&error);
+    /// Replaces the stored state. Returns false if the port may not hold the descriptors stored before until they
+    /// are closed; then the stored state remains, and is still invalid.
+    fn keep(&mut self, state: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+        let Some(place) = &self.place else { return true };
+        let charge = match self.closer.descriptors().charge(self.stored) {
+            Ok(charge) => charge,
+            Err(refusal) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    tell!(self.peer, warn, %refusal, "the state of the port is not stored until there is room");
+                }
+                return false;
             }
+        };
+        self.told = false;
+        match place.keep(state, fds) {
+            Ok(earlier) => {
+                self.closer.run(move || drop((earlier, charge)));
+                self.stored = fds.len() as u64 + OWN_DESCRIPTORS;
+                self.changed = false;
+            }
+            Err(error) => self.give_up(&error),
         }
-        self.changed = false;
+        true
     }
 
     fn settle(&mut self) {
@@ -94,8 +112,10 @@ impl Kept {
     /// Removes the stored state, and stores nothing any more.
     pub(super) fn forget(&mut self) {
         if let Some(place) = self.place.take() {
+            // Removed even if the port may not have so many: this happens once.
+            let charge = self.closer.descriptors().charge(std::mem::take(&mut self.stored));
             let earlier = place.forget();
-            self.closer.run(move || drop(earlier));
+            self.closer.run(move || drop((earlier, charge)));
         }
     }
 }
@@ -125,8 +145,12 @@ impl Endpoint {
                 return;
             }
             let mut fds = Left::default();
-            match self.snapshot(&mut fds) {
-                Ok(snapshot) => self.kept.keep(&snapshot.to_bytes(), fds.fds),
+            match snapshot(&self.link, &self.source, &mut self.gates, &mut fds) {
+                Ok(snapshot) => {
+                    if !self.kept.keep(&snapshot.to_bytes(), &fds.0) {
+                        return;
+                    }
+                }
                 Err(error) => self.kept.give_up(&error),
             }
         }

@@ -1,11 +1,13 @@
 //! That what a frontend makes its port spend is asked for, and counted, where it is spent.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 use linecard_eal::eventfd::EventFd;
 use linecard_lab::wait_until;
+use linecard_pmd::handover::Keep;
 use linecard_wire::{FrontendReq as Req, OutMessage};
 
 use super::super::Control;
@@ -22,22 +24,36 @@ fn with<T>(port: &Port, act: impl FnOnce(&mut Endpoint) -> T) -> T {
     act(endpoint.as_mut().expect("it lives"))
 }
 
-/// Each closing of the gates interrupts the polling threads: there are so many at once, then so many a second.
-#[test]
-fn gates_are_closed_as_often_as_the_limit_allows() {
-    let limits = Limits { interruptions: 1, ..Limits::default() };
-    let port = Port::open(&Control::new(), "closings", limits);
-    with(&port, |endpoint| {
-        let (began, mut closed) = (Instant::now(), 0);
-        for _ in 0..2 * CLOSINGS {
+/// The most interruptions of polling threads by a process without a pause.
+const BURST: u32 = 4096;
+
+/// Closes the gates as often as that is allowed. Returns how often.
+fn close_all_the_time(port: &Port) -> u32 {
+    with(port, |endpoint| {
+        let mut closed = 0;
+        for _ in 0..2 * BURST {
             if endpoint.close_gates() {
                 closed += 1;
                 open(&mut endpoint.gates, &endpoint.peer);
             }
         }
-        let earned = began.elapsed().as_secs() as u32 + 1;
-        assert!((CLOSINGS..=CLOSINGS + earned).contains(&closed), "{closed} times, {earned} s");
-    });
+        closed
+    })
+}
+
+/// Each closing of the gates interrupts the polling threads: there are so many at once, then so many a second. One port has
+/// as many as thirty-three together.
+#[test]
+fn gates_are_closed_as_often_as_the_limit_allows() {
+    let limits = Limits { interruptions: 1, ..Limits::default() };
+    for ports in [1, 33] {
+        let (control, began) = (Control::new(), Instant::now());
+        let ports: Vec<_> =
+            (0..ports).map(|n| Port::open(&control, &format!("closings{n}"), limits)).collect();
+        let closed: u32 = ports.iter().map(close_all_the_time).sum();
+        let earned = (began.elapsed().as_secs() as u32 + 1) * ports.len() as u32;
+        assert!((BURST - 33..=BURST + earned).contains(&closed), "{closed} times, {earned} earned");
+    }
 }
 
 /// A frontend that only asks uses up its port's time; then it has to wait.
@@ -59,6 +75,114 @@ fn the_time_of_requests_is_counted() {
         });
     }
     assert!(answered < most, "{answered} requests cost nothing");
+}
+
+/// One of thousands of ports that has used up its time is slow, and is served.
+#[test]
+fn a_port_of_many_without_time_left_makes_progress() {
+    let control = Control::new();
+    let port = Port::open(&control, "many", Limits::default());
+    control.0.pretend(4096);
+    let mut frontend = port.connect();
+    with(&port, |endpoint| endpoint.spent(Duration::from_micros(u64::from(BUSY_MICROS))));
+    assert!(with(&port, |endpoint| endpoint.resting.is_some()));
+    for n in 0..10 {
+        frontend.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
+        let answer = frontend.read_until(Instant::now() + Duration::from_secs(60));
+        assert!(answer.is_ok(), "answer {n}: {answer:?}");
+    }
+    control.0.pretend(1);
+}
+
+/// A frontend that takes no answers has its requests read no more, and is disconnected when its time is over.
+#[test]
+fn a_frontend_that_takes_no_answers_is_disconnected() {
+    let port = Port::open(&Control::new(), "deaf", Limits::default());
+    let mut frontend = port.connect();
+    wait_until("the answers fill the socket", || {
+        // Its own requests are queued when the port reads no more.
+        if !frontend.wants_write() {
+            frontend.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
+        }
+        with(&port, |endpoint| endpoint.link.as_ref().is_some_and(|link| link.unread.is_some()))
+    });
+    with(&port, |endpoint| {
+        let link = endpoint.link.as_mut().expect("connected");
+        assert!(link.answers_due().is_some_and(|due| due > Instant::now()), "not yet");
+        link.unread = Instant::now().checked_sub(Duration::from_secs(11));
+        endpoint.peer.wake_control();
+    });
+    wait_until("it is disconnected", || !port.thread.peer().connected());
+}
+
+/// A place that holds one state, as a socket does.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<Vec<OwnedFd>>);
+
+impl Keep for Shelf {
+    fn unsettle(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn settle(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn keep(&self, _: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<Vec<OwnedFd>> {
+        let fds: Result<_, _> = fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        Ok(std::mem::replace(&mut *self.0.lock().expect("no panic"), fds?))
+    }
+
+    fn forget(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *self.0.lock().expect("no panic"))
+    }
+}
+
+/// Descriptors of a stored state are charged from when they are taken out until they are closed; a state that cannot be
+/// replaced for that reason is replaced later.
+#[test]
+fn stored_descriptors_that_are_not_closed_are_charged() {
+    /// Of a stored state: a connection and the listening socket, and what the place adds.
+    const STORED: u64 = 3;
+    let port = Port::open(&Control::new(), "shelf", Limits::default());
+    let mut frontend = port.connect();
+    let mut ask = || {
+        frontend.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
+        frontend.read_until(Instant::now() + Duration::from_secs(60)).expect("an answer");
+    };
+    ask();
+    // Something takes long to close.
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let place = Arc::new(Shelf::default());
+    with(&port, |endpoint| {
+        endpoint.ledger.closer.run(move || _ = gate.recv());
+        let used = |endpoint: &Endpoint| endpoint.ledger.closer.descriptors().used();
+        // There is room for one of them.
+        let room = endpoint.ledger.closer.descriptors().room();
+        let rest = endpoint.ledger.closer.descriptors().charge(room - STORED).expect("room");
+        let before = used(endpoint);
+        endpoint.keep_in(Arc::clone(&place) as Arc<dyn Keep>);
+        assert_eq!(
+            (place.0.lock().expect("no panic").len(), used(endpoint)),
+            (2, before),
+            "nothing was there"
+        );
+        endpoint.kept.change();
+        endpoint.keep_up();
+        assert!(!endpoint.kept.is_due(), "it is replaced");
+        assert_eq!(used(endpoint), before + STORED, "what was there waits to be closed");
+        endpoint.kept.change();
+        endpoint.keep_up();
+        assert!(endpoint.kept.is_due(), "no room");
+        assert_eq!(used(endpoint), before + STORED);
+        drop(rest);
+        endpoint.peer.wake_control();
+        // The one that waits makes no room, and its thread is not waited for.
+        assert!(endpoint.ledger.closer.waiting() > 0);
+    });
+    drop(go);
+    wait_until("it is replaced when there is room", || with(&port, |endpoint| !endpoint.kept.is_due()));
+    ask();
 }
 
 #[test]
