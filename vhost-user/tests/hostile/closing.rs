@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use linecard_lab::wait_until;
 use linecard_vhost_user::Limits;
 use linecard_virtio::Features;
-use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
+use linecard_wire::{FrontendReq as Req, Header, NEED_REPLY, VERSION};
 
 use crate::bystander::{Held, Neighbours, give, let_it_look, thread_called};
 use crate::common::{Frontend, GUEST, USER, open_fds};
-use crate::waiting::{lingering, message, send_urgent};
+use crate::waiting::{lingering, message, send_laden, send_urgent};
 
 /// More than a port may hold: 128, and 6 for its queue pair.
 const CEILING: usize = 134;
@@ -60,6 +60,44 @@ fn an_eventfd_whose_close_waits_costs_its_port_alone() {
     assert_eq!(answer.request, Req::GET_FEATURES as u32);
     waits.negotiate(Features::empty());
     wait_until("descriptors are closed", || open_fds() < before + 40);
+}
+
+/// Over a connection that lives on, each message has as many descriptors as the kernel takes: each is refused, and the port
+/// never holds more than it may. Where they do not close, the connection ends.
+#[test]
+fn messages_laden_with_descriptors_cost_their_port_alone() {
+    let test = "messages_laden_with_descriptors_cost_their_port_alone";
+    let mut limits = Limits::default();
+    limits.descriptors = Some(400);
+    let mut ports = Neighbours::with("laden", limits);
+    let null = std::fs::File::open("/dev/null").expect("there");
+    let owner = Header { request: Req::SET_OWNER as u32, flags: VERSION | NEED_REPLY, size: 0 }.encode();
+    let mut hostile = Frontend::connect(&ports.bad);
+    hostile.negotiate(Features::empty());
+    let before = open_fds();
+    let mut most = 0;
+    let mut ask = |hostile: &mut Frontend| {
+        assert!(send_laden(hostile.connection.socket(), &owner, null.as_fd()), "room");
+        let answer = hostile.connection.read_until(Instant::now() + Duration::from_secs(60));
+        most = most.max(open_fds().saturating_sub(before));
+        answer.map(|answer| u64::from_bytes(&answer.payload).expect("a number"))
+    };
+    ports.assert_unnoticed(|| {
+        for _ in 0..20 {
+            assert_eq!(ask(&mut hostile).expect("a port that stays"), 1, "refused");
+        }
+    });
+    if let Some(mut held) = Held::new(test, 1) {
+        give(hostile.connection.socket(), Req::SET_OWNER, held.events.pop().expect("one"));
+        let answer = hostile.connection.read_until(Instant::now() + Duration::from_secs(60));
+        assert_eq!(u64::from_bytes(&answer.expect("an answer").payload).expect("a number"), 1, "refused");
+        ports.assert_traffic_flows(|| {
+            let answers = (0..3).map(|_| ask(&mut hostile)).take_while(Result::is_ok).count();
+            assert!(answers < 3, "759 descriptors that do not close were taken in");
+        });
+        ports.assert_greets();
+    }
+    assert!(most < 404 + 40, "{most} descriptors are open");
 }
 
 /// A frontend that sends more descriptors than a port may hold at a time, faster than they can be closed, is not read meanwhile;

@@ -79,6 +79,29 @@ pub(crate) fn send_at_once(
     usize::try_from(sent).unwrap_or(0)
 }
 
+/// The first byte of a message, with as many duplicates of `fd` as the kernel takes at once (`SCM_MAX_FD`). Returns whether it was
+/// sent.
+pub(crate) fn send_laden(socket: &UnixStream, message: &[u8], fd: BorrowedFd<'_>) -> bool {
+    const MOST: usize = 253;
+    const LEN: usize = 16 + MOST * 4;
+    #[repr(C, align(8))]
+    struct Control([u8; LEN.next_multiple_of(8)]);
+    let mut control = Control([0; LEN.next_multiple_of(8)]);
+    control.0[..8].copy_from_slice(&LEN.to_ne_bytes());
+    control.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+    control.0[12..16].copy_from_slice(&libc::SCM_RIGHTS.to_ne_bytes());
+    control.0[16..LEN].copy_from_slice(&fd.as_raw_fd().to_ne_bytes().repeat(MOST));
+    let mut vector = libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
+    // SAFETY: all zeros is an empty header.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+    (header.msg_control, header.msg_controllen) = (control.0.as_mut_ptr().cast(), LEN);
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: header, vector, bytes and control message live across the call, which reads them only.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) };
+    usize::try_from(sent).is_ok_and(|sent| sent == message.len())
+}
+
 /// One byte out of band, with `fd`.
 pub(crate) fn send_urgent(socket: &UnixStream, fd: BorrowedFd<'_>) {
     #[repr(C, align(8))]

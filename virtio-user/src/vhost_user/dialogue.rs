@@ -224,4 +224,40 @@ mod tests {
         let farewell = thread.await_within(Duration::from_secs(60), &asked).expect("no panic");
         assert!(matches!(farewell, Err(Error::Silent { .. })), "{farewell:?}");
     }
+
+    /// A backend without `REPLY_ACK` takes its time: requests with more descriptors than the port may have wait for it. One that
+    /// takes none gets no more than that.
+    #[test]
+    fn descriptors_that_the_backend_has_not_taken_are_waited_for() {
+        const LIMIT: u64 = 20;
+        for reads in [true, false] {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let account = linecard_wire::ledger::Resource::new("descriptors", 100).account(LIMIT);
+            let closer = Closer::new("dialogue", account.clone()).expect("a thread");
+            let thread = ControlThread::start("dialogue").expect("a thread");
+            let asked = thread.spawn(move |waiter| {
+                let mut dialogue = Dialogue::new(ours, &closer, waiter, after(Duration::from_secs(60)))?;
+                dialogue.awake = true;
+                dialogue.enter(Phase::Starting(after(Duration::from_secs(60))));
+                let (_reader, writer) = std::io::pipe().expect("a pipe");
+                (0..3 * LIMIT)
+                    .try_for_each(|_| dialogue.tell(FrontendReq::SET_VRING_KICK, &[0; 8], &[writer.as_fd()]))
+            });
+            let mut backend = Connection::new(theirs).expect("a connection");
+            linecard_lab::wait_until("no more room", || account.used() + 8 > LIMIT);
+            if reads {
+                for _ in 0..3 * LIMIT {
+                    let message = backend.read_until(after(Duration::from_secs(60))).expect("a request");
+                    assert_eq!(message.fds.len(), 1);
+                    assert!(account.used() <= LIMIT);
+                }
+            }
+            let told = thread.await_within(Duration::from_secs(60), &asked).expect("no panic");
+            match told {
+                Ok(()) => assert!(reads),
+                Err(error) => assert!(!reads && matches!(error, Error::Silent { .. }), "{error}"),
+            }
+            assert!(account.used() <= LIMIT);
+        }
+    }
 }
