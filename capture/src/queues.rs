@@ -74,6 +74,18 @@ impl RxQueue for WatchedRx {
         self.inner.arm()
     }
 
+    fn prepare_arm(&mut self) {
+        self.inner.prepare_arm();
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.inner.begin_arm()
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        self.inner.finish_arm()
+    }
+
     fn disarm(&mut self) {
         self.inner.disarm();
     }

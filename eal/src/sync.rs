@@ -1,6 +1,6 @@
-//! The differences between the standard library and loom, for the gate and the quiescent states.
+//! The differences between the standard library and loom, for the gate, the quiescent states and the wake-ups.
 
-pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+pub(crate) use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 pub(crate) use imp::{
     Arc, AtomicBool, AtomicU64, Mutex, UnsafeCell, asymmetric_fences, full_fence, heavy_fence, light_fence,

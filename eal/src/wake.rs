@@ -16,19 +16,45 @@
 //! waker's fence is only a compiler fence, as in [`gate`](crate::gate): the sleeper pays for both with
 //! `membarrier(2)`.
 //!
+//! `membarrier(2)` interrupts every core that runs a thread of this process. Two things keep that rare, because
+//! it is a peer's packets that make a thread wake up and arm again:
+//!
+//! - A thread with several queues needs one W1 for all: it stores every flag ([`Wake::request`]), executes
+//!   [`fence`] once, and then checks every queue. For each queue, W1 is between the store and the check, as
+//!   above.
+//! - An [`ArmBudget`] bounds how often a thread arms per second.
+//!
 //! A queue whose peer is another process has a [`Relay`] in between, because a peer that shares a descriptor
 //! can block threads that wait on it; see there.
 
+mod budget;
 mod relay;
 
+pub use budget::ArmBudget;
 pub use relay::{Relay, Source};
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::eventfd::EventFd;
-use crate::sync::{asymmetric_fences, heavy_fence, light_fence};
+use crate::sync::{AcqRel, AtomicBool, Relaxed, asymmetric_fences, heavy_fence, light_fence};
+
+/// Orders every [request](Request::request) that this thread has made against what it checks afterwards: W1
+/// of [the module](self), for any number of requests.
+///
+/// Interrupts the cores that run other threads of this process (`membarrier(2)`). A caller whose frequency a
+/// peer determines uses an [`ArmBudget`].
+///
+/// ```
+/// use linecard_eal::wake::{Wake, fence};
+/// let wakes = [Wake::new(), Wake::new()];
+/// assert!(wakes.iter().all(|wake| wake.request()));
+/// fence();
+/// // Check both queues here, and sleep if both are empty.
+/// ```
+pub fn fence() {
+    heavy_fence(asymmetric_fences());
+}
 
 /// A flag with which a thread that is about to sleep requests a notification from other threads: the two
 /// halves of the diagram in [the module](self), without the wake-up itself.
@@ -60,20 +86,26 @@ impl Request {
 
     /// Makes a request. Check what you wait for after this, and before you sleep.
     pub fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+        self.request();
         // W1, pairs with W2 in `take`.
         heavy_fence(self.asymmetric);
     }
 
+    /// Makes a request without the fence. Execute [`fence`] after this, and check what you wait for after
+    /// that.
+    pub fn request(&self) {
+        self.asked.store(true, Relaxed);
+    }
+
     /// Withdraws the request; another thread may have taken it already.
     pub fn withdraw(&self) {
-        self.asked.store(false, Ordering::Relaxed);
+        self.asked.store(false, Relaxed);
     }
 
     /// Whether there is a request.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.asked.load(Relaxed)
     }
 
     /// Takes the request and returns whether there was one. Call it after what was requested is visible. Any
@@ -81,15 +113,15 @@ impl Request {
     #[inline(always)]
     #[must_use = "whoever asked has to be woken"]
     pub fn take(&self) -> bool {
-        // W2, pairs with W1 in `ask`: what the sleeper waits for is visible before this thread checks whether
+        // W2, pairs with W1 in `ask` and `fence`: what the sleeper waits for is visible before this thread checks whether
         // it sleeps.
         light_fence(self.asymmetric);
-        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::AcqRel)
+        self.asked.load(Relaxed) && self.asked.swap(false, AcqRel)
     }
 }
 
-/// Wakes one sleeping thread. Its descriptor is created when it is armed for the first time, and stays the
-/// same.
+/// Wakes one sleeping thread. Its descriptor is created when it is [prepared](Self::prepare) or armed for the
+/// first time, and stays the same.
 ///
 /// ```
 /// let wake = linecard_eal::wake::Wake::new();
@@ -113,12 +145,32 @@ impl Wake {
         Self::default()
     }
 
+    /// Creates the descriptor, so that [`arm`](Self::arm) does not have to; false if the system has none.
+    pub fn prepare(&self) -> bool {
+        self.created().is_some()
+    }
+
+    fn created(&self) -> Option<&EventFd> {
+        self.event.get_or_init(|| EventFd::new().ok()).as_ref()
+    }
+
     /// Discards earlier wake-ups and requests one; false if the system has no descriptor for it. Check the
     /// queue after this and before you sleep.
     pub fn arm(&self) -> bool {
-        let Some(event) = self.event.get_or_init(|| EventFd::new().ok()) else { return false };
+        let able = self.request();
+        if able {
+            // W1, pairs with W2 in `take`.
+            heavy_fence(self.request.asymmetric);
+        }
+        able
+    }
+
+    /// As [`arm`](Self::arm), without the fence: execute [`fence`] after this, once for any number of queues,
+    /// and check the queues after that.
+    pub fn request(&self) -> bool {
+        let Some(event) = self.created() else { return false };
         event.drain();
-        self.request.ask();
+        self.request.request();
         true
     }
 
@@ -150,5 +202,5 @@ impl Wake {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -253,6 +253,18 @@ impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
         self.with(RxQueue::arm).unwrap_or(Armed::Unable)
     }
 
+    fn prepare_arm(&mut self) {
+        self.with(RxQueue::prepare_arm);
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.with(RxQueue::begin_arm).unwrap_or(false)
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        self.with(RxQueue::finish_arm).unwrap_or(Armed::Unable)
+    }
+
     fn disarm(&mut self) {
         self.with(RxQueue::disarm);
     }

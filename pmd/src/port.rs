@@ -382,6 +382,22 @@ pub trait RxQueue: Send {
     fn arm(&mut self) -> Armed {
         Armed::Unable
     }
+    /// Creates what [`arm`](Self::arm) needs: descriptors, and for some drivers a thread. Call it before the queue is
+    /// given to the thread that polls it; otherwise the first `arm` does this.
+    fn prepare_arm(&mut self) {}
+    /// The first half of [`arm`](Self::arm), for a thread that arms several queues: requests the wake-up. Returns
+    /// whether a [fence](linecard_eal::wake::fence) has to follow, one for all queues, before
+    /// [`finish_arm`](Self::finish_arm); without it, a wake-up may be lost.
+    ///
+    /// The default does nothing, and leaves everything to `finish_arm`.
+    fn begin_arm(&mut self) -> bool {
+        false
+    }
+    /// The second half of [`arm`](Self::arm), after [`begin_arm`](Self::begin_arm) and the fence: checks whether
+    /// packets have already arrived. The default is a complete [`arm`](Self::arm).
+    fn finish_arm(&mut self) -> Armed {
+        self.arm()
+    }
     /// Withdraws the request for a wake-up. Call it after waking: until then the peer continues to signal.
     fn disarm(&mut self) {}
     /// The descriptor to wait on for reading while the queue is armed. It exists from the first [`Armed::Asleep`] on
@@ -458,6 +474,18 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
 
     fn arm(&mut self) -> Armed {
         (**self).arm()
+    }
+
+    fn prepare_arm(&mut self) {
+        (**self).prepare_arm();
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        (**self).begin_arm()
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        (**self).finish_arm()
     }
 
     fn disarm(&mut self) {

@@ -27,11 +27,16 @@
 //! | `net_pcap`, `net_null` | nothing: frames are always available, arrive at set times, or never |
 //!
 //! **Cost:** nothing per packet on a queue that is not armed. Arming costs one or two system calls and a full
-//! fence.
+//! fence. One of them, `membarrier(2)`, interrupts every core that runs a thread of the process; a thread with
+//! several queues needs one for all of them ([`begin_arm`](crate::RxQueue::begin_arm)), and bounds how often it
+//! arms with an [`ArmBudget`]. [`Adaptive`] does both. The first arming also
+//! creates descriptors and, for `net_vhost` and `net_virtio_user`, a thread:
+//! [`prepare_arm`](crate::RxQueue::prepare_arm) does that earlier, on another thread.
 //!
 //! **Misbehaving peers:** a peer that never signals delays its own packets by the sleeper's timeout. A peer
 //! that signals without packets wakes a sleeper at most 64 times per millisecond; [`Adaptive`] then falls
-//! back to polling every [`NAP`].
+//! back to polling every [`NAP`], and does so as well for a peer that wakes it with packets more than 4000 times
+//! per second.
 //!
 //! Transmit queues are not armed: call [`reclaim`](crate::TxQueue::reclaim) before you sleep, so that their
 //! deferred work is done.
@@ -40,6 +45,7 @@ mod adaptive;
 mod pause;
 
 pub use adaptive::{Adaptive, NAP, WaitOutcome};
+pub use linecard_eal::wake::ArmBudget;
 pub use pause::PollPause;
 
 use std::os::fd::AsFd;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linecard_eal::wake::Wake;
+use linecard_eal::wake::{ArmBudget, Wake, fence};
 use linecard_mempool::Burst;
 use linecard_pmd::RxQueue;
 use linecard_pmd::direct::Frame;
@@ -33,7 +33,8 @@ const BATCH: usize = 64;
 const FALSE_ALARMS: u8 = 4;
 /// ... this much time has passed.
 const DISTRUST: Duration = Duration::from_secs(1);
-/// The sleep of a worker with a queue that cannot wake it, at first, ...
+/// The sleep of a worker that has armed its queues as often as an [`ArmBudget`] allows, and of one with a queue
+/// that cannot wake it, at first, ...
 const NAP: Duration = Duration::from_micros(50);
 /// ... after ten milliseconds without a frame, ...
 const LONGER_NAP: Duration = Duration::from_millis(1);
@@ -130,6 +131,7 @@ pub(crate) struct Lanes {
     /// `None` if the system provides none: then the worker naps.
     epoll: Option<OwnedFd>,
     wake_watched: bool,
+    budget: ArmBudget,
     /// When counts of false wake-ups were last reset.
     forgiven: Instant,
     /// [`BOUND`], except in tests.
@@ -149,6 +151,7 @@ impl Lanes {
             next: 0,
             epoll: epoll.ok(),
             wake_watched: false,
+            budget: ArmBudget::new(),
             forgiven: Instant::now(),
             bound: BOUND,
         }
@@ -245,16 +248,23 @@ impl Lanes {
             self.forgiven = Instant::now();
             self.lanes.iter_mut().for_each(|lane| lane.alarms = 0);
         }
-        let mailbox = wake.arm();
+        if !self.budget.take(Instant::now()) {
+            std::thread::sleep(NAP);
+            return;
+        }
+        let mailbox = wake.request();
         if !self.wake_watched
             && let Some(event) = wake.event()
         {
             self.wake_watched = epoll::add(epoll, event, EventData::new_u64(MAILBOX), EventFlags::IN).is_ok();
         }
         let able = mailbox && self.wake_watched;
-        if !busy()
-            && let Some(able) = arm(&mut self.lanes, epoll, able)
-        {
+        begin_arm(&mut self.lanes);
+        // For the mailbox and all queues; before `busy` and the queues are checked.
+        fence();
+        if busy() {
+            self.lanes.iter_mut().filter(|lane| !lane.armed).for_each(|lane| lane.rx.disarm());
+        } else if let Some(able) = arm(&mut self.lanes, epoll, able) {
             let bound = if able { self.bound } else { nap(quiet) };
             let mut events: Vec<Event> = Vec::with_capacity(BATCH);
             // An error can only be an interruption.
@@ -267,6 +277,14 @@ impl Lanes {
     }
 }
 
+/// Requests the wake-ups of all lanes; a fence and [`arm`] follow.
+fn begin_arm(lanes: &mut [Lane]) {
+    for lane in lanes.iter_mut().filter(|lane| !lane.armed && lane.alarms < FALSE_ALARMS) {
+        // The mailbox needs a fence in any case.
+        let _ = lane.rx.begin_arm();
+    }
+}
+
 /// Arms all lanes; returns `None` if one has frames already, otherwise whether each can wake the worker.
 fn arm(lanes: &mut [Lane], epoll: &OwnedFd, mut able: bool) -> Option<bool> {
     for lane in lanes.iter_mut().filter(|lane| !lane.armed) {
@@ -275,10 +293,11 @@ fn arm(lanes: &mut [Lane], epoll: &OwnedFd, mut able: bool) -> Option<bool> {
             able = false;
             continue;
         }
-        match lane.rx.arm() {
+        match lane.rx.finish_arm() {
             Armed::Ready => {
                 lane.alarms += 1;
-                lane.rx.disarm();
+                // The wake-ups of those behind it are requested, too.
+                lanes.iter_mut().filter(|lane| !lane.armed).for_each(|lane| lane.rx.disarm());
                 return None;
             }
             Armed::Asleep if watch(epoll, lane) => lane.armed = true,

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use linecard_eal::gate::Poller;
-use linecard_eal::wake::Relay;
+use linecard_eal::wake::{Relay, fence};
 use linecard_mempool::Burst;
 use linecard_pmd::filter::FilterView;
 use linecard_pmd::offload::SoftTx;
@@ -95,7 +95,23 @@ impl RxQueue for Receive {
     }
 
     fn arm(&mut self) -> Armed {
-        if !self.relay.arm(self.index) {
+        if self.begin_arm() {
+            fence();
+        }
+        self.finish_arm()
+    }
+
+    fn prepare_arm(&mut self) {
+        // `begin_arm` fails as well if this did.
+        let _ = self.relay.prepare(self.index);
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.relay.request(self.index)
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        if !self.relay.is_able(self.index) {
             return Armed::Unable;
         }
         // Without a backend, or while the control thread holds the gate, which then wakes the sleeper when it

@@ -55,6 +55,7 @@ use linecard_mempool::{Burst, Packet, Pool};
 use linecard_net::offload::{Verdict, verify_transport};
 use linecard_net::{Offload, parse};
 use linecard_pmd::offload::{RxOffloads, TxOffloads};
+use linecard_pmd::wake::ArmBudget;
 use linecard_pmd::{Armed, Offloads, Port};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium};
@@ -86,12 +87,14 @@ pub struct PortDevice {
     /// Where a packet of several segments lies in one piece.
     scratch: Vec<u8>,
     bad_checksums: u64,
+    budget: ArmBudget,
 }
 
 impl PortDevice {
     /// A device on `port`, which was configured with these `offloads`; what is sent lies in packets of `pool`.
     #[must_use]
-    pub fn new(port: Port, pool: &Pool, offloads: Offloads) -> Self {
+    pub fn new(mut port: Port, pool: &Pool, offloads: Offloads) -> Self {
+        port.rx.first_mut().into_iter().for_each(|queue| queue.prepare_arm());
         let sending =
             Sending { out: Burst::new(), pool: pool.clone(), offloads: offloads.tx, large: Vec::new() };
         Self {
@@ -101,6 +104,7 @@ impl PortDevice {
             sending,
             scratch: Vec::new(),
             bad_checksums: 0,
+            budget: ArmBudget::new(),
         }
     }
 
@@ -138,7 +142,7 @@ impl PortDevice {
     }
 
     /// Sends what was written, then sleeps until packets come, `delay` is over (as `Interface::poll_delay` says it), or 50 ms
-    /// have passed.
+    /// have passed. Returns at once if it has slept as often as an [`ArmBudget`] allows.
     pub fn wait(&mut self, delay: Option<smoltcp::time::Duration>) {
         self.flush();
         let mut longest = delay.map_or(LONGEST, Into::into).min(LONGEST);
@@ -149,6 +153,9 @@ impl PortDevice {
         else {
             return;
         };
+        if !self.budget.take(std::time::Instant::now()) {
+            return;
+        }
         match rx.arm() {
             Armed::Ready => {}
             Armed::Unable => std::thread::sleep(longest.min(NAP)),

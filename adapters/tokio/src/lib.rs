@@ -44,9 +44,10 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
+use linecard_pmd::wake::ArmBudget;
 use linecard_pmd::{Armed, RxQueue};
 use tokio::io::unix::AsyncFd;
 
@@ -59,6 +60,7 @@ pub struct Receiver {
     /// Of a duplicate of the queue's descriptor, which stays the same as long as the queue exists; from the first sleep on.
     event: Option<AsyncFd<OwnedFd>>,
     nap: Duration,
+    budget: ArmBudget,
 }
 
 /// A queue that was armed: disarmed when the waiting ends, also by being cancelled.
@@ -73,8 +75,9 @@ impl Drop for Waiting<'_> {
 impl Receiver {
     /// Of this queue.
     #[must_use]
-    pub fn new(queue: Box<dyn RxQueue>) -> Self {
-        Self { queue, event: None, nap: NAP }
+    pub fn new(mut queue: Box<dyn RxQueue>) -> Self {
+        queue.prepare_arm();
+        Self { queue, event: None, nap: NAP, budget: ArmBudget::new() }
     }
 
     /// How often the queue is looked at while nothing would wake the task: some drivers never wake, others not always.
@@ -107,7 +110,12 @@ impl Receiver {
 
     /// Sleeps until there may be something to receive.
     async fn wait(&mut self) -> io::Result<()> {
-        let Self { queue, event, nap } = self;
+        let Self { queue, event, nap, budget } = self;
+        if !budget.take(Instant::now()) {
+            // Arming interrupts other threads. The queue is polled until it may be armed again.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
         let armed = queue.arm();
         let waiting = Waiting(queue.as_mut());
         match armed {

@@ -43,6 +43,14 @@ pub(super) struct Rx {
     pub(super) timed: Timed,
 }
 
+impl Rx {
+    /// The answer to an arming while packets wait: their timers wake no thread, so the queue must be polled.
+    fn waiting(&self) -> Option<Armed> {
+        let due = self.timed.line.as_ref().and_then(Impairment::next_due)?;
+        Some(if due <= self.timed.now() { Armed::Ready } else { Armed::Unable })
+    }
+}
+
 impl RxQueue for Rx {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let (before, now) = (packets.len(), self.timed.now());
@@ -71,14 +79,20 @@ impl RxQueue for Rx {
         if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
     }
 
-    /// The timers of waiting packets wake no thread, so such a queue must be polled.
     fn arm(&mut self) -> Armed {
-        let now = self.timed.now();
-        match self.timed.line.as_ref().and_then(Impairment::next_due) {
-            Some(due) if due <= now => Armed::Ready,
-            Some(_) => Armed::Unable,
-            None => self.inner.arm(),
-        }
+        self.waiting().unwrap_or_else(|| self.inner.arm())
+    }
+
+    fn prepare_arm(&mut self) {
+        self.inner.prepare_arm();
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.waiting().is_none() && self.inner.begin_arm()
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        self.waiting().unwrap_or_else(|| self.inner.finish_arm())
     }
 
     fn disarm(&mut self) {

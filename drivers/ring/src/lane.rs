@@ -164,9 +164,20 @@ impl Receiver {
         (count, bytes)
     }
 
-    /// See [`RxQueue::arm`](linecard_pmd::RxQueue::arm).
-    pub(super) fn arm(&mut self) -> Armed {
-        if !self.lane.wake.arm() {
+    /// See [`RxQueue::prepare_arm`](linecard_pmd::RxQueue::prepare_arm).
+    pub(super) fn prepare_arm(&self) {
+        // `begin_arm` fails as well if this did.
+        let _ = self.lane.wake.prepare();
+    }
+
+    /// See [`RxQueue::begin_arm`](linecard_pmd::RxQueue::begin_arm).
+    pub(super) fn begin_arm(&self) -> bool {
+        self.lane.wake.request()
+    }
+
+    /// See [`RxQueue::finish_arm`](linecard_pmd::RxQueue::finish_arm).
+    pub(super) fn finish_arm(&mut self) -> Armed {
+        if self.lane.wake.event().is_none() {
             return Armed::Unable;
         }
         let empty = self.consumer.as_mut().is_none_or(|consumer| consumer.peek(1).is_empty());

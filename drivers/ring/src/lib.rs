@@ -24,6 +24,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use linecard_eal::wake::fence;
 use linecard_mempool::{Burst, Pool};
 
 use self::lane::{Direction, Receiver, Refusal, Sender};
@@ -307,7 +308,22 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) -> Armed {
-        self.receiver.arm()
+        if self.begin_arm() {
+            fence();
+        }
+        self.finish_arm()
+    }
+
+    fn prepare_arm(&mut self) {
+        self.receiver.prepare_arm();
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.receiver.begin_arm()
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        self.receiver.finish_arm()
     }
 
     fn disarm(&mut self) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use linecard_eal::wake::fence;
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_pmd::offload::{AcceptedOffloads, SoftTx, asks};
 use linecard_pmd::port::{RxQueue, TxQueue};
@@ -101,7 +102,23 @@ impl RxQueue for Rx {
     }
 
     fn arm(&mut self) -> Armed {
-        if !self.tunnel.wake.arm() {
+        if self.begin_arm() {
+            fence();
+        }
+        self.finish_arm()
+    }
+
+    fn prepare_arm(&mut self) {
+        // `begin_arm` fails as well if this did.
+        let _ = self.tunnel.wake.prepare();
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.tunnel.wake.request()
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        if self.tunnel.wake.event().is_none() {
             return Armed::Unable;
         }
         if self.tunnel.frames.is_empty() { Armed::Asleep } else { Armed::Ready }

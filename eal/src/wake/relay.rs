@@ -38,7 +38,8 @@ const STACK: usize = 128 << 10;
 
 /// Passes the signals of one port's peer on to the sleeping queues.
 ///
-/// Its thread starts when a queue is armed for the first time: a port whose queues are only polled has none.
+/// Its thread starts when a queue is [prepared](Self::prepare), or else when one is armed for the first time: a
+/// port whose queues are only polled has none.
 /// However often a peer signals, it wakes a port's sleepers at most 64 times per millisecond.
 ///
 /// ```
@@ -48,6 +49,7 @@ const STACK: usize = 128 << 10;
 /// let call = Arc::new(EventFd::new()?); // what the peer signals
 /// let relay = Relay::new("net_virtio_user0", 1);
 /// relay.set(0, Some(call.clone()));
+/// assert!(relay.prepare(0)); // starts the thread
 /// assert!(relay.arm(0));
 /// call.signal(); // and `relay.wake(0)` has an event that becomes readable soon
 /// # Ok::<(), std::io::Error>(())
@@ -118,10 +120,32 @@ impl Relay {
         place.wake.wake();
     }
 
+    /// Starts the thread and creates the descriptor of `queue`, so that [`arm`](Self::arm) does not have to;
+    /// false if the system has no thread or no descriptor for it. Call it on a thread for which the cost of
+    /// creating a thread is acceptable: not one that polls.
+    pub fn prepare(&self, queue: usize) -> bool {
+        self.shared.queues.get(queue).is_some_and(|queue| queue.wake.prepare()) && self.is_started()
+    }
+
+    fn is_started(&self) -> bool {
+        *self.started.get_or_init(|| start(&self.shared))
+    }
+
     /// Arms `queue`; false if the system has no thread or no descriptor for it.
     pub fn arm(&self, queue: usize) -> bool {
         let Some(place) = self.shared.queues.get(queue) else { return false };
-        place.wake.arm() && *self.started.get_or_init(|| start(&self.shared))
+        place.wake.arm() && self.is_started()
+    }
+
+    /// As [`arm`](Self::arm), without the fence; see [`Wake::request`].
+    pub fn request(&self, queue: usize) -> bool {
+        let Some(place) = self.shared.queues.get(queue) else { return false };
+        place.wake.request() && self.is_started()
+    }
+
+    /// Whether `queue` has what it needs to be armed: a thread and a descriptor.
+    pub fn is_able(&self, queue: usize) -> bool {
+        self.started.get() == Some(&true) && self.wake(queue).is_some_and(|wake| wake.event().is_some())
     }
 
     /// Wakes every sleeper of the port, because its rings have changed.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use linecard_eal::wake::{ArmBudget, fence};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Armed;
 use crate::port::RxQueue;
 
 /// The polling interval for queues that cannot wake a thread, or that woke it several times in a row without
-/// a packet.
+/// a packet, and for a thread that has armed its queues as often as an [`ArmBudget`] allows.
 pub const NAP: Duration = Duration::from_micros(100);
 /// The number of wake-ups in a row without a packet after which the thread naps before it polls again.
 const FALSE_ALARMS: u32 = 4;
@@ -22,11 +23,15 @@ pub enum WaitOutcome {
     Ready,
     /// A queue woke the thread.
     Woken,
-    /// The timeout passed, or a nap passed because a queue cannot wake the thread.
+    /// The timeout passed, or a [`NAP`]: a queue cannot wake the thread, or the thread has been woken too often.
     Passed,
 }
 
 /// Polls any number of queues while there is traffic, and sleeps once there was none for a while.
+///
+/// Arming interrupts the other polling threads of the process. Therefore a thread arms its queues together,
+/// with one fence, and at most [`ArmBudget::PER_SECOND`] times per second; beyond that it sleeps for a [`NAP`]
+/// instead, and polls again. The first packet after a quiet time always wakes it at once.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -58,6 +63,7 @@ pub struct Adaptive {
     /// When the first round without a packet ended.
     idle: Option<Instant>,
     false_alarms: u32,
+    budget: ArmBudget,
     asleep: Duration,
     sleeps: u64,
 }
@@ -74,7 +80,8 @@ impl Adaptive {
     /// that the caller can do other work.
     #[must_use]
     pub const fn new(spin: Duration, bound: Duration) -> Self {
-        Self { spin, bound, idle: None, false_alarms: 0, asleep: Duration::ZERO, sleeps: 0 }
+        let (asleep, budget) = (Duration::ZERO, ArmBudget::new());
+        Self { spin, bound, idle: None, false_alarms: 0, budget, asleep, sleeps: 0 }
     }
 
     /// Changes the longest sleep, for a caller with its own deadline. With `Duration::MAX` only a queue wakes
@@ -124,18 +131,10 @@ impl Adaptive {
             std::hint::spin_loop();
             return WaitOutcome::Busy;
         }
-        let (mut ready, mut able) = (false, true);
-        for queue in queues.iter_mut() {
-            match queue.arm() {
-                // The others need not be armed; those that are armed are disarmed below.
-                Armed::Ready => ready = true,
-                Armed::Unable => able = false,
-                Armed::Asleep => {}
-            }
-            if ready {
-                break;
-            }
+        if !self.budget.take(now) {
+            return self.nap(now);
         }
+        let (ready, able) = arm(queues);
         let outcome = if ready {
             self.alarm(now, WaitOutcome::Ready)
         } else {
@@ -155,6 +154,10 @@ impl Adaptive {
         if self.false_alarms <= FALSE_ALARMS {
             return why;
         }
+        self.nap(now)
+    }
+
+    fn nap(&mut self, now: Instant) -> WaitOutcome {
         std::thread::sleep(NAP.min(self.bound));
         self.slept(now);
         WaitOutcome::Passed
@@ -164,6 +167,27 @@ impl Adaptive {
         self.asleep = self.asleep.saturating_add(since.elapsed());
         self.sleeps = self.sleeps.saturating_add(1);
     }
+}
+
+/// Arms the queues with one fence. Returns whether one has packets already, in which case some are not armed,
+/// and whether each of them can wake the thread.
+fn arm(queues: &mut [&mut dyn RxQueue]) -> (bool, bool) {
+    let mut asks = false;
+    for queue in queues.iter_mut() {
+        asks |= queue.begin_arm();
+    }
+    if asks {
+        fence();
+    }
+    let mut able = true;
+    for queue in queues.iter_mut() {
+        match queue.finish_arm() {
+            Armed::Ready => return (true, able),
+            Armed::Unable => able = false,
+            Armed::Asleep => {}
+        }
+    }
+    (false, able)
 }
 
 /// Waits for any of the queues that have a descriptor; returns whether one became ready.

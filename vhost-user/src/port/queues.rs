@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use linecard_eal::gate::Poller;
-use linecard_eal::wake::Wake;
+use linecard_eal::wake::{Wake, fence};
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_net::arp::rarp_announcement;
 use linecard_pmd::direct::{Frame, Sink};
@@ -103,7 +103,23 @@ impl RxQueue for Receive {
     }
 
     fn arm(&mut self) -> Armed {
-        if !self.peer.relay.arm(self.ring / 2) {
+        if self.begin_arm() {
+            fence();
+        }
+        self.finish_arm()
+    }
+
+    fn prepare_arm(&mut self) {
+        // `begin_arm` fails as well if this did.
+        let _ = self.peer.relay.prepare(self.ring / 2);
+    }
+
+    fn begin_arm(&mut self) -> bool {
+        self.peer.relay.request(self.ring / 2)
+    }
+
+    fn finish_arm(&mut self) -> Armed {
+        if !self.peer.relay.is_able(self.ring / 2) {
             return Armed::Unable;
         }
         // The control thread is inside the gate and wakes armed pollers when it leaves.
