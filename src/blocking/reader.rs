@@ -42,7 +42,8 @@ pub struct PacketReader {
 }
 
 impl PacketReader {
-    pub(super) fn new(queues: Vec<Box<dyn RxQueue>>, control: Arc<dyn PortControl>) -> Self {
+    pub(super) fn new(mut queues: Vec<Box<dyn RxQueue>>, control: Arc<dyn PortControl>) -> Self {
+        queues.iter_mut().for_each(|queue| queue.prepare_arm());
         Self {
             queues,
             next: 0,

@@ -169,11 +169,13 @@ fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
     })
 }
 
-/// Wraps each queue for packet capture, and contains a driver's panic within its queue.
+/// Wraps each queue for packet capture, contains a driver's panic within its queue, and prepares the queue for a worker
+/// that sleeps.
 fn watched(captures: &Hub, id: u16, port: Port) -> Port {
     let (port, rx, tx) = captures.watch_queues(id, port);
     let (mut port, rx, tx) = contain::contain_queues(port, rx, tx);
     port.rx = rx.into_iter().map(|queue| Box::new(queue) as _).collect();
+    port.rx.iter_mut().for_each(|queue| queue.prepare_arm());
     port.tx = tx.into_iter().map(|queue| Box::new(queue) as _).collect();
     port
 }
@@ -184,11 +186,51 @@ mod tests {
     use std::time::Duration;
 
     use linecard_eal::{Eal, EalArgs};
-    use linecard_mempool::PoolConfig;
-    use linecard_pmd::{ProbeContext, Registry};
+    use linecard_mempool::{Burst, PoolConfig};
+    use linecard_pmd::{ProbeContext, Registry, RxQueue, TxQueue};
     use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
+
+    /// A queue that panics in every burst.
+    struct Bomb;
+
+    impl RxQueue for Bomb {
+        fn rx_burst(&mut self, _: &mut Burst) -> usize {
+            panic!("the driver did not expect this")
+        }
+
+        fn path(&self) -> &'static str {
+            "bomb"
+        }
+    }
+
+    impl TxQueue for Bomb {
+        fn tx_burst(&mut self, _: &mut Burst) -> usize {
+            panic!("the driver did not expect this")
+        }
+
+        fn path(&self) -> &'static str {
+            "bomb"
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_driver_costs_its_queue() {
+        let args = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0;
+        let eal = Eal::new(&args).expect("a machine");
+        let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(64)).expect("a pool");
+        let (device, _peer) = linecard_net_ring::pair("left", "right");
+        let started = configure(device, PortConfig::default()).expect("a configuration").start(&pool);
+        let (rx, tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) =
+            (vec![Box::new(Bomb)], vec![Box::new(Bomb)]);
+        let mut port = watched(&Hub::new(), 0, Port { rx, tx, ..started.expect("it starts") });
+        let mut packets = Burst::new();
+        assert_eq!((port.rx[0].rx_burst(&mut packets), port.rx[0].path()), (0, "panicked"));
+        pool.get_bulk(&mut packets, 1).expect("a packet");
+        port.tx[0].tx_burst(&mut packets);
+        assert_eq!(port.tx[0].path(), "panicked");
+    }
 
     #[test]
     fn a_descriptor_is_closed_if_no_driver_takes_it() {

@@ -15,7 +15,7 @@ use linecard::eal::cores::{self, CoreId};
 use linecard::eal::{Eal, EalArgs, PageKind};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::contain::contain;
-use linecard::pmd::{self, Port, PortConfig, ProbeContext};
+use linecard::pmd::{self, Device, Port, PortConfig, ProbeContext};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -174,13 +174,17 @@ fn open(args: &EndArgs, eal: &Eal, shared_phase: &SharedPhase) -> Result<(Port, 
     }
     let context = ProbeContext::new(eal.memory().clone(), domain, PROBE_WAIT);
     let device = linecard::drivers().probe(&context, &device(args.role, &args.socket))?;
+    Ok((start(device, &pool)?, pool))
+}
+
+/// Starts the port. A driver panic is reported and counted as lost packets; the end still sends its report.
+fn start(device: Box<dyn Device>, pool: &Pool) -> Result<Port, Error> {
     let depth = if device.info().depth.contains(&DEPTH) { DEPTH } else { 0 };
     let config = PortConfig::default().rx_depth(depth).tx_depth(depth);
     let port = pmd::configure(device, config)
-        .and_then(|configured| configured.start(&pool))
+        .and_then(|configured| configured.start(pool))
         .map_err(|failure| failure.error)?;
-    // A driver panic is reported and counted as lost packets; the end still sends its report.
-    Ok((contain(port), pool))
+    Ok(contain(port))
 }
 
 /// Waits for the backend's socket: both ends start at the same time.
@@ -310,4 +314,53 @@ fn say(message: &Message) -> Result<(), Error> {
     line.push('\n');
     let mut out = std::io::stdout().lock();
     out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use linecard::mempool::Burst;
+    use linecard::pmd::{DeviceInfo, RxQueue, StartError};
+
+    use super::*;
+
+    /// A device whose receive queues panic.
+    struct Faulty(Box<dyn Device>);
+
+    impl Device for Faulty {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+
+        fn info(&self) -> DeviceInfo {
+            self.0.info()
+        }
+
+        fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+            let port = self.0.start(config, pool)?;
+            Ok(Port { rx: vec![Box::new(Bomb)], ..port })
+        }
+    }
+
+    struct Bomb;
+
+    impl RxQueue for Bomb {
+        fn rx_burst(&mut self, _: &mut Burst) -> usize {
+            panic!("the driver did not expect this")
+        }
+
+        fn path(&self) -> &'static str {
+            "bomb"
+        }
+    }
+
+    #[test]
+    fn an_end_whose_driver_panics_goes_on() {
+        let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0).expect("memory");
+        let domain = eal.default_domain();
+        let pool = Pool::new(&domain, PoolConfig::default().packets(PACKETS)).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, PROBE_WAIT);
+        let device = linecard::drivers().probe(&context, "net_null0").expect("a device");
+        let mut port = start(Box::new(Faulty(device)), &pool).expect("it starts");
+        assert_eq!((port.rx[0].rx_burst(&mut Burst::new()), port.rx[0].path()), (0, "panicked"));
+    }
 }

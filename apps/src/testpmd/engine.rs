@@ -15,7 +15,7 @@ use linecard::pmd::contain;
 use super::bursts::Spread;
 use super::counters::LaneCounters;
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, PortRx, PortTx, Round, SplitBurst};
+use super::lane::{Forward, Lane, LaneConfig, PortRx, PortTx, Round, SleepsOn, SplitBurst};
 use super::layout::StreamTotals;
 use super::live::Live;
 use super::modes::{
@@ -182,6 +182,9 @@ impl Forwarding {
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
         let record = (plan.settings.record_cycles, plan.settings.record_bursts);
         let interrupts = plan.settings.rx_interrupt;
+        if interrupts {
+            lanes.iter_mut().for_each(|lane| prepare_sleep(&mut **lane));
+        }
         let signalled = plan.signalled.clone();
         self.workers.launch(lcore, move |stop| {
             for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
@@ -242,6 +245,13 @@ impl Forwarding {
             }
         }
         (queues, troubles)
+    }
+}
+
+/// Creates here what the lane's thread needs to sleep.
+fn prepare_sleep(lane: &mut dyn Forward) {
+    if let SleepsOn::Queue(queue) = lane.sleeps_on() {
+        queue.prepare_arm();
     }
 }
 
