@@ -28,7 +28,9 @@ fn time_of(thread: libc::pid_t) -> Duration {
     Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("a number"))
 }
 
-/// The thread that polls the port, and another with packets, pays for a few signals. All packets of the other pass.
+/// The thread that polls the port, and another with packets, pays for a few signals at most, and for none that takes long: no
+/// round of the other port takes as long as half a signal. It is the thread's processor time that is measured, so nothing of
+/// what the machine does besides is in it. All packets of the other pass.
 #[test]
 fn calls_that_take_long_cost_the_polling_thread_a_few() {
     const TEST: &str = "calls_that_take_long_cost_the_polling_thread_a_few";
@@ -52,14 +54,16 @@ fn calls_that_take_long_cost_the_polling_thread_a_few() {
             spent
         };
         guest.post_receive(0, 2 * SIGNALS, 2048);
-        let slow: Duration = (0..SIGNALS).map(|_| pass(&mut guest)).sum();
+        let rounds: Vec<_> = (0..SIGNALS).map(|_| pass(&mut guest)).collect();
+        let (slow, longest) = (rounds.iter().sum::<Duration>(), rounds.iter().max().copied().expect("some"));
         // Its driver is told all the same, if late.
         wait_until("a call", || take_count(&guest.frontend.calls[0]) > 0);
         drop(watchers);
         let ordinary: Duration = (0..SIGNALS).map(|_| pass(&mut guest)).sum();
         println!(
-            "{features}: a signal takes {took:?}, {SIGNALS} rounds {slow:?}, and {ordinary:?} without it"
+            "{features}: a signal takes {took:?}, {SIGNALS} rounds {slow:?}, the longest {longest:?}, and all {ordinary:?} without it"
         );
+        assert!(longest < took / 2, "a round took {longest:?}, one signal {took:?}");
         assert!(slow < ordinary + most(took), "{SIGNALS} rounds took {slow:?}, one signal {took:?}");
     }
 }
