@@ -1,7 +1,8 @@
 //! What a polling thread asks of the kernel while it serves ports of several peers: it signals eventfds without waiting,
-//! wakes the port's closing thread where signals take long (on a busy machine any does), and nothing else, whatever the
-//! peers' connections do meanwhile. A peer that takes its memory away costs it one page of zeros for each page that it
-//! misses, and nothing a hostile one sends costs it another call.
+//! wakes the port's closing thread where signals may take long, and arms its queues, with one `membarrier` for all, and
+//! nothing else, whatever the peers' connections do meanwhile, frontends' and backends'. A peer that takes its memory away
+//! costs it one page of zeros for each page that it misses, and a count of page faults; nothing a hostile one sends costs it
+//! another call. Log lines are written here by whoever logs, so that a line of the polling thread is seen as well.
 //!
 //! Every system call of that thread is reported to another one, which notes it and lets it pass (seccomp user
 //! notification). So the list is complete, and a call that is new shows up here by its number.
@@ -9,18 +10,23 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use linecard::eal::eventfd::EventFd;
+use linecard::eal::wake::fence;
+use linecard::pmd::direct::all;
+use linecard::pmd::{PortControl, RxQueue};
 use linecard::prelude::*;
 
+#[expect(dead_code, reason = "what it hears is for the other tests")]
+#[path = "hostile/backend.rs"]
+mod backend;
 #[path = "hostile/frontend.rs"]
 mod frontend;
-#[expect(dead_code, reason = "the other end's half is for tests of frontends")]
 #[path = "hostile/message.rs"]
 mod message;
 #[path = "hostile/prng.rs"]
@@ -28,12 +34,21 @@ mod prng;
 
 /// A signal, and the end of many: what they left is thrown away, with a timeout of zero.
 const SIGNALS: [i32; 2] = [libc::SYS_io_submit as i32, libc::SYS_io_getevents as i32];
+/// What arming asks for: the fence, and to discard what woke the queue before, from an eventfd of ours that does not block.
+const ARMING: [i32; 2] = [libc::SYS_membarrier as i32, libc::SYS_read as i32];
+/// Rounds of the polling thread between two times that it arms its queues.
+const ARMS_EVERY: u64 = 16;
 /// Connections of the hostile peer.
 const ATTACKS: usize = 300;
+/// Connections of the frontend that is attacked, of which some get as far as packets.
+const ATTACKS_ON_FRONTEND: usize = 60;
 /// Connections whose memory goes while it is used.
 const VANISHINGS: usize = 20;
 /// What the handler of a fault in a peer's memory asks for: a page of zeros in its place, and to go on.
 const FAULTS: [i32; 2] = [libc::SYS_mmap as i32, libc::SYS_rt_sigreturn as i32];
+/// How many pages the thread has missed so far, which it asks when a burst takes long: on a busy machine, any may. The
+/// kernel reads counters of the thread for this, and waits for nobody.
+const COUNTS: [i32; 1] = [libc::SYS_getrusage as i32];
 
 /// `seccomp_notif` and `seccomp_notif_resp` of `linux/seccomp.h`.
 #[repr(C)]
@@ -125,8 +140,41 @@ fn watch(listener: RawFd, polling: &AtomicBool, calls: &Mutex<BTreeMap<i32, u64>
     }
 }
 
+/// Writes something for each log line, as a subscriber that people install does, by the thread that logs.
+struct Writes;
+
+impl tracing::Subscriber for Writes {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        // SAFETY: no bytes are read, and whether there is such a descriptor does not matter: the call is seen.
+        unsafe { libc::write(-1, std::ptr::null(), 0) };
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+fn write_log_lines() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Writes).expect("the first one"));
+}
+
 fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Port {
-    linecard::open(eal, pool, arguments).expect("a port")
+    let mut port = linecard::open(eal, pool, arguments).expect("a port");
+    port.rx.iter_mut().for_each(|queue| queue.prepare_arm());
+    port
 }
 
 /// What the polling thread and the test share.
@@ -136,9 +184,32 @@ struct Shared {
     polling: AtomicBool,
     stop: AtomicBool,
     rounds: AtomicU64,
+    /// How often all queues were armed.
+    armed: AtomicU64,
     received: AtomicU64,
     /// The thread is to make one call that the test knows of, to show that calls are seen.
     prove: AtomicBool,
+}
+
+/// Returns a port's frames to it in its own buffers, as far as they come in those.
+fn direct(port: &mut Port, packets: &mut Burst) {
+    let Port { rx, tx, .. } = port;
+    rx[0].rx_direct(packets, &mut |frames| match tx[0].tx_direct(frames) {
+        Some(_) => all(frames.len()),
+        None => 0,
+    });
+}
+
+/// What a thread that would sleep does before and after.
+fn arm(queues: &mut [&mut dyn RxQueue]) {
+    for queue in queues.iter_mut() {
+        assert!(queue.begin_arm(), "each of these needs the fence");
+    }
+    fence();
+    for queue in queues.iter_mut() {
+        queue.finish_arm();
+    }
+    queues.iter_mut().for_each(|queue| queue.disarm());
 }
 
 /// Sends from each end of a pair to the other, and serves a port whose peers come and go.
@@ -162,9 +233,20 @@ fn poll(mut pair: [Port; 2], mut visited: Port, pool: &Pool, shared: &Shared) {
             shared.received.fetch_add(got as u64, SeqCst);
             packets.clear();
         }
-        visited.rx[0].rx_burst(&mut packets);
-        visited.tx[0].tx_burst(&mut packets);
+        let round = shared.rounds.load(SeqCst);
+        if round.is_multiple_of(2) {
+            visited.rx[0].rx_burst(&mut packets);
+            visited.tx[0].tx_burst(&mut packets);
+        } else {
+            direct(&mut visited, &mut packets);
+            direct(&mut pair[0], &mut packets);
+        }
         packets.clear();
+        if shared.polling.load(SeqCst) && round.is_multiple_of(ARMS_EVERY) {
+            let [left, right] = &mut pair;
+            arm(&mut [&mut *left.rx[0], &mut *right.rx[0], &mut *visited.rx[0]]);
+            shared.armed.fetch_add(1, SeqCst);
+        }
         if shared.prove.swap(false, SeqCst) {
             // SAFETY: takes nothing and changes nothing.
             unsafe { libc::getppid() };
@@ -189,15 +271,39 @@ fn rounds(shared: &Shared, more: u64) {
     }
 }
 
+/// The port for others, as those see it who act on it.
+struct Visited<'a> {
+    eal: &'a Eal,
+    pool: &'a Pool,
+    socket: &'a Path,
+    control: &'a dyn PortControl,
+    shared: &'a Shared,
+}
+
+/// Which end the port for others is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Frontend,
+    Backend,
+}
+
 /// A pair of ports that exchange packets and a port for others, all served by one thread, whose calls are noted while `visit` acts on
-/// the port for others. It is given that port's socket and what the thread shares with it. The calls by number.
-fn calls_while(ring: &str, visit: impl FnOnce(&Pool, &Eal, &Path, &Shared) + Send) -> BTreeMap<i32, u64> {
+/// the port for others. The calls by number.
+fn calls_while(ring: &str, end: End, visit: impl FnOnce(&Visited<'_>) + Send) -> BTreeMap<i32, u64> {
+    write_log_lines();
     let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "128"]).expect("valid").0).expect("memory");
     let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(8192)).expect("a pool");
     let (own, other) = (socket("pair"), socket("visited"));
     let vhost = open(&eal, &pool, &format!("net_vhost0,iface={}", own.display()));
     let frontend = open(&eal, &pool, &format!("net_virtio_user0,path={},{ring}", own.display()));
-    let visited = open(&eal, &pool, &format!("net_vhost1,iface={}", other.display()));
+    // A frontend wants a backend for a start.
+    let mut visited = open(&eal, &pool, &format!("net_vhost1,iface={}", other.display()));
+    if end == End::Frontend {
+        let backend = visited;
+        visited = open(&eal, &pool, &format!("net_virtio_user1,path={},{ring}", other.display()));
+        drop(backend);
+    }
+    let control = Arc::clone(&visited.control);
     let shared = Arc::new(Shared { listener: AtomicI32::new(-1), ..Shared::default() });
     let calls = Arc::new(Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
@@ -214,7 +320,8 @@ fn calls_while(ring: &str, visit: impl FnOnce(&Pool, &Eal, &Path, &Shared) + Sen
         // Until here caches are filled.
         rounds(&shared, 1000);
         shared.polling.store(true, SeqCst);
-        visit(&pool, &eal, &other, &shared);
+        let (eal, pool, socket) = (&eal, &pool, &*other);
+        visit(&Visited { eal, pool, socket, control: &*control, shared: &shared });
         shared.prove.store(true, SeqCst);
         rounds(&shared, 2);
         shared.polling.store(false, SeqCst);
@@ -225,6 +332,9 @@ fn calls_while(ring: &str, visit: impl FnOnce(&Pool, &Eal, &Path, &Shared) + Sen
     assert!(shared.received.load(SeqCst) > 1000, "packets moved meanwhile");
     let mut calls = std::mem::take(&mut *calls.lock().expect("no panic"));
     assert_eq!(calls.remove(&(libc::SYS_getppid as i32)), Some(1), "calls are seen");
+    let (fences, armed) = (calls.get(&ARMING[0]).copied().unwrap_or_default(), shared.armed.load(SeqCst));
+    assert!(0 < armed && fences <= armed, "{fences} fences for {armed} times that three queues were armed");
+    calls.retain(|number, _| ![&SIGNALS[..], &ARMING, &COUNTS].concat().contains(number));
     calls
 }
 
@@ -245,15 +355,15 @@ fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
         return;
     }
     for ring in ["packed_vq=0", "packed_vq=1"] {
-        let mut calls = calls_while(ring, |pool, eal, other, shared| {
+        let calls = calls_while(ring, End::Backend, |visited| {
+            let Visited { eal, pool, socket, shared, .. } = visited;
             for _ in 0..3 {
-                let visitor = open(eal, pool, &format!("net_virtio_user1,path={},{ring}", other.display()));
+                let visitor = open(eal, pool, &format!("net_virtio_user1,path={},{ring}", socket.display()));
                 rounds(shared, 200);
                 drop(visitor);
                 rounds(shared, 200);
             }
         });
-        calls.retain(|number, _| !SIGNALS.contains(number));
         assert!(calls.is_empty(), "{ring}: other system calls by number, with how often: {calls:?}");
     }
 }
@@ -292,16 +402,54 @@ fn hostile_peers_make_a_polling_thread_ask_for_one_page_more() {
         return;
     }
     let mut dice = prng::Prng::seeded("polling_calls");
-    let mut calls = calls_while("packed_vq=0", |_, _, other, shared| {
+    let mut calls = calls_while("packed_vq=0", End::Backend, |Visited { socket, shared, .. }| {
         for _ in 0..ATTACKS {
-            frontend::attack_backend(other, &mut dice);
+            frontend::attack_backend(socket, &mut dice);
         }
         for _ in 0..VANISHINGS {
-            linecard_lab::wait_until("the next one is taken", || vanish(other, &mut dice, shared));
+            linecard_lab::wait_until("the next one is taken", || vanish(socket, &mut dice, shared));
         }
         rounds(shared, 200);
     });
     assert!(FAULTS.iter().all(|number| calls.contains_key(number)), "it met a hole: {calls:?}");
-    calls.retain(|number, _| !SIGNALS.contains(number) && !FAULTS.contains(number));
+    calls.retain(|number, _| !FAULTS.contains(number));
     assert!(calls.is_empty(), "other system calls by number, with how often: {calls:?}");
+}
+
+/// Garbage in answers and rings, from what a frontend's port is connected to.
+#[test]
+fn hostile_backends_make_a_polling_thread_ask_for_nothing_more() {
+    const TEST: &str = "hostile_backends_make_a_polling_thread_ask_for_nothing_more";
+    if !can_run(TEST) {
+        return;
+    }
+    let mut dice = prng::Prng::seeded(TEST);
+    for ring in ["packed_vq=0", "packed_vq=1"] {
+        let up = AtomicU64::new(0);
+        let calls = calls_while(ring, End::Frontend, |Visited { socket, shared, control, .. }| {
+            linecard_lab::wait_until("the backend is gone", || !control.link().up);
+            let _ = std::fs::remove_file(socket);
+            let listener = UnixListener::bind(socket).expect("a socket");
+            for _ in 0..ATTACKS_ON_FRONTEND {
+                let (stream, _) = listener.accept().expect("it connects");
+                let over = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        while !over.load(SeqCst) {
+                            if control.link().up {
+                                up.fetch_add(1, SeqCst);
+                                break;
+                            }
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                    });
+                    backend::hostile_backend(&stream, &mut dice);
+                    over.store(true, SeqCst);
+                });
+            }
+            rounds(shared, 200);
+        });
+        assert!(up.load(SeqCst) > 0, "none got as far as packets");
+        assert!(calls.is_empty(), "{ring}: other system calls by number, with how often: {calls:?}");
+    }
 }
