@@ -143,6 +143,20 @@ impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
         if !self.is_quick_at(began) || self.signal_budget.is_spent_at(began) {
             return self.notify_later();
         }
+        self.notify_at(began)
+    }
+
+    /// Adds one to the counter, now unless the port's budget is spent; for a thread for which only this port
+    /// waits.
+    pub fn notify_from_own_thread(self: &Arc<Self>) -> bool {
+        let began = Instant::now();
+        if self.signal_budget.is_spent_at(began) {
+            return self.notify_later();
+        }
+        self.notify_at(began)
+    }
+
+    fn notify_at(&self, began: Instant) -> bool {
         let counted = signal(self.fd.as_fd()).is_ok();
         let ended = Instant::now();
         self.signal_budget.note(began, ended);

@@ -39,6 +39,13 @@ impl Event {
     }
 }
 
+impl Event {
+    /// As [`signal`](Self::signal), from the control thread of the port, for which nobody else waits: at once.
+    pub(crate) fn signal_from_control(&self) -> bool {
+        self.0.notify_from_own_thread()
+    }
+}
+
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, memfd, receive, take_count};
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, await_count, frame, memfd, receive, take_count};
 use linecard_lab::wait_until;
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
@@ -200,10 +200,10 @@ fn the_log_tells_of_news_by_its_eventfd() {
     take_pages(&log);
     take_count(&event);
     send(&mut bench, &[100]);
-    assert_eq!(take_count(&event), 1);
+    assert_eq!(await_count(&event), 1);
     // It is marked already: all but the next buffer.
     send(&mut bench, &[100]);
-    assert_eq!(take_count(&event), 1);
+    assert_eq!(await_count(&event), 1);
     end(&mut guest.frontend);
     take_count(&event);
     send(&mut bench, &[100]);
@@ -287,15 +287,15 @@ fn a_port_is_handed_over_in_the_middle_of_a_migration() {
     let copy = event.try_clone().expect("dup");
     guest.frontend.good(Req::SET_LOG_FD, &[], &[copy.as_fd()]);
     send(&mut bench, &[100]);
+    assert_eq!(await_count(&event), 1);
     let handed = bench.backend.hand_over().expect("handed over");
     let control = Control::new();
     bench.go_on_with(Backend::take_over(&control, config, handed).expect("taken over"));
     take_pages(&log);
-    take_count(&event);
     send(&mut bench, &[100]);
     let want: BTreeSet<_> = ring_pages(&guest.frontend, 0).into_iter().chain([buffer_page(1)]).collect();
     assert_eq!(take_pages(&log), want);
-    assert_eq!(take_count(&event), 1);
+    assert_eq!(await_count(&event), 1);
 }
 
 /// The areas of a ring move under traffic: it goes on at its indices, in the new place.

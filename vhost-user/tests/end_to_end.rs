@@ -201,9 +201,9 @@ fn the_driver_is_called_when_it_asks_for_it() {
         guest.post_receive(0, 1, 2048);
         let mut packets = receive(&mut bench.rx, 1);
         bench.rx.rx_burst(&mut packets);
-        assert_eq!(common::take_count(&guest.frontend.calls[1]), 1, "{features}");
+        assert_eq!(common::await_count(&guest.frontend.calls[1]), 1, "{features}");
         assert_eq!(bench.tx.tx_burst(&mut packets), 1);
-        assert_eq!(common::take_count(&guest.frontend.calls[0]), 1, "{features}");
+        assert_eq!(common::await_count(&guest.frontend.calls[0]), 1, "{features}");
         guest.tx.take();
         guest.rx.take();
         // A driver that polls is left alone.

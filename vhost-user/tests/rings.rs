@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::atomic::Ordering;
 
-use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, await_count, frame, receive};
 use linecard_capture::{Hub, Options};
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_lab::{Prng, wait_until};
@@ -56,7 +56,7 @@ fn impossible_send_descriptors_stop_that_ring_alone() {
             guest.tx.publish();
             poll(&mut bench, 3);
             assert_eq!(faults(&bench), 1, "{name} {features}");
-            assert_eq!(take_count(&guest.frontend.errors[1]), 1, "{name}");
+            assert_eq!(await_count(&guest.frontend.errors[1]), 1, "{name}");
             // The other half goes on.
             guest.post_receive(0, 1, 2048);
             poll(&mut bench, 1);

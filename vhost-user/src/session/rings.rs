@@ -204,7 +204,7 @@ impl Session {
             ring.call.clone_from(&event);
             // Buffers used before the driver could be notified must not go unnoticed.
             event.iter().for_each(|call| {
-                call.signal();
+                call.signal_from_control();
             });
         }
         if let Some(vring) = self.vrings.get_mut(index) {
@@ -301,7 +301,7 @@ impl Session {
             };
             // It is not known whether the driver was notified of the last used buffers.
             ring.call.iter().for_each(|call| {
-                call.signal();
+                call.signal_from_control();
             });
             slot.ring = Some(ring);
         }
@@ -364,7 +364,7 @@ impl Session {
                     self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
                     // The old device half may have owed a notification; a spurious one is harmless.
                     ring.call.iter().for_each(|call| {
-                        call.signal();
+                        call.signal_from_control();
                     });
                     slot.ring = Some(ring);
                 }
@@ -377,7 +377,7 @@ impl Session {
         tell!(self.peer, warn, ring = index, %refusal, "ring lost its memory");
         self.peer.count_fault();
         if let Some(error) = self.vrings.get(index).and_then(|vring| vring.error.as_ref()) {
-            error.signal();
+            error.signal_from_control();
         }
     }
 

@@ -66,6 +66,16 @@ pub fn take_count(fd: &OwnedFd) -> u64 {
     if n == 8 { u64::from_ne_bytes(count) } else { 0 }
 }
 
+/// The count of an eventfd that is signalled now or soon, which the port's thread may do.
+pub fn await_count(fd: &OwnedFd) -> u64 {
+    let mut count = 0;
+    linecard_lab::wait_until("a signal", || {
+        count = take_count(fd);
+        count > 0
+    });
+    count
+}
+
 pub fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc").count()
 }
