@@ -132,7 +132,34 @@ fn an_end_that_does_not_run_any_more_is_not_waited_for_for_ever() {
     let said = running.end(2 * PATIENCE);
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.out.contains("waiting for the last echoes, up to "), "{said:?}");
-    assert!(said.err.contains("error: the last echoes of the backend did not come within 30 s"), "{said:?}");
+    // It has the rest of 20 s + 30 s, less what passed before the first packet: at most 30 s.
+    let waited = waited(&said.err, "the last echoes of the backend");
+    assert!((1..=30).contains(&waited), "{said:?}");
+    assert!(said.took < Duration::from_secs(20 + 30 + 10), "{said:?}");
+    assert_eq!(processes(&name), 0);
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+/// The seconds within which `what` did not come, by the error.
+fn waited(errors: &str, what: &str) -> u32 {
+    let rest = errors.split_once(&format!("error: {what} did not come within ")).map(|(_, rest)| rest);
+    let number = rest.and_then(|rest| rest.split_once(" s after the traffic")).map(|(number, _)| number);
+    number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{errors}"))
+}
+
+/// An interruption begins the wait for the end of the demo, however much of the requested time was left.
+#[test]
+fn an_interrupted_demo_does_not_wait_for_the_time_that_was_left() {
+    let scratch = Scratch::new();
+    let name = scratch.path().to_str().unwrap().to_owned();
+    let running = Running::start(&mut demo(&scratch, &["--seconds=3600"]));
+    ends_work(&scratch, Duration::from_millis(500));
+    stop_end(&name, "backend");
+    running.signal(Signal::INT);
+    let said = running.end(2 * PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("waiting for the last echoes, up to "), "{said:?}");
+    assert_eq!(waited(&said.err, "the last echoes of the backend"), 30, "{said:?}");
     assert_eq!(processes(&name), 0);
     assert_eq!(scratch.entries(), [""; 0]);
 }

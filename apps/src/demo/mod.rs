@@ -83,7 +83,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let deadline = started + time + GRACE;
     let mut run = Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
     run.traffic(time, FIRST_WITHIN, &mut show)?;
-    run.collect([&mut backend, &mut frontend], &mut show)?;
+    let order = |word: &str| [&mut backend, &mut frontend].into_iter().for_each(|end| end.order(word));
+    run.collect(GRACE, order, &mut show)?;
     let [back, front] = run.state.map(|state| state.report.unwrap_or_default());
     let circumstances = Circumstances {
         exec_ns,
@@ -204,27 +205,35 @@ impl Run {
         Ok(())
     }
 
-    /// Stops requests, waits for the last echoes, requests the reports and waits for them.
+    /// Stops requests, waits for the last echoes, requests the reports and waits for them: until the deadline,
+    /// and at most for the time `within`, because an interruption may come long before the deadline. `order`
+    /// sends an order to both ends.
     ///
     /// # Errors
-    /// An end exited early, or the deadline passed: then it is unknown whether the outstanding packets are
-    /// lost.
-    fn collect(&mut self, mut ends: [&mut End; 2], show: &mut Show) -> Result<(), Error> {
+    /// An end exited early, or the time passed: then it is unknown whether the outstanding packets are lost.
+    fn collect(
+        &mut self,
+        within: Duration,
+        mut order: impl FnMut(&str),
+        show: &mut Show,
+    ) -> Result<(), Error> {
         // The results are shown after an interruption too.
         self.interrupted = false;
-        let until = self.deadline;
-        ends.iter_mut().for_each(|end| end.order(end::DRAIN));
+        let start = Instant::now();
+        let until = self.deadline.min(start + within);
+        let within = until.saturating_duration_since(start);
+        order(end::DRAIN);
         let drained = |state: &State| state.progress.drained;
         self.await_all(until, "the last echoes", show, |run| run.state.iter().all(drained))?;
-        self.in_time("the last echoes of", drained)?;
-        ends.iter_mut().for_each(|end| end.order(end::REPORT));
+        self.in_time("the last echoes of", within, drained)?;
+        order(end::REPORT);
         let reported = |state: &State| state.report.is_some();
         self.await_all(until, "the reports", show, |run| run.state.iter().all(reported))?;
-        self.in_time("the report of", reported)
+        self.in_time("the report of", within, reported)
     }
 
-    /// Returns an error about the first end that did not finish in time.
-    fn in_time(&self, what: &str, done: impl Fn(&State) -> bool) -> Result<(), Error> {
+    /// Returns an error about the first end that did not finish `within` the time that it had.
+    fn in_time(&self, what: &str, within: Duration, done: impl Fn(&State) -> bool) -> Result<(), Error> {
         let both = [Role::Backend, Role::Frontend].into_iter().zip(&self.state);
         match both.into_iter().find(|(_, state)| !done(state)) {
             None => Ok(()),
@@ -234,10 +243,10 @@ impl Run {
                 role.name()
             ))),
             Some((role, _)) => Err(Error::Failed(format!(
-                "{what} the {} did not come within {} s after the traffic, so whether packets were lost is not known; \
+                "{what} the {} did not come within {:.0} s after the traffic, so whether packets were lost is not known; \
                  end programs that keep the cores busy and run it again",
                 role.name(),
-                GRACE.as_secs()
+                within.as_secs_f64()
             ))),
         }
     }
@@ -254,19 +263,41 @@ fn ended_early(role: Role) -> Error {
 mod tests {
     use super::*;
 
+    /// A run that ends `deadline` from now, without any end.
+    fn run(deadline: Duration) -> (Sender<Event>, Run) {
+        let (sender, events) = mpsc::channel();
+        let state = [State::default(), State::default()];
+        (sender, Run { events, state, interrupted: false, deadline: Instant::now() + deadline })
+    }
+
     /// If both ends run but no packet arrives, the demo gives up and says what to do.
     #[test]
     fn the_first_packet_is_not_waited_for_for_ever() {
-        let (_sender, events) = mpsc::channel();
         let (long, short) = (Duration::from_secs(3600), Duration::from_secs(1));
-        let deadline = Instant::now() + long;
-        let mut run =
-            Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
+        let (_sender, mut run) = run(long);
         let mut show = Show::new(Output::standard(), true);
         let error = run.traffic(long, short, &mut show).expect_err("nothing came");
         assert_eq!(
             error.to_string(),
             "no packet came within 1 s; end programs that keep the cores busy, or run `linecard doctor`"
         );
+    }
+
+    /// The wait after the traffic ends after its own time, long before the deadline of a run that was
+    /// interrupted, and at the deadline, if that comes first. The error names the time that was waited.
+    #[test]
+    fn the_last_echoes_are_not_waited_for_for_ever() {
+        let (long, short) = (Duration::from_secs(3600), Duration::from_secs(1));
+        for (deadline, within) in [(long, short), (short, long)] {
+            let (_sender, mut run) = run(deadline);
+            let mut orders = Vec::new();
+            let mut show = Show::new(Output::standard(), true);
+            let error = run.collect(within, |word| orders.push(word.to_owned()), &mut show);
+            let error = error.expect_err("no end answers").to_string();
+            // What is left of a second until the deadline may be less than half of it on a busy machine.
+            let rest = ["1 s", "0 s"].map(|time| format!("did not come within {time} after the traffic"));
+            assert!(rest.iter().any(|text| error.contains(text)), "{error}");
+            assert_eq!(orders, [end::DRAIN]);
+        }
     }
 }
