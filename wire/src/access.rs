@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
-use crate::socket::SocketError;
+use crate::socket::{SocketError, needs_proc};
 use crate::sys;
 
 /// Readable and writable by the owner. With less, the creator could not connect.
@@ -99,12 +99,19 @@ impl Access {
             return Err(lost(io::ErrorKind::NotFound.into()));
         }
         let same = sys::by_descriptor(&file);
+        let refused = |action| {
+            move |source| {
+                let source = sys::through_proc(source);
+                if needs_proc(&source) {
+                    return SocketError::NoProc;
+                }
+                SocketError::Access { action, source }
+            }
+        };
         if self.group.is_some() {
-            chown(&same, None, self.group)
-                .map_err(|source| SocketError::Access { action: GIVE_GROUP, source })?;
+            chown(&same, None, self.group).map_err(refused(GIVE_GROUP))?;
         }
-        fs::set_permissions(&same, Permissions::from_mode(self.mode))
-            .map_err(|source| SocketError::Access { action: GIVE_MODE, source })
+        fs::set_permissions(&same, Permissions::from_mode(self.mode)).map_err(refused(GIVE_MODE))
     }
 }
 

@@ -17,6 +17,8 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
+use crate::socket::SocketError;
+
 /// The maximum number of descriptors in one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
 pub(crate) const SCM_MAX_FD: usize = 253;
 /// `CMSG_LEN(0)`: the length of a record's header.
@@ -199,7 +201,7 @@ pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         let problem = "it is a symbolic link, and links are not followed; name the socket itself";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     }
-    Ok(net::connect(socket, &address(&by_descriptor(&found))?)?)
+    net::connect(socket, &address(&by_descriptor(&found))?).map_err(|error| through_proc(error.into()))
 }
 
 /// Whether the peer's user is root or this process's user; false if the kernel does not report it.
@@ -225,9 +227,21 @@ fn address(path: &Path) -> io::Result<SocketAddrUnix> {
     })
 }
 
+/// The directory of this process's descriptors; `/proc` may be missing in a container or after `chroot`.
+const DESCRIPTORS: &str = "/proc/self/fd";
+
 /// A path that refers to the file of a descriptor, whatever its name refers to.
 pub(crate) fn by_descriptor(file: &impl AsRawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    PathBuf::from(format!("{DESCRIPTORS}/{}", file.as_raw_fd()))
+}
+
+/// The error of a call with a path of [`by_descriptor`]: [`SocketError::NoProc`] if `/proc` is missing.
+pub(crate) fn through_proc(error: io::Error) -> io::Error {
+    let absent = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    if absent && !Path::new(DESCRIPTORS).exists() {
+        return io::Error::new(io::ErrorKind::Unsupported, SocketError::NoProc);
+    }
+    error
 }
 
 /// The number of the group with this name.

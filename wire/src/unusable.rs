@@ -39,6 +39,7 @@ impl UnusableSocket {
             }
             SocketError::NotASocket { what } => format!("{path} is {what}, not a socket"),
             SocketError::InUse => format!("another process listens at socket {path}"),
+            SocketError::NoProc => format!("socket {path} needs /proc, which is not mounted here"),
             SocketError::Access { action, source } => format!("socket {path}: {action}: {source}"),
             SocketError::NotListening { what } => format!("what was passed for {path} is {what}"),
             SocketError::System { action, source } => match source.kind() {
@@ -60,6 +61,7 @@ impl UnusableSocket {
             SocketError::PathLength { .. } => "choose a shorter one",
             SocketError::NotASocket { .. } => "give the path of a socket, or one where there is nothing yet",
             SocketError::InUse => "end it, or choose another path",
+            SocketError::NoProc => "mount it with 'mount -t proc proc /proc'",
             SocketError::Access { action: GIVE_GROUP, .. } => "name a group of this user's with group=",
             SocketError::Access { action: GIVE_MODE, .. } => {
                 "leave out mode= and group=, or use a directory of another file system"

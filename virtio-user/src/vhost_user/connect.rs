@@ -127,6 +127,9 @@ fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream
         if let Some(what) = socket::obstacle(path) {
             return Err(UnusableSocket::new(path, SocketError::NotASocket { what }).into());
         }
+        if socket::needs_proc(&source) {
+            return Err(UnusableSocket::new(path, SocketError::NoProc).into());
+        }
         if Instant::now() >= deadline {
             return Err(Error::Connect { path: path.to_owned(), source });
         }
