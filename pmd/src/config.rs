@@ -169,8 +169,10 @@ pub fn check_queues(device: &dyn Device, config: &PortConfig) -> Result<(), Erro
         if (1..=max).contains(&asked) {
             return Ok(());
         }
-        let remedy = match device.queues_argument().filter(|_| asked > max) {
-            Some(key) => format!("add {key}={asked} to its arguments"),
+        let most = device.most_queue_pairs();
+        let remedy = match device.queues_argument().filter(|_| asked > max && most > max) {
+            Some(key) if asked <= most => format!("add {key}={asked} to its arguments"),
+            Some(key) => format!("add {key}={most} to its arguments, and ask for 1 to {most}"),
             None => format!("ask for 1 to {max}"),
         };
         Err(Error::Queues { port: device.name().into(), what, asked, max, remedy })

@@ -216,6 +216,10 @@ pub trait Device: Send {
     fn queues_argument(&self) -> Option<&'static str> {
         None
     }
+    /// The most queue pairs that [`queues_argument`](Self::queues_argument) can provide. Default: no limit.
+    fn most_queue_pairs(&self) -> u16 {
+        u16::MAX
+    }
     /// Whether single queues of the port can be [stopped](PortControl::stop_queue) and started.
     fn stops_queues(&self) -> bool {
         false

@@ -16,7 +16,7 @@ use linecard_pmd::{
     TxQueue,
 };
 
-use crate::args::Options;
+use crate::args::{MAX_PAIRS, Options};
 use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
 use crate::driver::Ledger;
@@ -341,9 +341,12 @@ impl Device for VirtioDevice {
     }
 
     fn queues_argument(&self) -> Option<&'static str> {
-        // If the backend has no more queue pairs, requesting more does not help.
-        let more = self.first.as_ref().is_none_or(|first| first.offer().pairs > self.options.queues);
-        more.then_some("queues")
+        Some("queues")
+    }
+
+    fn most_queue_pairs(&self) -> u16 {
+        // More than the backend has cannot be requested.
+        self.first.as_ref().map_or(MAX_PAIRS, |first| first.offer().pairs.min(MAX_PAIRS))
     }
 
     fn info(&self) -> DeviceInfo {

@@ -8,7 +8,7 @@ use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
 /// The most queue pairs, as in DPDK.
-const MAX_QUEUES: u16 = 16;
+pub(super) const MAX_QUEUES: u16 = 16;
 /// The most frames of a ring.
 pub(super) const MAX_FRAMES: u16 = 1 << 15;
 /// The largest block: the most contiguous memory that the page allocator provides.

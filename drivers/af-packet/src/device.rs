@@ -6,7 +6,7 @@ use linecard_eal::memory::available_bytes;
 use linecard_mempool::Pool;
 use memmap2::MmapRaw;
 
-use super::args::{MAX_FRAMES, Options, Version};
+use super::args::{MAX_FRAMES, MAX_QUEUES, Options, Version};
 use super::control::Control;
 use super::drops::Drops;
 use super::loss::{RxLoss, TxLoss};
@@ -275,6 +275,10 @@ impl Device for AfPacket {
 
     fn queues_argument(&self) -> Option<&'static str> {
         Some("qpairs")
+    }
+
+    fn most_queue_pairs(&self) -> u16 {
+        MAX_QUEUES
     }
 
     fn info(&self) -> DeviceInfo {

@@ -8,7 +8,7 @@ use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
 /// The most queues of a port.
-const MAX_QUEUES: u32 = 256;
+pub(super) const MAX_QUEUES: u32 = 256;
 /// The packets per busy-polling call; DPDK's default.
 const BUSY_BUDGET: u32 = 64;
 

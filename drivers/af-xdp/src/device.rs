@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use linecard_mempool::Pool;
 
-use super::args::Options;
+use super::args::{MAX_QUEUES, Options};
 use super::bpf::Mode;
 use super::channel::{Channel, Opened, SocketOptions};
 use super::channels;
@@ -306,6 +306,13 @@ impl Device for AfXdp {
 
     fn queues_argument(&self) -> Option<&'static str> {
         Some("queue_count")
+    }
+
+    fn most_queue_pairs(&self) -> u16 {
+        // An interface that does not tell how many it has may have any number.
+        let has = self.interface.info().map_or(0, |info| info.queues.0.max(info.queues.1));
+        let left = if has == 0 { MAX_QUEUES } else { has.saturating_sub(self.options.start_queue) };
+        u16::try_from(left.min(MAX_QUEUES)).unwrap_or(u16::MAX)
     }
 
     fn info(&self) -> DeviceInfo {

@@ -176,6 +176,10 @@ impl Device for Impaired {
         self.inner.queues_argument()
     }
 
+    fn most_queue_pairs(&self) -> u16 {
+        self.inner.most_queue_pairs()
+    }
+
     fn check(&self, config: &PortConfig) -> Result<(), Error> {
         self.inner.check(config)
     }

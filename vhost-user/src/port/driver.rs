@@ -307,11 +307,15 @@ impl Device for VhostDevice {
         true
     }
 
-    /// The frontend chooses its ring sizes, so any configured depth is accepted.
     fn queues_argument(&self) -> Option<&'static str> {
         Some("queues")
     }
 
+    fn most_queue_pairs(&self) -> u16 {
+        MAX_QUEUE_PAIRS
+    }
+
+    /// The frontend chooses its ring sizes, so any configured depth is accepted.
     fn info(&self) -> DeviceInfo {
         DeviceInfo::new("net_vhost", self.mac)
             .max_rx_queues(self.backend.queue_pairs())

@@ -64,6 +64,14 @@ fn more_than_the_interface_can() {
         "net_af_packet0: 3 receive queues requested, the device has 2; add qpairs=3 to its arguments"
     );
     assert_eq!(
+        refuse("", PortConfig::default().tx_queues(17)),
+        "net_af_packet0: 17 transmit queues requested, the device has 1; add qpairs=16 to its arguments, and ask for 1 to 16"
+    );
+    assert_eq!(
+        refuse(",qpairs=16", PortConfig::default().rx_queues(17)),
+        "net_af_packet0: 17 receive queues requested, the device has 16; ask for 1 to 16"
+    );
+    assert_eq!(
         refuse(",framesz=16384,blocksz=16384", PortConfig::default().mtu(9000)),
         "net_af_packet0: an MTU of 9000 asked, interface near has 1500; \
          raise it with 'ip link set near mtu 9000', or ask for less"

@@ -50,11 +50,17 @@ fn more_queues_than_the_port_was_given() {
     veth(&lab);
     let device =
         probe(&context(), &format!("net_af_xdp0,iface=near,netns={}", lab.path())).expect("a device");
-    let config = PortConfig::default().rx_queues(2);
-    let refused = configure(device, config).err().expect("it has one").to_string();
+    let refused = configure(device, PortConfig::default().rx_queues(2)).err().expect("it has one");
+    assert_eq!(
+        refused.to_string(),
+        "net_af_xdp0: 2 receive queues requested, the device has 1; add queue_count=2 to its arguments"
+    );
+    // The interface has no third.
+    let refused =
+        configure(refused.device, PortConfig::default().rx_queues(3)).err().expect("it has two").to_string();
     assert_eq!(
         refused,
-        "net_af_xdp0: 2 receive queues requested, the device has 1; add queue_count=2 to its arguments"
+        "net_af_xdp0: 3 receive queues requested, the device has 1; add queue_count=2 to its arguments, and ask for 1 to 2"
     );
     expect_no_xdp(&lab, "near");
 }
