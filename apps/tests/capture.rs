@@ -5,6 +5,7 @@ mod common;
 use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use common::{PATIENCE, Running, Said, Scratch, frames, linecard, run, skip, testpmd};
 use linecard::capture::pcap::encode::{Format, Record};
@@ -284,6 +285,33 @@ fn the_next_program_clears_away_what_a_killed_one_left() {
     next.quit();
 }
 
+/// In a container numbers of processes are soon in use again. Then the age of a socket tells, beside that nobody
+/// listens there.
+#[test]
+fn a_socket_is_cleared_away_though_another_process_has_the_number() {
+    let prefix = format!("test-reused-{}", std::process::id());
+    let folder = linecard::eal::runtime::create(&prefix).expect("a folder");
+    let left = |pid: u32| {
+        let path = folder.join(format!("control.{pid}"));
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+        path
+    };
+    // This process, and its parent, which are alive. Any run of `linecard capture` clears away what is deserted.
+    let (old, young) = (left(std::process::id()), left(std::os::unix::process::parent_id()));
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let seconds = hour_ago.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let time = rustix::fs::Timespec { tv_sec: seconds.try_into().expect("in range"), tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(rustix::fs::CWD, &old, &times, rustix::fs::AtFlags::empty()).expect("ours");
+    let said = run(&mut linecard(&["capture", "-D", "--file-prefix", &prefix]), b"");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(!old.exists(), "nobody has listened there for an hour");
+    assert!(young.exists(), "its program may be about to listen");
+    std::fs::remove_file(young).expect("it is there");
+    linecard::eal::runtime::remove(&prefix);
+    assert!(!folder.exists());
+}
+
 #[test]
 fn the_console_captures_into_files() {
     let scratch = Scratch::new();
@@ -339,7 +367,7 @@ fn bad_input_is_answered_by_one_sentence() {
     fails(
         nobody(&["--file-prefix", "nobody-has-this", "-p", "0"]),
         1,
-        &["--file-prefix nobody-has-this runs", "start one"],
+        &["--file-prefix nobody-has-this runs", "start one", "linecard::capture::serve with its ports"],
     );
     fails(nobody(&["--pid", "1", "-p", "0"]), 1, &["no program 1 that can be captured runs"]);
     fails(nobody(&["-f", "tcp prot 80"]), 2, &["not understood at 'prot'"]);

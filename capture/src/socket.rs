@@ -1,6 +1,7 @@
 //! A control socket at the path where `linecard capture` finds it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use linecard_eal::{Eal, runtime};
 use rustix::process::{Pid, test_kill_process};
@@ -37,8 +38,32 @@ impl ControlSocket {
         };
         // A program that is ending may remove the empty directory at the same time.
         socket.server = Some(serve().or_else(|_| serve())?);
-        sweep();
+        Self::sweep();
         Ok(socket)
+    }
+
+    /// Removes what killed programs of this user left, under every prefix: sockets on which no program
+    /// listens, and directories without sockets. [`open`](Self::open) does that too.
+    ///
+    /// ```
+    /// linecard_capture::ControlSocket::sweep();
+    /// ```
+    pub fn sweep() {
+        for prefix in names(&runtime::root()) {
+            let folder = runtime::folder(&prefix);
+            for name in names(&folder) {
+                let Some(pid) = name.strip_prefix("control.").and_then(|pid| pid.parse().ok()) else {
+                    continue;
+                };
+                let path = folder.join(&name);
+                // A program in another PID namespace has no PID here, but it answers.
+                if (is_gone(pid) || is_old(&path)) && is_deserted(&path) {
+                    let _ = std::fs::remove_file(&path);
+                }
+            }
+            // A directory with a socket stays; a program that is about to create one recreates the directory.
+            runtime::remove(&prefix);
+        }
     }
 
     /// The path to which clients connect.
@@ -55,27 +80,19 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Removes what killed programs of this user left: sockets on which no program listens, and directories
-/// without sockets.
-fn sweep() {
-    for prefix in names(&runtime::root()) {
-        let folder = runtime::folder(&prefix);
-        for name in names(&folder) {
-            let Some(pid) = name.strip_prefix("control.").and_then(|pid| pid.parse().ok()) else { continue };
-            let path = folder.join(&name);
-            // A program in another PID namespace has no PID here, but it answers.
-            if is_gone(pid) && is_deserted(&path) {
-                let _ = std::fs::remove_file(&path);
-            }
-        }
-        // A directory with a socket stays; a program that is about to create one recreates the directory.
-        runtime::remove(&prefix);
-    }
-}
-
 /// Whether no process has this PID; asks the kernel, because `/proc` may be missing.
 fn is_gone(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+/// The age from which a socket without a program is deserted, whatever process has its program's PID by now.
+/// A program listens within milliseconds after it has created the name.
+const OLD: Duration = Duration::from_secs(10);
+
+/// Whether a file was created more than [`OLD`] ago.
+fn is_old(path: &Path) -> bool {
+    let created = std::fs::symlink_metadata(path).and_then(|data| data.modified()).ok();
+    created.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > OLD)
 }
 
 /// Whether no program listens on a socket. For a live socket of another type the error differs; this never

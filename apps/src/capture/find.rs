@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use linecard::capture::{Client, Listed};
+use linecard::capture::{Client, ControlSocket, Listed};
 use linecard::eal::runtime;
-
-use rustix::process::{Pid, test_kill_process};
 
 use crate::error::Error;
 use crate::output::{Output, out};
@@ -23,6 +21,7 @@ fn programs(prefix: Option<&str>) -> Vec<Program> {
         Some(prefix) => vec![prefix.to_owned()],
         None => names(&runtime::root()),
     };
+    ControlSocket::sweep();
     let mut all = Vec::new();
     for prefix in prefixes {
         let folder = runtime::folder(&prefix);
@@ -31,18 +30,10 @@ fn programs(prefix: Option<&str>) -> Vec<Program> {
             let path = folder.join(&name);
             if Client::connect(&path).is_ok() {
                 all.push(Program { path, prefix: prefix.clone(), pid });
-            } else if is_gone(pid) {
-                let _ = std::fs::remove_file(&path);
             }
         }
     }
     all
-}
-
-/// Whether no process has that number. Uses kill(2), because `/proc` may be missing.
-fn is_gone(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 fn names(folder: &Path) -> Vec<String> {
