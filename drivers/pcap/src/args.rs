@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use linecard_capture::pcap::encode::SNAPLEN;
-use linecard_capture::pcap::read::{Damage, Reader};
+use linecard_capture::pcap::read::{Damage, Reader, Skipped};
 
 use super::rx::{LOOP_BYTES, Timing};
 use linecard_pmd::args::DevArgs;
@@ -102,8 +102,16 @@ impl Settings {
     }
 }
 
-/// Reads the beginning of `path`, so that most damage is found before the port starts.
-pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), Error> {
+/// Warns about interfaces of a file that are not Ethernet, except those that were `told` already.
+pub(super) fn tell_skipped(file: &str, skipped: &[Skipped], told: &[Skipped]) {
+    for new in skipped.iter().filter(|skipped| !told.contains(skipped)) {
+        tracing::warn!("{file}: only Ethernet is read, not its {new}");
+    }
+}
+
+/// Reads the beginning of `path`, so that most damage is found before the port starts. Returns the interfaces
+/// that it warned about, because they are not Ethernet.
+pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<Vec<Skipped>, Error> {
     let refused = |problem: &str| unreadable(args.name(), path, problem);
     let data = path.metadata().map_err(|error| refused(&Damage::Open(error).to_string()))?;
     if !data.is_file() {
@@ -114,22 +122,21 @@ pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), 
     if infinite && data.len() > 2 * LOOP_BYTES as u64 {
         return Err(too_large(args.name(), path));
     }
-    let check = || -> Result<bool, Damage> {
+    let check = || -> Result<(bool, Vec<Skipped>), Damage> {
         let mut reader = Reader::open(path)?;
         let mut any = false;
         while reader.bytes() < CHECKED && reader.ready()? {
             any |= !reader.frame().is_empty();
             reader.advance();
         }
-        for skipped in reader.skipped() {
-            let (port, path) = (args.name(), path.display());
-            tracing::warn!("{port}: {path}: only Ethernet is read, not its {skipped}");
-        }
-        Ok(any || reader.bytes() >= CHECKED)
+        Ok((any || reader.bytes() >= CHECKED, reader.skipped().to_vec()))
     };
     match check() {
-        Ok(false) if infinite => Err(empty(args.name(), path)),
-        Ok(_) => Ok(()),
+        Ok((false, _)) if infinite => Err(empty(args.name(), path)),
+        Ok((_, skipped)) => {
+            tell_skipped(&format!("{}: {}", args.name(), path.display()), &skipped, &[]);
+            Ok(skipped)
+        }
         Err(damage @ (Damage::Truncated(_) | Damage::Damaged(_) | Damage::TooLong(_))) => {
             let problem = format!("{} {damage}", path.display());
             let remedy = "keep the packets before that place with `editcap FILE WHOLE`, and name that file";

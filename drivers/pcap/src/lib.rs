@@ -27,11 +27,11 @@ use std::sync::{Arc, PoisonError};
 use linecard_mempool::Pool;
 
 use self::args::Settings;
-use self::rx::{Loop, NoLoop, NoRx, Rx};
+use self::rx::{Loop, NoLoop, NoRx, Rx, Source};
 pub use self::rx::{RxLoss, Timing};
 pub use self::tx::TxLoss;
 use self::tx::{NoTx, SharedOutput, Tx};
-use linecard_capture::pcap::read::Reader;
+use linecard_capture::pcap::read::{Reader, Skipped};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
@@ -67,9 +67,8 @@ impl Driver for PcapDriver {
 
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
-        for path in &settings.rx {
-            args::verify(args, path, settings.infinite)?;
-        }
+        let verify = |path: &PathBuf| args::verify(args, path, settings.infinite);
+        let told = settings.rx.iter().map(verify).collect::<Result<_, _>>()?;
         let held = settings.rx.iter().map(|path| args::hold(args, path)).collect::<Result<_, _>>()?;
         let mut outputs = Vec::new();
         for path in &settings.tx {
@@ -78,13 +77,15 @@ impl Driver for PcapDriver {
             outputs.push(SharedOutput::new(Some(output).into()));
         }
         let Settings { rx, infinite, timing, .. } = settings;
-        Ok(Box::new(Pcap { name: args.name().to_owned(), rx, infinite, timing, outputs, _held: held }))
+        Ok(Box::new(Pcap { name: args.name().to_owned(), rx, told, infinite, timing, outputs, _held: held }))
     }
 }
 
 struct Pcap {
     name: String,
     rx: Vec<PathBuf>,
+    /// For each file, the interfaces about which a warning was logged.
+    told: Vec<Vec<Skipped>>,
     infinite: bool,
     timing: Timing,
     outputs: Vec<SharedOutput>,
@@ -98,6 +99,7 @@ impl Pcap {
     fn rx_queue(&self, i: usize, pool: &Pool, counters: &Counters) -> Result<Box<dyn RxQueue>, Error> {
         let Some(path) = self.rx.get(i) else { return Ok(Box::new(NoRx)) };
         let what = format!("{}: {}", self.name, path.display());
+        let told = self.told.get(i).cloned().unwrap_or_default();
         let refused = |problem: String| args::unreadable(&self.name, path, &problem);
         if self.infinite {
             let frames = Loop::read(path).map_err(|why| match why {
@@ -105,10 +107,12 @@ impl Pcap {
                 NoLoop::Empty => args::empty(&self.name, path),
                 NoLoop::TooLarge => args::too_large(&self.name, path),
             })?;
-            return Ok(Box::new(Rx::new(frames, self.timing, pool, counters.rx(i), what)));
+            // The whole file was read by now.
+            args::tell_skipped(&what, frames.skipped(), &told);
+            return Ok(Box::new(Rx::new(frames, self.timing, pool, counters.rx(i), (what, told))));
         }
         let reader = Reader::open(path).map_err(|damage| refused(damage.to_string()))?;
-        Ok(Box::new(Rx::new(reader, self.timing, pool, counters.rx(i), what)))
+        Ok(Box::new(Rx::new(reader, self.timing, pool, counters.rx(i), (what, told))))
     }
 
     fn tx_queue(&self, i: usize, counters: &Counters) -> Result<Box<dyn TxQueue>, Error> {

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use linecard_mempool::{Burst, Packet, Pool};
 
-use linecard_capture::pcap::read::{Damage, Reader};
+use super::args::tell_skipped;
+use linecard_capture::pcap::read::{Damage, Reader, Skipped};
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::Armed;
@@ -49,6 +50,8 @@ pub(super) trait Source: Send {
     /// Returns the frame's time in nanoseconds, comparable with other times of this source.
     fn time(&self) -> u64;
     fn advance(&mut self);
+    /// Returns the interfaces that were skipped so far, because they are not Ethernet.
+    fn skipped(&self) -> &[Skipped];
 }
 
 impl Source for Reader {
@@ -67,6 +70,10 @@ impl Source for Reader {
     fn advance(&mut self) {
         Self::advance(self);
     }
+
+    fn skipped(&self) -> &[Skipped] {
+        Self::skipped(self)
+    }
 }
 
 /// A file in memory that repeats without end.
@@ -74,6 +81,7 @@ pub(super) struct Loop {
     bytes: Vec<u8>,
     /// The end of each frame in `bytes`, and its time since the first.
     frames: Vec<(usize, u64)>,
+    skipped: Vec<Skipped>,
     next: usize,
     start: usize,
     /// The offset to the times of this round.
@@ -93,7 +101,8 @@ pub(super) enum NoLoop {
 impl Loop {
     pub(super) fn read(path: &Path) -> Result<Self, NoLoop> {
         let mut reader = Reader::open(path).map_err(NoLoop::Damage)?;
-        let mut all = Self { bytes: Vec::new(), frames: Vec::new(), next: 0, start: 0, base: 0 };
+        let (bytes, frames, skipped) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Self { bytes, frames, skipped, next: 0, start: 0, base: 0 };
         let mut first = None;
         while reader.ready().map_err(NoLoop::Damage)? {
             let frame = reader.frame();
@@ -107,6 +116,7 @@ impl Loop {
             }
             reader.advance();
         }
+        all.skipped = reader.skipped().to_vec();
         if all.frames.is_empty() { Err(NoLoop::Empty) } else { Ok(all) }
     }
 }
@@ -132,6 +142,10 @@ impl Source for Loop {
             self.base = self.base.saturating_add(self.frames[self.next - 1].1);
             (self.next, self.start) = (0, 0);
         }
+    }
+
+    fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 }
 
@@ -194,6 +208,8 @@ pub(super) struct Rx<S> {
     stats: Arc<QueueStats<RxLoss>>,
     /// Names the file in messages.
     what: String,
+    /// The interfaces about which a warning was logged.
+    told: Vec<Skipped>,
     stopped: bool,
 }
 
@@ -203,9 +219,9 @@ impl<S: Source> Rx<S> {
         timing: Timing,
         pool: &Pool,
         stats: Arc<QueueStats<RxLoss>>,
-        what: String,
+        (what, told): (String, Vec<Skipped>),
     ) -> Self {
-        Self { source, pace: Pace::new(timing), pool: pool.clone(), stats, what, stopped: false }
+        Self { source, pace: Pace::new(timing), pool: pool.clone(), stats, what, told, stopped: false }
     }
 
     /// Returns whether a frame is available. After the end of the file, or an error, it never is again.
@@ -217,6 +233,7 @@ impl<S: Source> Rx<S> {
             Ok(true) => true,
             Ok(false) => {
                 self.stopped = true;
+                tell_skipped(&self.what, self.source.skipped(), &self.told);
                 false
             }
             Err(damage) => {

@@ -1,5 +1,7 @@
 //! The contract, both formats both ways, and files that will not do.
 
+mod skipped;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};

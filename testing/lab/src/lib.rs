@@ -10,18 +10,20 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Output};
 
-use linecard_testing::{Rerun, in_user_namespace};
+use linecard_testing::{IN_USER_NAMESPACE, Rerun, in_user_namespace};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use linecard_netdev::{Interface, Namespace};
 
 mod cable;
 pub mod contract;
+mod log;
 mod watchers;
 mod wire;
 
 pub use cable::Cable;
 pub use linecard_testing::{PATIENCE, Prng, skip, two_cores, wait_for, wait_until};
+pub use log::Log;
 pub use watchers::{Watchers, processor_time};
 pub use wire::Wire;
 
@@ -90,6 +92,21 @@ impl Lab {
     #[must_use]
     pub fn with_xdp(test: &str) -> Option<Self> {
         Self::new(test).filter(|lab| lab.has_xdp(test))
+    }
+
+    /// The same as [`new`](Self::new), but always as root of a user namespace, even if the test is run by root.
+    ///
+    /// # Panics
+    /// See [`new`](Self::new).
+    #[must_use]
+    pub fn in_user_namespace(test: &str) -> Option<Self> {
+        if std::env::var_os(IN_USER_NAMESPACE).is_some() {
+            return Self::new(test);
+        }
+        if let Rerun::Refused(why) = in_user_namespace(test) {
+            skip(test, &why);
+        }
+        None
     }
 
     /// Whether XDP sockets and programs are available inside; they need a capability that root of a user
