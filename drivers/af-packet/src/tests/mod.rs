@@ -5,6 +5,7 @@ mod counters;
 mod links;
 mod metadata;
 mod refusals;
+mod user_namespace;
 
 use std::time::{Duration, Instant};
 

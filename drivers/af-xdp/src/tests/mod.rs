@@ -4,6 +4,7 @@ mod contract;
 mod refused;
 mod shared;
 mod unprivileged;
+mod user_namespace;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
