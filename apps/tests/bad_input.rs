@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
@@ -195,6 +195,36 @@ fn the_machine_is_not_asked_for_what_it_has_not() {
     testpmd_fails(&["-m", "99999999", "--vdev", "net_null0"], &[], 1, &["-m", "97656", "this machine has"]);
 }
 
+/// Under a limit of addresses a program works, or ends with the limit and what to raise; it does not break off.
+#[test]
+fn a_small_address_space_is_told() {
+    let limited = |kib: u32, command: &std::process::Command| {
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]);
+        limited.arg(command.get_program()).args(command.get_args());
+        limited.stdout(Stdio::piped()).stderr(Stdio::piped());
+        limited
+    };
+    let scratch = Scratch::new();
+    let device = format!("net_vhost0,iface={},queues=4", scratch.file("v.sock"));
+    let testpmd = testpmd(&["-m", "32", "--in-memory", "--vdev", &device, "--vdev", "net_null0"], &["-i"]);
+    for kib in (60_000..=200_000).step_by(10_000) {
+        let said = run(&mut limited(kib, &testpmd), b"quit\n");
+        match said.code {
+            Some(0) => assert!(kib > 60_000 && said.out.ends_with("Bye...\n"), "{kib}: {said:?}"),
+            _ => one_sentence(&said, 1, &["addresses in all, raise that limit by", "(ulimit -v)"]),
+        }
+    }
+    let mut demo = limited(60_000, &linecard(&["demo", "--seconds=1"]));
+    let said = run(demo.env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR"), b"");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("(ulimit -v)") && said.err.contains(" ended early; "), "{said:?}");
+    let socket = scratch.file("switch.sock");
+    let mut switch = limited(60_000, &linecard(&["switch", "--socket", &socket, "--vdev", "net_null0"]));
+    one_sentence(&run(switch.env("RUNTIME_DIRECTORY", scratch.path()), b""), 1, &["(ulimit -v)"]);
+    wait_until("an empty place", || scratch.entries().is_empty());
+}
+
 #[test]
 fn a_late_mistake_takes_early_sockets_with_it() {
     let scratch = Scratch::new();
@@ -252,6 +282,11 @@ fn a_refusal_names_the_argument_that_would_do() {
     let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=2"]), b"quit\n");
     let want = "net_vhost0: 2 receive queues requested, the device has 1; add queues=2 to its arguments";
     one_sentence(&said, 1, &[want]);
+    // An argument that would be refused is not named.
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=1000"]), b"quit\n");
+    let want = "net_vhost0: 1000 receive queues requested, the device has 1; add queues=128 to its arguments, and ask for \
+                1 to 128";
+    one_sentence(&said, 1, &[want]);
     let device = format!("net_vhost0,ifcae={}", scratch.file("one.sock"));
     let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"quit\n");
     one_sentence(&said, 1, &["net_vhost0: unknown argument 'ifcae'; did you mean 'iface'?"]);
@@ -268,7 +303,48 @@ fn a_time_that_ran_out_is_told_whole() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let device = format!("net_virtio_user0,path={socket}");
     let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"quit\n");
-    one_sentence(&said, 1, &["did not answer GET_FEATURES within 2.0 s; see whether the backend runs"]);
+    let (request, seconds) = unanswered(&said);
+    assert_eq!(request, "GET_FEATURES");
+    // Of 2 s for everything; on a busy machine connecting takes some of them, but not the last.
+    assert!((1.0..=2.0).contains(&seconds), "{said:?}");
+}
+
+/// The request that a backend did not answer, and the seconds that it had.
+fn unanswered(said: &Said) -> (String, f64) {
+    one_sentence(said, 1, &["the backend did not answer ", "; see whether the backend runs"]);
+    let words = said.err.split_once("did not answer ").and_then(|(_, rest)| rest.split_once(" s; "));
+    let words = words.and_then(|(words, _)| words.split_once(" within "));
+    let (request, seconds) = words.unwrap_or_else(|| panic!("{said:?}"));
+    (request.to_owned(), seconds.parse().unwrap_or_else(|_| panic!("{said:?}")))
+}
+
+/// One that answers once, late, and then never: what is told is the time that it had for all answers, not the rest that
+/// the first left.
+#[test]
+fn a_time_that_ran_out_after_an_answer_is_told_whole() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("slow.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let backend = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        // Of 2 s for all answers; with more than 1 s left, the next request would have a limit of its own.
+        std::thread::sleep(Duration::from_millis(1500));
+        // GET_FEATURES, version 1, a reply of 8 bytes: VIRTIO_F_VERSION_1 and VHOST_USER_F_PROTOCOL_FEATURES.
+        let header = [1_u32, 5, 8].map(u32::to_le_bytes).concat();
+        let _ = stream.write_all(&[&header[..], &(1_u64 << 32 | 1 << 30).to_le_bytes()].concat());
+        // It stays connected until the frontend leaves.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let device = format!("net_virtio_user0,path={socket}");
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"quit\n");
+    let (request, seconds) = unanswered(&said);
+    match request.as_str() {
+        "GET_PROTOCOL_FEATURES" => assert!((1.5..=2.0).contains(&seconds), "{said:?}"),
+        // On a busy machine connecting took so long that the first answer came too late.
+        request => assert_eq!(request, "GET_FEATURES"),
+    }
+    backend.join().unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{PATIENCE, Running, Scratch, run, skip, testpmd};
+use common::{PATIENCE, Running, Scratch, linecard, run, skip, testpmd};
 use linecard_lab::{Lab, wait_until};
 
 /// A testpmd with a console, and what it has said so far.
@@ -35,7 +35,11 @@ fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 impl Console {
     /// Starts one and waits for its prompt: its port is started then.
     fn start(device: &str, app: &[&str]) -> Self {
-        let mut command = testpmd(&["-m", "64", "--in-memory", "--vdev", device], app);
+        Self::of(&mut testpmd(&["-m", "64", "--in-memory", "--vdev", device], app))
+    }
+
+    /// The same with any command that has a prompt.
+    fn of(command: &mut Command) -> Self {
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let typed = running.0.stdin.take().unwrap();
         let shown = collect(running.0.stdout.take().unwrap());
@@ -75,11 +79,7 @@ impl Console {
 #[test]
 fn queues_that_do_not_come_here() {
     const TEST: &str = "queues_that_do_not_come_here";
-    let Some(lab) = Lab::new(TEST) else { return };
-    let kind = rustix::net::SocketType::RAW;
-    if let Err(error) = rustix::net::socket(rustix::net::AddressFamily::XDP, kind, None) {
-        return skip(TEST, &format!("no XDP socket ({error})"));
-    }
+    let Some(lab) = Lab::with_xdp(TEST) else { return };
     let queues = "numrxqueues 4 numtxqueues 4";
     lab.ip(&format!("link add near {queues} type veth peer name far {queues}"));
     lab.ip("link set near up");
@@ -155,6 +155,21 @@ fn why_there_is_no_backend_any_more() {
     frontend.quit();
 }
 
+/// There are ten attempts a second; each reason is told once, until another comes between.
+#[test]
+fn why_there_is_no_frontend_yet() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("v.sock");
+    let console = Console::start(&format!("net_vhost0,iface={socket},client=1"), &["-i"]);
+    console.until_it_says(&format!("not connected to {socket}: No such file"));
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    console.until_it_says(&format!("not connected to {socket}: Connection refused"));
+    let said = console.said();
+    assert_eq!(said.matches("No such file").count(), 1, "once: {said}");
+    console.quit();
+    std::fs::remove_file(&socket).unwrap();
+}
+
 #[test]
 fn sockets_for_others() {
     let scratch = Scratch::new();
@@ -197,22 +212,118 @@ fn the_doctor_tries_what_takes_rights() {
     assert!(!report.to_string().contains("chmod"), "nobody is told to open a device to everybody");
 }
 
+/// A device that may not be opened is opened to this user, or a group, not to everybody.
+#[test]
+fn the_doctor_gives_devices_to_this_user_alone() {
+    const TEST: &str = "the_doctor_gives_devices_to_this_user_alone";
+    const DEVICES: [(&str, &str); 3] =
+        [("tun", "/dev/net/tun"), ("vhost-net", "/dev/vhost-net"), ("vfio", "/dev/vfio/vfio")];
+    // In a /dev of its own, where nobody may open the devices, without root's right to do it in spite of that.
+    let script = "mount -t tmpfs none /dev && mkdir /dev/net /dev/vfio && for device; do : >$device && \
+                  chmod 0 $device; done && \
+                  exec setpriv --bounding-set=-dac_override,-dac_read_search \"$0\" doctor --json";
+    let report = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, program]);
+        command.args(DEVICES.map(|(_, device)| device)).output()
+    };
+    if !report("true").is_ok_and(|output| output.status.success()) {
+        return skip(TEST, "no user and mount namespaces for this user, or no program setpriv");
+    }
+    let output = report(env!("CARGO_BIN_EXE_linecard")).expect("it runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let checks = report["checks"].as_array().expect("a list");
+    for (name, device) in DEVICES {
+        let check = checks.iter().find(|check| check["name"] == name).expect(name);
+        assert_eq!(check["status"], "degraded", "{check}");
+        assert_eq!(check["fix"], format!("sudo setfacl -m \"u:$(id -un):rw\" {device}"), "{check}");
+    }
+    assert!(!report.to_string().contains("chmod"), "{report}");
+}
+
+/// A command that runs a program without /proc.
+fn without_proc(program: &Command) -> Command {
+    let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    command.arg(program.get_program()).args(program.get_args());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Whether programs can be run without /proc; reports that `test` is skipped if not.
+fn can_hide_proc(test: &str) -> bool {
+    let hidden = without_proc(&Command::new("true")).output().is_ok_and(|output| output.status.success());
+    if !hidden {
+        skip(test, "no user and mount namespaces for this user");
+    }
+    hidden
+}
+
+const MOUNT: &str = "mount -t proc proc /proc";
+
+/// The ends of a demo are this program again, by its link in /proc.
+#[test]
+fn a_demo_asks_for_proc_where_there_is_none() {
+    if !can_hide_proc("a_demo_asks_for_proc_where_there_is_none") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut command = without_proc(&linecard(&["demo", "--seconds=1"]));
+    let said = run(command.env("TMPDIR", scratch.path()), b"");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let error = said.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(error.contains(MOUNT) && error.contains("/proc/self/exe"), "{said:?}");
+    wait_until("an empty place", || scratch.entries().is_empty());
+}
+
+/// Sockets are connected to, and given their permissions, by links in /proc. Without, neither the peer nor
+/// another process is to blame.
+#[test]
+fn sockets_ask_for_proc_where_there_is_none() {
+    if !can_hide_proc("sockets_ask_for_proc_where_there_is_none") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (living, stale, new) = (scratch.file("living"), scratch.file("stale"), scratch.file("new"));
+    let _listener = std::os::unix::net::UnixListener::bind(&living).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let hidden =
+        |device: &str| without_proc(&testpmd(&["-m", "32", "--in-memory", "--vdev", device], &["-i"]));
+    for (device, socket) in [
+        (format!("net_virtio_user0,path={living}"), &living),
+        (format!("net_vhost0,iface={living}"), &living),
+        (format!("net_vhost0,iface={stale}"), &stale),
+        (format!("net_virtio_user0,server=1,path={stale}"), &stale),
+        (format!("net_vhost0,iface={new},mode=0666"), &new),
+        (format!("net_virtio_user0,server=1,path={new},group=0"), &new),
+    ] {
+        let said = run(&mut hidden(&device), b"");
+        assert_eq!(said.code, Some(1), "{device}: {said:?}");
+        let want = format!("socket {socket} needs /proc, which is not mounted here; mount it with '{MOUNT}'");
+        let error = said.err.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+        assert!(error.ends_with(&want), "{device}: {said:?}");
+    }
+    let mut entries = scratch.entries();
+    entries.sort_unstable();
+    assert_eq!(entries, ["living", "stale"], "what was made is removed");
+    // What needs none works.
+    let console = Console::of(&mut hidden(&format!("net_vhost0,iface={new}")));
+    console.quit();
+    // A backend that connects goes on trying.
+    let console = Console::of(&mut hidden(&format!("net_vhost0,iface={living},client=1")));
+    console.until_it_says(&format!("not connected to {living}: sockets need /proc"));
+    assert!(console.said().contains(MOUNT), "{}", console.said());
+    console.quit();
+}
+
 /// Without /proc nothing is known of some things; whoever asks is told to mount it, not to change the kernel.
 #[test]
 fn the_doctor_asks_for_proc_where_there_is_none() {
-    let hide = |program: &str, arguments: &[&str]| {
-        let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, program]).args(arguments);
-        command.output()
-    };
-    if !hide("true", &[]).is_ok_and(|output| output.status.success()) {
-        return skip(
-            "the_doctor_asks_for_proc_where_there_is_none",
-            "no user and mount namespaces for this user",
-        );
+    if !can_hide_proc("the_doctor_asks_for_proc_where_there_is_none") {
+        return;
     }
-    let output = hide(env!("CARGO_BIN_EXE_linecard"), &["doctor", "--json"]).expect("it runs");
+    let output = without_proc(&linecard(&["doctor", "--json"])).output().expect("it runs");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
     let checks = report["checks"].as_array().expect("a list");
     let of = |name: &str| checks.iter().find(|check| check["name"] == name).expect(name).clone();
