@@ -1,6 +1,8 @@
 //! `linecard switch` replaced by another process while its ports stay connected: no packet is lost or doubled, no peer is
 //! disconnected, and what the switch knew and counted comes along; a successor that fails changes nothing.
 
+#[path = "switch_upgrade/hostile.rs"]
+mod hostile;
 mod support;
 
 use std::io::{Read, Write};

@@ -51,6 +51,7 @@ pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 /// /// Moves a device that has nothing to tell.
 /// fn move_on(old: &dyn HandOver, successor: impl FnOnce(HandedOver) -> Box<dyn HandOver>) -> Result<(), Error> {
 ///     let new = successor(old.hold()()?);
+///     new.prepared()()?;
 ///     new.begin(&old.freeze()()?)()?;
 ///     // The point of no return.
 ///     new.resume()()?;
@@ -64,6 +65,12 @@ pub trait HandOver {
     fn hold(&self) -> Pending<'_, HandedOver>;
     /// In the predecessor, once its queues are no longer polled: the final state of a held device.
     fn freeze(&self) -> Pending<'_, Vec<u8>>;
+    /// In the successor, after the device was started and before the predecessor freezes its own: waits until the
+    /// device needs nothing more to [begin](Self::begin). [`recover`](Self::recover) includes it. A device for which
+    /// [`Driver::succeed`](crate::Driver::succeed) did everything returns at once.
+    fn prepared(&self) -> Pending<'_, ()> {
+        Box::new(|| Ok(()))
+    }
     /// In the successor, before its queues are polled: continues from `state`, which [`freeze`](Self::freeze)
     /// returned.
     fn begin(&self, state: &[u8]) -> Pending<'_, ()>;

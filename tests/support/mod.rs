@@ -10,6 +10,7 @@ pub(crate) mod kill;
 pub(crate) mod ours;
 pub(crate) mod page;
 pub(crate) mod peer;
+pub(crate) mod raw;
 pub(crate) mod switch;
 pub(crate) mod traffic;
 pub(crate) mod upgrade;

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
@@ -11,7 +12,7 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::socket::{Access, Listener};
 
-use crate::control::{Asker, Asking, Control, Endpoint, PortThread, Start, Step};
+use crate::control::{Asker, Asking, Control, Endpoint, PortThread, Start, Step, is_busy};
 use crate::datapath::prepare_clock;
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
@@ -152,6 +153,22 @@ impl BackendConfig {
     }
 }
 
+/// The longest time for which a step of a hand-over waits while the frontend blocks the port's thread: preparing, and
+/// building the rings.
+pub(crate) const PREPARING: Duration = Duration::from_secs(2);
+const BEGINNING: Duration = Duration::from_secs(1);
+
+/// The error of a successor whose port's thread did not answer for `time`.
+pub(crate) fn blocked(error: Error, time: Duration) -> Error {
+    match error {
+        Error::HandOver { .. } if is_busy(&error) => {
+            let reason = format!("its frontend made the port wait for more than {} ms", time.as_millis());
+            Error::TakeOver { reason }
+        }
+        error => error,
+    }
+}
+
 /// A backend that a frontend may connect to. Dropping it closes the connection and removes the socket that it created.
 ///
 /// ```
@@ -192,6 +209,7 @@ impl Backend {
     pub fn take_over(control: &Control, config: BackendConfig, handed: HandOver) -> Result<Self, Error> {
         let state = handed.state.clone();
         let backend = Self::open(control, config, Start::Left(handed))?;
+        backend.settled()?;
         backend.begin(&state)?;
         backend.resume()?;
         Ok(backend)
@@ -290,9 +308,13 @@ impl Backend {
         self.thread.ask(Step::Resume)
     }
 
-    /// Waits until the queues that were taken are attached to the gates of their rings.
-    pub(crate) fn settle(&self) -> Result<(), Error> {
-        self.thread.ask(Step::Settle)?.outcome().map(drop)
+    /// Asks for the outcome of preparing. It waits for the frontend for at most two seconds.
+    pub(crate) fn start_settling(&self) -> Result<Asking, Error> {
+        self.thread.ask(Step::Settle)
+    }
+
+    fn settled(&self) -> Result<(), Error> {
+        self.start_settling()?.outcome().map(drop).map_err(|error| blocked(error, PREPARING))
     }
 
     /// Last step in a predecessor: ends its rings and closes its sockets without notifying the frontend. The port has then ended.
@@ -309,6 +331,17 @@ impl Backend {
     /// # Errors
     /// As [`take_over`](Self::take_over), but the frontend is not affected.
     pub fn prepare(control: &Control, config: BackendConfig, held: HandOver) -> Result<Self, Error> {
+        let backend = Self::start_preparing(control, config, held)?;
+        backend.settled()?;
+        Ok(backend)
+    }
+
+    /// As [`prepare`](Self::prepare), but returns at once: [`start_settling`](Self::start_settling) asks for the outcome.
+    pub(crate) fn start_preparing(
+        control: &Control,
+        config: BackendConfig,
+        held: HandOver,
+    ) -> Result<Self, Error> {
         prepare_clock();
         Self::open(control, config, Start::Held(held))
     }
@@ -319,9 +352,31 @@ impl Backend {
     /// # Errors
     /// [`Error::TakeOver`].
     pub fn begin(&self, state: &[u8]) -> Result<(), Error> {
-        let snapshot =
-            Snapshot::from_bytes(state).map_err(|reason| Error::TakeOver { reason: reason.into() })?;
-        self.thread.directly(|endpoint| endpoint.begin(Some(&snapshot)))
+        self.begun(Some(state))
+    }
+
+    fn begun(&self, state: Option<&[u8]>) -> Result<(), Error> {
+        let outcome = self.start_beginning(state)?.outcome_by(Instant::now() + BEGINNING);
+        outcome.map(drop).map_err(|error| blocked(error, BEGINNING))
+    }
+
+    /// Asks for [`begin`](Self::begin), or, without a state, for [`recover`](Self::recover). The port's own thread
+    /// does it, because reading and writing the rings waits for whatever the frontend does to their pages.
+    pub(crate) fn start_beginning(&self, state: Option<&[u8]>) -> Result<Asking, Error> {
+        let snapshot = state.map(Snapshot::from_bytes).transpose();
+        let snapshot = snapshot.map_err(|reason| Error::TakeOver { reason: reason.into() })?;
+        self.thread.ask(Step::Begin(snapshot.map(Box::new)))
+    }
+
+    /// Gives up the predecessor's frontend, as soon as it lets go of the port's thread. The port then goes on with the
+    /// listening socket alone.
+    pub(crate) fn forsake(&self) -> Result<(), Error> {
+        self.thread.ask(Step::Forsake).map(drop)
+    }
+
+    /// As [`resume`](Self::resume), as soon as the frontend lets go of the port's thread.
+    pub(crate) fn resume_later(&self) -> Result<(), Error> {
+        self.thread.ask(Step::Resume).map(drop)
     }
 
     /// As [`begin`](Self::begin), if the predecessor was killed: positions are read from the rings and their records.
@@ -329,7 +384,7 @@ impl Backend {
     /// # Errors
     /// As [`begin`](Self::begin).
     pub fn recover(&self) -> Result<(), Error> {
-        self.thread.directly(|endpoint| endpoint.begin(None))
+        self.begun(None)
     }
 
     /// Stores in `place`, now and after each change, the state that [`prepare`](Self::prepare) and [`recover`](Self::recover) need
@@ -342,7 +397,11 @@ impl Backend {
             let reason = "it keeps no descriptors of its frontend's memory";
             return Err(Error::HandOver { reason, remedy: "open it with hand_over set" });
         }
-        self.thread.ask(Step::KeepIn(place))?.outcome().map(drop)
+        self.start_keeping(place)?.outcome().map(drop)
+    }
+
+    pub(crate) fn start_keeping(&self, place: Arc<dyn Keep>) -> Result<Asking, Error> {
+        self.thread.ask(Step::KeepIn(place))
     }
 
     /// A hand-over of only the listening socket, for a port whose thread is blocked by its frontend.

@@ -105,7 +105,7 @@ fn give(switch: &Switch, channel: &Channel) -> Result<(), UpgradeError> {
     channel.set_urgent(true);
     let nanos = monotonic();
     switch.halt()?;
-    let moved = switch.freeze_ports()?;
+    let moved = switch.freeze_ports();
     channel.say(&Message::Frozen { nanos, seconds: switch.seconds() })?;
     send_addresses(channel, &switch.table.end_journal())?;
     for (moved, state) in moved {

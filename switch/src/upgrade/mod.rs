@@ -15,6 +15,9 @@
 //! successor does before `go` has no lasting effect. After `go` the predecessor resumes only if the successor
 //! ends without having sent `started`, which it sends before it touches a frame. So no port is ever served by
 //! both, and none by neither.
+//!
+//! No tenant can prevent or delay an upgrade: a port of which a step fails, or waits for its frontend for too long, is
+//! given up alone. Its frontend is disconnected, and connects to the successor.
 
 mod channel;
 mod leave;
@@ -26,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::channel::UpgradeError;
 pub(crate) use self::channel::{Channel, PortRecord};
 pub(crate) use self::leave::{Extra, check, leave};
+pub(crate) use self::ports::{failures, steps};
 pub use self::take::{Successor, TakenOver};
 
 /// The version of the handover format; both switches have to use the same.

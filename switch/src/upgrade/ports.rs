@@ -1,10 +1,11 @@
 //! The steps of an upgrade that concern the ports and workers of either switch.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use linecard_pmd::handover::HandedOver;
+use linecard_pmd::handover::{HandedOver, Pending};
 use linecard_pmd::stats::Counter;
 
 use super::channel::{PortMoved, PortRecord};
@@ -67,7 +68,7 @@ impl Switch {
     }
 
     /// In the predecessor: holds every port whose device can be handed over, and returns what a successor
-    /// needs for all ports.
+    /// needs for all ports. A successor opens anew those of which a device cannot be held.
     pub(super) fn hold_ports(&self, kept: impl Fn(&str) -> bool) -> Result<Vec<Left>, Problem> {
         let ports = self.ports();
         let entries: Vec<&Entry> = ports.values().collect();
@@ -76,7 +77,9 @@ impl Switch {
         let held: Vec<_> = holding.into_iter().map(|holding| holding.map(|outcome| outcome())).collect();
         let mut left = Vec::new();
         for (entry, held) in entries.iter().zip(held) {
-            let handed = held.transpose().map_err(|error| unavailable(&error))?;
+            let handed = held.and_then(|held| {
+                held.inspect_err(|error| warn_of(&entry.spec.key, &unavailable(error))).ok()
+            });
             let spec = serde_json::to_value(&entry.spec).map_err(|error| {
                 Problem::new(Code::Internal, format!("a port cannot be described: {error}"), "report this")
             })?;
@@ -94,15 +97,18 @@ impl Switch {
         Ok(left)
     }
 
-    /// In the predecessor, with halted workers: returns the positions and counters of all ports.
-    pub(super) fn freeze_ports(&self) -> Result<Vec<(PortMoved, Vec<u8>)>, Problem> {
+    /// In the predecessor, with halted workers: returns the positions and counters of all ports. A successor gives
+    /// up a port whose position is not known.
+    pub(super) fn freeze_ports(&self) -> Vec<(PortMoved, Vec<u8>)> {
         let ports = self.ports();
         let entries: Vec<&Entry> = ports.values().collect();
         let freezing: Vec<_> = entries.iter().map(|entry| steps(entry).map(|steps| steps.freeze())).collect();
         let frozen: Vec<_> = freezing.into_iter().map(|freezing| freezing.map(|outcome| outcome())).collect();
         let mut moved = Vec::new();
         for (entry, frozen) in entries.iter().zip(frozen) {
-            let state = frozen.transpose().map_err(|error| unavailable(&error))?;
+            let state = frozen.and_then(|frozen| {
+                frozen.inspect_err(|error| warn_of(&entry.spec.key, &unavailable(error))).ok()
+            });
             let queues = entry.open.iter().flat_map(|open| open.queues.packets()).map(Counter::value);
             let counters = self.info(entry).counters;
             moved.push((
@@ -110,7 +116,7 @@ impl Switch {
                 state.unwrap_or_default(),
             ));
         }
-        Ok(moved)
+        moved
     }
 
     /// Resumes every port: in the predecessor after all, or in the successor.
@@ -138,9 +144,9 @@ impl Switch {
         }
     }
 
-    /// In the successor: prepares a port. One without a device is [opened](Self::open_rest) after the
-    /// predecessor has released it.
-    pub(super) fn adopt(&self, record: &PortRecord, handed: Option<HandedOver>) -> Result<(), Problem> {
+    /// In the successor: starts to prepare a port. One without a device is [opened](Self::open_rest) after the
+    /// predecessor has released it. Returns whether this port has its device.
+    pub(super) fn adopt(&self, record: &PortRecord, handed: Option<HandedOver>) -> Result<bool, Problem> {
         let spec = PortSpec::read(record.spec.clone())?;
         let rules = Rules::of(&spec, self.config.defaults)?;
         let mut ports = self.ports();
@@ -151,16 +157,39 @@ impl Switch {
         }
         let mut entry = Entry::new(record.id, &spec);
         if let Some(handed) = handed {
-            let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
-            self.run(&mut entry, rules, attached, &record.workers)?;
+            let attached = attach(&self.config, record.id, &spec, Source::Held(handed));
+            let adopted =
+                attached.and_then(|attached| self.run(&mut entry, rules, attached, &record.workers));
+            adopted.unwrap_or_else(|problem| warn_of(&spec.key, &problem));
         }
+        let has_device = entry.open.is_some();
         ports.insert(spec.key.clone(), entry);
         self.relate(&ports, &self.sessions());
-        Ok(())
+        Ok(has_device)
     }
 
-    /// In the successor, with halted workers: continues where the predecessor stopped.
-    pub(super) fn begin_ports(&self, moved: &[(PortMoved, Vec<u8>)]) -> Result<(), Problem> {
+    /// In the successor: waits until all ports are prepared. Returns those that could not be: they have no device any
+    /// more.
+    pub(super) fn await_ports(&self) -> Vec<String> {
+        let mut ports = self.ports();
+        let each = ports.iter().filter_map(|(key, entry)| Some((key.clone(), steps(entry)?.prepared())));
+        let failed = failures(each.collect());
+        self.give_up(&mut ports, failed)
+    }
+
+    /// In the successor: closes the devices of ports that cannot go on here.
+    fn give_up(&self, ports: &mut BTreeMap<String, Entry>, failed: Vec<(String, Problem)>) -> Vec<String> {
+        for (key, problem) in &failed {
+            warn_of(key, problem);
+            let closed = ports.get_mut(key).map_or(Ok(()), |entry| self.close(entry));
+            closed.unwrap_or_else(|problem| tracing::error!("{problem}"));
+        }
+        failed.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// In the successor, with halted workers: continues where the predecessor stopped. Returns the ports that could
+    /// not: they have no device any more.
+    pub(super) fn begin_ports(&self, moved: &[(PortMoved, Vec<u8>)]) -> Result<Vec<String>, Problem> {
         let mut ports = self.ports();
         for (moved, _) in moved {
             if let Some(entry) = ports.values_mut().find(|entry| entry.id == moved.id) {
@@ -170,21 +199,21 @@ impl Switch {
             }
         }
         let mut beginning = Vec::new();
-        for entry in ports.values() {
+        for (key, entry) in ports.iter() {
             let Some(steps) = steps(entry) else { continue };
             let state = moved.iter().find(|(moved, _)| moved.id == entry.id).map(|(_, state)| state);
             let state = state.ok_or_else(|| {
                 let message = format!("nothing was said of where port '{}' stands", entry.spec.key);
                 Problem::new(Code::InvalidParams, message, "report this")
             })?;
-            beginning.push(steps.begin(state));
+            beginning.push((key.clone(), steps.begin(state)));
         }
-        let begun: Vec<_> = beginning.into_iter().map(|outcome| outcome()).collect();
-        begun.into_iter().collect::<Result<Vec<()>, _>>().map_err(|error| unavailable(&error))?;
+        let failed = failures(beginning);
+        let given_up = self.give_up(&mut ports, failed);
         for open in ports.values().filter_map(|entry| entry.open.as_ref()) {
             open.up.store(open.control.link().up, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(given_up)
     }
 
     /// In the successor, after the predecessor has released everything: opens the ports whose devices were
@@ -219,6 +248,17 @@ fn hear(told: &Receiver<()>) -> Result<(), Problem> {
     })
 }
 
-fn steps(entry: &Entry) -> Option<&dyn linecard_pmd::handover::HandOver> {
+/// Waits for the outcomes of a step of many ports; those that failed.
+pub(crate) fn failures(steps: Vec<(String, Pending<'_, ()>)>) -> Vec<(String, Problem)> {
+    let outcomes = steps.into_iter().filter_map(|(key, outcome)| Some((key, outcome().err()?)));
+    outcomes.map(|(key, error)| (key, unavailable(&error))).collect()
+}
+
+/// Logs why a port is not among those that are handed over.
+fn warn_of(key: &str, problem: &Problem) {
+    tracing::warn!("port {key} cannot be handed over, and is opened anew: {problem}");
+}
+
+pub(crate) fn steps(entry: &Entry) -> Option<&dyn linecard_pmd::handover::HandOver> {
     entry.open.as_ref()?.running.hand_over()
 }

@@ -159,10 +159,10 @@ impl Successor {
                 Message::Port(record) => {
                     came += 1;
                     let handed = record.handed.then_some(HandedOver { state: bytes, descriptors: fds });
-                    switch.adopt(&record, handed)?;
+                    let has_device = switch.adopt(&record, handed)?;
                     let spec = PortSpec::read(record.spec)?;
-                    self.handed += usize::from(record.handed);
-                    if record.open && !record.handed {
+                    self.handed += usize::from(has_device);
+                    if record.open && !has_device {
                         self.rest.push(spec.key.clone());
                     }
                     if record.kept {
@@ -176,10 +176,19 @@ impl Successor {
                     let none = || UpgradeError::Malformed("the control socket is missing".into());
                     self.control = Some((listener.ok_or_else(none)?, name));
                 }
-                Message::Prepare if came == ports => return Ok(()),
+                Message::Prepare if came == ports => {
+                    self.open_later(switch.await_ports());
+                    return Ok(());
+                }
                 other => return Err(UpgradeError::Malformed(format!("{other:?} is not due"))),
             }
         }
+    }
+
+    /// Counts these ports, which had a device, among those that are opened when the predecessor has closed them.
+    fn open_later(&mut self, ports: Vec<String>) {
+        self.handed -= ports.len();
+        self.rest.extend(ports);
     }
 
     /// Returns the keys of the ports that were added by request; known after [`prepare`](Self::prepare).
@@ -224,7 +233,8 @@ impl Successor {
         let here = switch.seconds() - switch.clock.load(Ordering::Relaxed);
         switch.clock.store(seconds.saturating_sub(here), Ordering::Relaxed);
         switch.table.tick(seconds);
-        Ok(switch.begin_ports(&moved)?)
+        self.open_later(switch.begin_ports(&moved)?);
+        Ok(())
     }
 
     /// Waits until the predecessor has handed everything over, and resumes the workers of `switch`.

@@ -17,11 +17,13 @@ use linecard_netdev::{Interface, Namespace};
 
 mod cable;
 pub mod contract;
+mod held_pages;
 mod log;
 mod watchers;
 mod wire;
 
 pub use cable::Cable;
+pub use held_pages::HeldPages;
 pub use linecard_testing::{PATIENCE, Prng, skip, two_cores, wait_for, wait_until};
 pub use log::Log;
 pub use watchers::{Watchers, processor_time};

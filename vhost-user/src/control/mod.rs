@@ -139,8 +139,8 @@ pub(crate) enum Start {
     Held(HandOver),
 }
 
-/// The predecessor's state, its descriptors, and the channel for the outcome.
-type Succession = (Snapshot, Taken<OwnedFd>, Sender<Result<(), String>>);
+/// The predecessor's state and its descriptors.
+type Succession = (Snapshot, Taken<OwnedFd>);
 
 /// The thread of a port. Dropping this ends the port.
 pub(crate) struct PortThread {
@@ -157,7 +157,8 @@ pub(crate) struct PortThread {
 }
 
 impl PortThread {
-    /// Creates the socket of a backend and starts its thread. The socket listens when this returns.
+    /// Creates the socket of a backend and starts its thread. The socket listens when this returns. The thread
+    /// then prepares the predecessor's state, if there is one: [`Step::Settle`] waits for that.
     pub(crate) fn start(
         control: &Control,
         config: &BackendConfig,
@@ -207,9 +208,6 @@ impl PortThread {
         let endpoint = Endpoint::new(source, terms, ledger, config.survive_lost_pages, Arc::clone(&peer));
         let (commands, inbox) = unbounded();
         let (ending, over) = bounded(0);
-        let (told, taken) = bounded(1);
-        let has_predecessor = succession.is_some();
-        let succession = succession.map(|(snapshot, fds)| (snapshot, fds, told));
         let asked = VecDeque::new();
         let endpoint = Arc::new(Mutex::new(Some(endpoint)));
         let shared = Arc::clone(&endpoint);
@@ -220,13 +218,7 @@ impl PortThread {
             .stack_size(STACK)
             .spawn(|| run.run())
             .map_err(|e| Error::system("starting a control thread", e))?;
-        let port = Self { commands, waker, peer, endpoint, listener, over, thread: Some(thread) };
-        if has_predecessor {
-            let late = || "its frontend makes it wait".to_owned();
-            let outcome = taken.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| Err(late()));
-            outcome.map_err(|reason| Error::TakeOver { reason })?;
-        }
-        Ok(port)
+        Ok(Self { commands, waker, peer, endpoint, listener, over, thread: Some(thread) })
     }
 
     /// Asks the thread to perform a step of a hand-over. The result waits for the outcome.
@@ -237,8 +229,8 @@ impl PortThread {
         Ok(asking)
     }
 
-    /// Runs `act` on the calling thread, for a port that is held, frozen, prepared or begun: its own thread
-    /// is idle then.
+    /// Runs `act`, which does not touch the frontend's memory, on the calling thread, for a port that is held,
+    /// frozen or begun: its own thread is idle then.
     ///
     /// # Errors
     /// [`BUSY`]; [`Error::ControlEnded`]; the error of `act`, which is retried while it returns `None`.

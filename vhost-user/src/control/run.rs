@@ -49,14 +49,8 @@ impl Loop {
     fn serve(&mut self, shared: &SharedEndpoint) {
         // Other threads hold the lock only briefly, while this thread has nothing to do.
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((snapshot, fds, told)) = self.succession.take() {
-            let prepared = lock().as_mut().map(|endpoint| endpoint.prepare(&self.epoll, (&snapshot, fds)));
-            let outcome = prepared.unwrap_or(Ok(()));
-            let failed = outcome.is_err();
-            let _ = told.send(outcome);
-            if failed {
-                return;
-            }
+        if let (Some((snapshot, fds)), Some(endpoint)) = (self.succession.take(), lock().as_mut()) {
+            endpoint.prepare(&self.epoll, (&snapshot, fds));
         }
         loop {
             let deadline = lock().as_ref().and_then(Endpoint::deadline);
@@ -111,7 +105,15 @@ impl Loop {
                 (Some(Ok(nothing())), false)
             }
             Step::Hold => (endpoint.hold(&self.epoll), false),
-            Step::Settle => (endpoint.settle().then(|| Ok(nothing())), false),
+            Step::Settle => {
+                let settled = endpoint.settle();
+                (settled.then(|| endpoint.is_prepared().map(|()| nothing())), false)
+            }
+            Step::Begin(frozen) => {
+                let begun = endpoint.begin(frozen.as_deref());
+                (begun.map(|begun| begun.map(|()| nothing())), false)
+            }
+            Step::Forsake => (endpoint.forsake(&self.epoll).then(|| Ok(nothing())), false),
             Step::Resume => {
                 endpoint.resume(&self.epoll);
                 (Some(Ok(nothing())), false)

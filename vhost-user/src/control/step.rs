@@ -12,6 +12,7 @@ use linecard_pmd::handover::Keep;
 use super::PATIENCE;
 use crate::error::Error;
 use crate::handover::HandOver;
+use crate::session::snapshot::Snapshot;
 
 /// A step of a hand-over; see [`endpoint`](super::endpoint).
 #[derive(Debug)]
@@ -19,8 +20,13 @@ pub(crate) enum Step {
     /// Stores the port's state in this place from now on.
     KeepIn(Arc<dyn Keep>),
     Hold,
-    /// Waits until new gates have replaced the old ones.
+    /// Waits until the predecessor's state is prepared, and new gates have replaced the old ones.
     Settle,
+    /// Builds the rings at the positions in the predecessor's final state, or, without one, at those that the
+    /// rings and their records show.
+    Begin(Option<Box<Snapshot>>),
+    /// Gives up the predecessor's frontend, which has to connect again.
+    Forsake,
     Resume,
     Release,
 }
@@ -62,18 +68,35 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// Waits for the outcome.
+    /// Waits for the outcome of a step that does not touch the frontend's memory, for at most twice
+    /// [`PATIENCE`] after it was requested.
     ///
     /// # Errors
     /// [`BUSY`], or the error of the step.
     pub(crate) fn outcome(self) -> Result<HandOver, Error> {
-        match self.told.recv_timeout(PATIENCE * 2) {
+        match self.told.recv_deadline(self.asked.until + PATIENCE) {
             Ok(outcome) => outcome,
             // The thread is blocked by its frontend. When it continues, it finds the step claimed and ignores
             // it.
             Err(error) if error.is_timeout() && !self.asked.claimed.swap(true, AcqRel) => Err(BUSY),
             // The thread is performing the step, which does not block.
             Err(_) => self.told.recv().map_err(|_| Error::ControlEnded)?,
+        }
+    }
+
+    /// As [`outcome`](Self::outcome), but waits only until `until`, even if the thread is performing the step: its
+    /// frontend may block it there.
+    ///
+    /// # Errors
+    /// [`BUSY`]: the step may still be performed, or not; the error of the step.
+    pub(crate) fn outcome_by(self, until: Instant) -> Result<HandOver, Error> {
+        match self.told.recv_deadline(until) {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_timeout() => {
+                self.asked.claimed.store(true, Release);
+                Err(BUSY)
+            }
+            Err(_) => Err(Error::ControlEnded),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use linecard_mempool::Pool;
 use linecard_pmd::handover::{HandOver as HandOverSteps, HandedOver, Keep, Pending};
@@ -18,8 +19,8 @@ use linecard_wire::socket::{Access, Listener};
 
 use super::control::{VhostControl, ring_of};
 use crate::HandOver;
-use crate::backend::{Backend, BackendConfig, Mode};
-use crate::control::{Asking, Control, Question, WeakControl, is_busy};
+use crate::backend::{Backend, BackendConfig, Mode, PREPARING, blocked};
+use crate::control::{Asking, Control, Question, WeakControl};
 use crate::error::Error as BackendError;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 use crate::limits::ProcessLimits;
@@ -27,6 +28,11 @@ use crate::limits::ProcessLimits;
 /// DPDK's addresses of vhost ports: "VHOST" and a number.
 const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
+/// The longest time for which no packet passes because a frontend makes its port's thread wait: in a successor whose
+/// predecessor has stopped, and in one whose predecessor was killed, which prepares within this time, too. All ports
+/// begin at the same time.
+const BEGINNING: Duration = Duration::from_millis(500);
+const RECOVERING: Duration = Duration::from_secs(1);
 
 /// Ports that are vhost-user backends. All ports of one driver value share the limits of the process, and can
 /// [share](Self::sharing) its limit of descriptors with other drivers.
@@ -147,9 +153,9 @@ impl Driver for VhostDriver {
         let mac = config.mac;
         let config = config.hand_over(true);
         let handed = HandOver::new(handed.state, handed.descriptors);
-        let backend = Backend::prepare(&self.control(), config, handed);
+        let backend = Backend::start_preparing(&self.control(), config, handed);
         let backend = backend.map_err(|error| error.of_port(args.name()))?;
-        Ok(Box::new(VhostDevice { held: true, ..VhostDevice::new(args.name(), backend, mac) }))
+        Ok(Box::new(VhostDevice::new(args.name(), backend, mac)))
     }
 }
 
@@ -231,20 +237,29 @@ fn mac_of(name: &str) -> [u8; 6] {
 /// The queues of a started port.
 type Queues = (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>);
 
+/// Whether the frontend blocks the port's thread.
+fn is_blocked(error: &BackendError) -> bool {
+    matches!(error, BackendError::HandOver { .. })
+}
+
 /// A backend whose queues are not polled.
 struct VhostDevice {
     name: String,
     backend: Backend,
     mac: [u8; 6],
-    /// The port's thread is blocked by its frontend: a successor gets only the listening socket, and the frontend reconnects.
+    /// In a predecessor: the port's thread is blocked by its frontend, or the frontend cannot be handed over. A successor
+    /// gets only the listening socket, and the frontend reconnects.
     left_behind: AtomicBool,
-    /// A predecessor held the port when this device was opened.
-    held: bool,
+    /// In a successor: the same, found there.
+    forsaken: AtomicBool,
+    /// The port went on so, and its thread may still be blocked: storing its state is not waited for.
+    is_slow: AtomicBool,
 }
 
 impl VhostDevice {
     fn new(name: &str, backend: Backend, mac: [u8; 6]) -> Self {
-        Self { name: name.into(), backend, mac, left_behind: AtomicBool::new(false), held: false }
+        let [left_behind, forsaken, is_slow] = [const { AtomicBool::new(false) }; 3];
+        Self { name: name.into(), backend, mac, left_behind, forsaken, is_slow }
     }
 
     /// A step that has already completed.
@@ -257,13 +272,31 @@ impl VhostDevice {
         HandedOver { state: handed.state, descriptors: handed.descriptors }
     }
 
-    fn left_behind(&self) -> Result<HandOver, BackendError> {
+    fn left_behind(&self, reason: &BackendError) -> Result<HandOver, BackendError> {
         self.left_behind.store(true, Ordering::Relaxed);
         tracing::warn!(
             port = self.name,
-            "its frontend makes the port wait: a successor gets the socket alone, and the frontend has to connect again"
+            "a successor gets the socket alone, and the frontend has to connect again: {reason}"
         );
         self.backend.listener_alone()
+    }
+
+    /// Goes on with the socket alone. The port's thread does so when its frontend lets it, and is not waited for.
+    fn forsake(&self, reason: &BackendError) -> Result<(), Error> {
+        self.forsaken.store(true, Ordering::Relaxed);
+        tracing::warn!(port = self.name, "the frontend is given up and has to connect again: {reason}");
+        self.backend.forsake().map_err(|error| error.of_port(&self.name))
+    }
+
+    /// Waits for `time` from now on until the rings are built. Gives the frontend up if it makes the port wait for longer,
+    /// and, with `refused`, if they cannot be built.
+    fn begun(&self, asking: Result<Asking, BackendError>, time: Duration, refused: bool) -> Pending<'_, ()> {
+        let until = Instant::now() + time;
+        Box::new(move || match asking.and_then(|asking| asking.outcome_by(until)) {
+            Ok(_) => Ok(()),
+            Err(error) if refused || is_blocked(&error) => self.forsake(&blocked(error, time)),
+            Err(error) => Err(error.of_port(&self.name)),
+        })
     }
 
     /// Makes exactly these queues wait until they are started.
@@ -329,13 +362,7 @@ impl Device for VhostDevice {
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         let counters = PortCounters::new(config.rx_queues, config.tx_queues);
         let deferred = self.defer(&config.deferred);
-        let queues = deferred.and_then(|()| self.queues(config, pool, &counters)).and_then(|queues| {
-            if self.held {
-                // The rings will be built in these queues without waiting for the port's thread.
-                self.backend.settle()?;
-            }
-            Ok(queues)
-        });
+        let queues = deferred.and_then(|()| self.queues(config, pool, &counters));
         match queues {
             Ok((rx, tx)) => {
                 let control = Arc::new(VhostControl {
@@ -358,8 +385,8 @@ impl HandOverSteps for VhostDevice {
         let asking = self.backend.start_holding();
         Box::new(move || {
             let held = match asking.and_then(Asking::outcome) {
-                Err(error) if is_busy(&error) => self.left_behind(),
-                outcome => outcome,
+                Err(error) => self.left_behind(&error),
+                held => held,
             };
             held.map(|held| self.handed(held)).map_err(|error| error.of_port(&self.name))
         })
@@ -374,13 +401,30 @@ impl HandOverSteps for VhostDevice {
         self.done(frozen)
     }
 
+    /// A port that cannot be prepared, or not in time, goes on without its frontend.
+    fn prepared(&self) -> Pending<'_, ()> {
+        let asking = self.backend.start_settling();
+        Box::new(move || match asking.and_then(Asking::outcome) {
+            Ok(_) => Ok(()),
+            Err(error) => self.forsake(&blocked(error, PREPARING)),
+        })
+    }
+
+    /// As [`prepared`](Self::prepared).
     fn begin(&self, state: &[u8]) -> Pending<'_, ()> {
-        self.done(self.backend.begin(state))
+        if self.forsaken.load(Ordering::Relaxed) {
+            return self.done(Ok(()));
+        }
+        self.begun(self.backend.start_beginning(Some(state)), BEGINNING, true)
     }
 
     fn resume(&self) -> Pending<'_, ()> {
         if self.left_behind.swap(false, Ordering::Relaxed) {
             return Box::new(|| Ok(()));
+        }
+        if self.forsaken.swap(false, Ordering::Relaxed) {
+            self.is_slow.store(true, Ordering::Relaxed);
+            return self.done(self.backend.resume_later());
         }
         // Packets flow when this returns; the port's thread reads requests again later.
         self.done(self.backend.resume_soon().map(drop))
@@ -395,11 +439,17 @@ impl HandOverSteps for VhostDevice {
     }
 
     fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()> {
-        self.done(self.backend.keep_in(place))
+        let is_waited_for = !self.is_slow.swap(false, Ordering::Relaxed);
+        let asking = self.backend.start_keeping(place);
+        Box::new(move || {
+            let kept =
+                asking.and_then(|asking| if is_waited_for { asking.outcome().map(drop) } else { Ok(()) });
+            kept.map_err(|error| error.of_port(&self.name))
+        })
     }
 
     fn recover(&self) -> Pending<'_, ()> {
-        self.done(self.backend.recover())
+        self.begun(self.backend.start_beginning(None), RECOVERING, false)
     }
 }
 

@@ -20,6 +20,11 @@ fn fallocate(file: &File, mode: libc::c_int, len: usize) {
 
 const PUNCH: libc::c_int = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
+/// Takes the first `len` bytes of a file away.
+pub(crate) fn punch(file: &File, len: usize) {
+    fallocate(file, PUNCH, len);
+}
+
 /// A hole is punched into a GiB that was in use, again and again, and the ring that is started lies in it: whoever reads the
 /// ring waits until the hole is there.
 #[test]

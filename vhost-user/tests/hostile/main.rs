@@ -14,4 +14,5 @@ mod spending;
 mod traffic;
 mod translations;
 mod unread;
+mod upgrade;
 mod waiting;

@@ -5,6 +5,7 @@
 //!                  ▲                │                   │
 //!                  └──── resume ────┴───────────────────┘
 //!   successor     Prepared ── begin ──► Begun ── resume ──► Ours
+//!                (Refused) ─ forsake ──►  (without a frontend, which connects again)
 //! ```
 //! Packets flow in `Ours` and `Held`. Requests are read in `Ours` only, and wait in the socket otherwise. A
 //! successor that ends before it resumes closes duplicates of descriptors and has no other effect.
@@ -34,6 +35,8 @@ pub(super) enum Hands {
     Frozen,
     /// The predecessor still moves packets. The snapshot is the state in which it was held.
     Prepared(Snapshot),
+    /// The predecessor still moves packets, and this process cannot: the reason, as a clause.
+    Refused(String),
     /// The rings have been built in this process, which moves no packets yet: the predecessor may still
     /// resume.
     Begun,
@@ -50,7 +53,7 @@ impl Endpoint {
 
     /// Whether another process continues the port if this one ends now.
     pub(super) fn is_the_predecessors(&self) -> bool {
-        matches!(self.hands, Hands::Prepared(_) | Hands::Begun)
+        matches!(self.hands, Hands::Prepared(_) | Hands::Refused(_) | Hands::Begun)
     }
 
     /// Whether new gates should replace old ones now.
@@ -157,15 +160,32 @@ impl Endpoint {
         tell!(self.peer, info, "handed over to a successor");
     }
 
-    /// Prepares to continue a port that a predecessor still serves.
-    ///
-    /// # Errors
-    /// The reason, as a clause.
-    pub(in crate::control) fn prepare(&mut self, epoll: &Epoll, left: Predecessor<'_>) -> Result<(), String> {
-        let (snapshot, mut fds) = left;
-        self.hands = Hands::Prepared(snapshot.clone());
+    /// Prepares to continue a port that a predecessor still serves. If that fails, the port has no frontend
+    /// here, and [`is_prepared`](Self::is_prepared) returns the reason.
+    pub(in crate::control) fn prepare(&mut self, epoll: &Epoll, left: Predecessor<'_>) {
+        self.hands = Hands::Prepared(left.0.clone());
         self.watch_socket(epoll, Interest::None);
         self.paused = None;
+        if let Err(reason) = self.adopt_left(epoll, left) {
+            self.listen_to(epoll, false);
+            self.abandon();
+            self.hands = Hands::Refused(reason);
+        }
+    }
+
+    /// Whether the predecessor's state was prepared.
+    ///
+    /// # Errors
+    /// [`Error::TakeOver`]: it could not be.
+    pub(in crate::control) fn is_prepared(&self) -> Result<(), Error> {
+        match &self.hands {
+            Hands::Refused(reason) => Err(Error::TakeOver { reason: reason.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn adopt_left(&mut self, epoll: &Epoll, left: Predecessor<'_>) -> Result<(), String> {
+        let (snapshot, mut fds) = left;
         let connection = fds.take(snapshot.session.connection).map_err(|refusal| refusal.to_string())?;
         let Some(connection) = connection else { return Ok(()) };
         let closer = self.ledger.closer.clone();
@@ -191,6 +211,9 @@ impl Endpoint {
         if !self.settle() || !hold(&mut self.gates) {
             return None;
         }
+        if let Err(error) = self.is_prepared() {
+            return Some(Err(error));
+        }
         let Hands::Prepared(before) = &self.hands else { return refused(&"it is not prepared") };
         let slots = &mut Slots(&mut self.gates);
         let begun = match (&mut self.link, frozen) {
@@ -206,12 +229,35 @@ impl Endpoint {
         Some(Ok(()))
     }
 
+    /// In a successor: gives up the frontend. Its connection closes when the predecessor releases it, too, and
+    /// the port goes on without one, as if it had begun. Returns false while a poller is inside.
+    pub(in crate::control) fn forsake(&mut self, epoll: &Epoll) -> bool {
+        if !self.is_the_predecessors() {
+            return true;
+        }
+        if !self.settle() || !hold(&mut self.gates) {
+            return false;
+        }
+        for (ring, gate) in self.gates.iter_mut().enumerate() {
+            if let Some(slot) = gate.value() {
+                (slot.ring, slot.announce) = (None, None);
+            }
+            self.peer.set_kick(ring, None);
+        }
+        self.listen_to(epoll, false);
+        self.abandon();
+        self.peer.set_rings(false, vec![None; self.gates.len()]);
+        self.hands = Hands::Begun;
+        true
+    }
+
     /// Aborts the hand-over on the successor's side. The predecessor continues, and nothing is sent to the
     /// frontend.
     pub(super) fn abandon(&mut self) {
         if let Some(mut link) = self.link.take() {
             link.session.leave_channel();
             drop(link.connection.into_socket());
+            self.peer.set_disconnected();
         }
     }
 }
