@@ -52,9 +52,8 @@ impl Switch {
 
     /// Recovers the ports of a killed process, whose peers stay connected, and the addresses that it knew. No
     /// frame passes before all ports are there, because one may send to another: all are recovered at once, and one
-    /// whose peer makes it wait is given up. Returns for each port its
-    /// key, and the error if it could not be recovered: nothing is left of that port, and its peer is
-    /// disconnected.
+    /// whose peer makes it wait is given up. Returns for each port its key, and the error if it could not be
+    /// recovered: nothing is left of that port, and its peer is disconnected.
     ///
     /// # Errors
     /// A worker does not answer.
@@ -77,7 +76,7 @@ impl Switch {
         }
         self.go_on();
         for mut entry in lost {
-            self.close(&mut entry)?;
+            self.close(&mut entry).unwrap_or_else(|problem| tracing::error!("{problem}"));
         }
         self.keep_all();
         Ok(recovered)

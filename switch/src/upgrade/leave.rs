@@ -64,7 +64,9 @@ pub(crate) fn leave(
             Ok(())
         }
         Err(error) => {
-            switch.resume_ports();
+            for (key, problem) in switch.resume_ports() {
+                tracing::error!("port {key} does not go on: {problem}");
+            }
             switch.go_on();
             if !matches!(error, UpgradeError::Ended | UpgradeError::System(_)) {
                 // The successor may have ended.

@@ -23,6 +23,8 @@ mod channel;
 mod leave;
 mod ports;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -119,17 +119,13 @@ impl Switch {
         moved
     }
 
-    /// Resumes every port: in the predecessor after all, or in the successor.
-    pub(super) fn resume_ports(&self) {
+    /// Resumes every port: in the predecessor after all, or in the successor. Returns those that do not go on.
+    pub(super) fn resume_ports(&self) -> Vec<(String, Problem)> {
         let ports = self.ports();
         // Workers send what they receive from one port to another: all ports must resume before any worker
         // does.
-        let resuming: Vec<_> = ports.values().filter_map(steps).map(|steps| steps.resume()).collect();
-        for outcome in resuming {
-            if let Err(error) = outcome() {
-                tracing::error!("a port does not go on: {error}");
-            }
-        }
+        let each = ports.iter().filter_map(|(key, entry)| Some((key.clone(), steps(entry)?.resume())));
+        failures(each.collect())
     }
 
     /// In the predecessor: releases every port. Ports whose devices cannot be handed over are closed, so that
@@ -177,8 +173,12 @@ impl Switch {
         self.give_up(&mut ports, failed)
     }
 
-    /// In the successor: closes the devices of ports that cannot go on here.
-    fn give_up(&self, ports: &mut BTreeMap<String, Entry>, failed: Vec<(String, Problem)>) -> Vec<String> {
+    /// In the successor: closes the devices of ports that cannot go on here. Returns their keys.
+    pub(super) fn give_up(
+        &self,
+        ports: &mut BTreeMap<String, Entry>,
+        failed: Vec<(String, Problem)>,
+    ) -> Vec<String> {
         for (key, problem) in &failed {
             warn_of(key, problem);
             let closed = ports.get_mut(key).map_or(Ok(()), |entry| self.close(entry));

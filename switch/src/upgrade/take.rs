@@ -90,7 +90,11 @@ impl Successor {
         let mut client = Client::connect(path)?;
         let asked = UpgradeRequest { format: FORMAT, version: version.into() };
         let () = client.call("upgrade", &asked, &[])?;
-        let channel = Channel::new(client.into_socket());
+        Self::over(Channel::new(client.into_socket()))
+    }
+
+    /// As [`ask`](Self::ask), after the switch at the other end has agreed.
+    pub(super) fn over(channel: Channel) -> Result<Self, UpgradeError> {
         channel.set_patience(Some(PATIENCE))?;
         channel.say(&Message::Hello)?;
         Ok(Self {
@@ -247,7 +251,8 @@ impl Successor {
         self.channel.expect(&Message::Go)?;
         // It does not matter whether the predecessor receives this: it has handed everything over.
         let _ = self.channel.say(&Message::Started);
-        switch.resume_ports();
+        let failed = switch.resume_ports();
+        self.open_later(switch.give_up(&mut switch.ports(), failed));
         switch.go_on();
         let pause = Duration::from_nanos(monotonic().saturating_sub(self.frozen.0));
         self.channel.set_urgent(false);

@@ -124,7 +124,8 @@ impl Loop {
             }
         };
         let outcome = match outcome {
-            None if Instant::now() < asked.until => {
+            // Nobody waits for a frontend to be given up, and there is no other way to go on.
+            None if Instant::now() < asked.until || matches!(asked.step, Step::Forsake) => {
                 asked.give_back();
                 endpoint.leaving = true;
                 self.asked.push_front(asked);
