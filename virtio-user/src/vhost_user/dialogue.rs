@@ -229,10 +229,11 @@ mod tests {
     /// takes none gets no more than that.
     #[test]
     fn descriptors_that_the_backend_has_not_taken_are_waited_for() {
-        const LIMIT: u64 = 20;
+        const LIMIT: u64 = 64;
+        const MOST: u64 = linecard_wire::MAX_FDS as u64;
         for reads in [true, false] {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            let account = linecard_wire::ledger::Resource::new("descriptors", 100).account(LIMIT);
+            let account = linecard_wire::ledger::Resource::new("descriptors", 1000).account(LIMIT);
             let closer = Closer::new("dialogue", account.clone()).expect("a thread");
             let thread = ControlThread::start("dialogue").expect("a thread");
             let asked = thread.spawn(move |waiter| {
@@ -244,7 +245,7 @@ mod tests {
                     .try_for_each(|_| dialogue.tell(FrontendReq::SET_VRING_KICK, &[0; 8], &[writer.as_fd()]))
             });
             let mut backend = Connection::new(theirs).expect("a connection");
-            linecard_lab::wait_until("no more room", || account.used() + 8 > LIMIT);
+            linecard_lab::wait_until("no more room", || account.used() + MOST > LIMIT);
             if reads {
                 for _ in 0..3 * LIMIT {
                     let message = backend.read_until(after(Duration::from_secs(60))).expect("a request");
