@@ -144,7 +144,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        let args = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0;
+        let args = EalArgs::parse(["--no-huge", "-m", "256"]).expect("arguments").0;
         let eal = Eal::new(&args).expect("a machine");
         let domain = eal.default_domain();
         let pool = Pool::new(&domain, PoolConfig::default().packets(1024)).expect("a pool");
