@@ -135,7 +135,6 @@ fn an_end_that_does_not_run_any_more_is_not_waited_for_for_ever() {
     // It has the rest of 20 s + 30 s, less what passed before the first packet: at most 30 s.
     let waited = waited(&said.err, "the last echoes of the backend");
     assert!((1..=30).contains(&waited), "{said:?}");
-    assert!(said.took < Duration::from_secs(20 + 30 + 10), "{said:?}");
     assert_eq!(processes(&name), 0);
     assert_eq!(scratch.entries(), [""; 0]);
 }
