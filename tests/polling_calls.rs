@@ -22,7 +22,6 @@ use linecard::pmd::direct::all;
 use linecard::pmd::{PortControl, RxQueue};
 use linecard::prelude::*;
 
-#[expect(dead_code, reason = "what it hears is for the other tests")]
 #[path = "hostile/backend.rs"]
 mod backend;
 #[path = "hostile/frontend.rs"]

@@ -222,8 +222,8 @@ mod tests {
         let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(64)).expect("a pool");
         let (device, _peer) = linecard_net_ring::pair("left", "right");
         let started = configure(device, PortConfig::default()).expect("a configuration").start(&pool);
-        let (rx, tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) =
-            (vec![Box::new(Bomb)], vec![Box::new(Bomb)]);
+        let rx: Vec<Box<dyn RxQueue>> = vec![Box::new(Bomb)];
+        let tx: Vec<Box<dyn TxQueue>> = vec![Box::new(Bomb)];
         let mut port = watched(&Hub::new(), 0, Port { rx, tx, ..started.expect("it starts") });
         let mut packets = Burst::new();
         assert_eq!((port.rx[0].rx_burst(&mut packets), port.rx[0].path()), (0, "panicked"));

@@ -81,7 +81,7 @@ impl Tenant {
     }
 
     /// The connection has an end.
-    fn is_disconnected(mut self) {
+    fn assert_disconnected(mut self) {
         self.stream.read_to_end(&mut Vec::new()).expect("the connection ends");
     }
 }
@@ -126,7 +126,7 @@ fn memory_that_was_truncated_does_not_prevent_an_upgrade() {
     assert!(success, "{said}");
     let next = Orphan(client(&scene.socket).version().expect("it answers").pid);
     scene.has_moved_on();
-    tenants.into_iter().for_each(Tenant::is_disconnected);
+    tenants.into_iter().for_each(Tenant::assert_disconnected);
     [&bad, &worse].into_iter().for_each(|path| serves(path));
     drop(scene.pair);
     next.end();
@@ -186,7 +186,7 @@ fn with_a_page_that_never_comes(test: &str, packed: bool) -> Option<Option<Durat
     // The pages come at last: the ports are as good as any.
     drop(tell);
     letting_go.join().expect("no panic");
-    tenants.into_iter().for_each(Tenant::is_disconnected);
+    tenants.into_iter().for_each(Tenant::assert_disconnected);
     paths.iter().for_each(|path| serves(path));
     drop((scene.pair, here));
     Some(Some(taken.pause))
