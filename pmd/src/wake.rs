@@ -35,7 +35,7 @@
 //!
 //! **Misbehaving peers:** a peer that never signals delays its own packets by the sleeper's timeout. A peer
 //! that signals without packets wakes a sleeper at most 64 times per millisecond; [`Adaptive`] then falls
-//! back to polling every [`NAP`], and does so as well for a peer that wakes it with packets more than 4000 times
+//! back to polling every [`NAP`], and does so as well for a peer that wakes it with packets more than 10 000 times
 //! per second.
 //!
 //! Transmit queues are not armed: call [`reclaim`](crate::TxQueue::reclaim) before you sleep, so that their

@@ -30,8 +30,8 @@ const INTERVAL: Duration = Duration::from_nanos(1_000_000_000 / ArmBudget::PER_S
 
 impl ArmBudget {
     /// The number of times per second that a thread may arm in the long run.
-    pub const PER_SECOND: u32 = 4000;
-    /// The number of times that a thread may arm in quick succession after a pause of 16 ms.
+    pub const PER_SECOND: u32 = 10_000;
+    /// The number of times that a thread may arm in quick succession after a pause of 6.4 ms.
     pub const AT_ONCE: u32 = 64;
 
     /// Creates a full budget.
