@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -266,8 +267,8 @@ fn a_port_without_a_frontend_changes_hands_and_serves_who_waited() {
     assert!(!config.path.exists());
 }
 
-/// More than the socket holds, and less than is kept for a frontend that does not read.
-const REQUESTS: usize = 1000;
+/// Requests beyond those whose answers fit into the socket: fewer than the socket holds, since they are not read.
+const MORE: libc::c_int = 100;
 
 #[test]
 fn a_port_is_handed_over_between_two_requests_only() {
@@ -275,16 +276,18 @@ fn a_port_is_handed_over_between_two_requests_only() {
     let mut old = Backend::new(&Control::new(), config.clone()).expect("backend");
     let mut frontend = Frontend::connect(&config.path);
     // Answers that the frontend does not read keep the port from being between two requests.
-    for _ in 0..REQUESTS {
+    let (requests, request) = (messages_that_fit(20) + MORE, size_in_transit(12));
+    for _ in 0..requests {
         frontend.send(Req::GET_FEATURES, &[], &[]);
     }
-    wait_until("all requests to be read", || {
-        frontend.connection.flush().expect("connected") && unread(&frontend) == 0
+    wait_until("more requests to be read than answers fit into the socket", || {
+        let sent = frontend.connection.flush().expect("connected");
+        sent && unread(&frontend) <= request * (MORE - 1)
     });
     let refused = old.hand_over();
     assert!(matches!(refused, Err(Error::HandOver { .. })), "{refused:?}");
     assert!(old.peer().connected(), "the port goes on");
-    for n in 0..REQUESTS {
+    for n in 0..requests {
         let answer = frontend.connection.read_until(Instant::now() + Duration::from_secs(30));
         assert_eq!(answer.expect("an answer").request, Req::GET_FEATURES as u32, "answer {n}");
     }
@@ -304,10 +307,28 @@ fn a_port_is_handed_over_between_two_requests_only() {
     assert_ne!(frontend.number(Req::GET_PROTOCOL_FEATURES), 0, "and no answer comes twice");
 }
 
-/// Bytes that the other end of the frontend's socket has not read.
+/// The number of messages of this length that a socket holds.
+fn messages_that_fit(len: usize) -> libc::c_int {
+    let (mut from, _to) = UnixStream::pair().expect("a pair");
+    from.set_nonblocking(true).expect("a socket");
+    (0..).take_while(|_| from.write(&vec![0; len]).is_ok()).count().try_into().expect("a few hundred")
+}
+
+/// What the kernel counts for a message of this length that was not read.
+fn size_in_transit(len: usize) -> libc::c_int {
+    let (mut from, _to) = UnixStream::pair().expect("a pair");
+    from.write_all(&vec![0; len]).expect("room");
+    in_transit(&from)
+}
+
+/// What the other end of the frontend's socket has not read.
 fn unread(frontend: &Frontend) -> libc::c_int {
+    in_transit(frontend.connection.socket())
+}
+
+fn in_transit(socket: &UnixStream) -> libc::c_int {
     let mut bytes: libc::c_int = 0;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(frontend.connection.socket());
+    let fd = std::os::fd::AsRawFd::as_raw_fd(socket);
     // SAFETY: writes an integer to `bytes`.
     let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
     assert_eq!(result, 0);
