@@ -58,9 +58,9 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 pub(super) fn run() -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut keeper = Keeper::new()?;
-    let mut predecessor = None;
+    let mut predecessor: Option<String> = None;
     loop {
-        let ended = keeper.start(predecessor).and_then(|watched| keeper.watch(watched, &stop))?;
+        let ended = keeper.start(predecessor.as_deref()).and_then(|watched| keeper.watch(watched, &stop))?;
         let Progress { ready, stopping } = ended.said;
         if stopping || stop.load(Ordering::Relaxed) || (!ready && !keeper.has_served) {
             return Ok(ended.code);
@@ -72,7 +72,10 @@ pub(super) fn run() -> Result<ExitCode, Error> {
             )));
         }
         keeper.say(&format!("process {} of the switch was killed or failed; starting another", ended.pid));
-        predecessor = ended.is_ending.then_some(ended.pid);
+        predecessor = ended.is_ending.then(|| {
+            let hugepages = if ended.had_hugepages { predecessor::HUGE } else { "" };
+            format!("{}{hugepages}", ended.pid)
+        });
     }
 }
 
@@ -82,6 +85,7 @@ struct Ended {
     said: Progress,
     /// None of its threads runs, but the kernel has not ended the process yet.
     is_ending: bool,
+    had_hugepages: bool,
     code: ExitCode,
 }
 
@@ -100,7 +104,7 @@ struct Keeper {
     socket: UnixDatagram,
     stored: Vec<(String, OwnedFd)>,
     /// The mutex of the process with that ID, which may not be the watched one yet.
-    liveness: Option<(u32, Liveness)>,
+    liveness: Option<(u32, bool, Liveness)>,
     failures: u32,
     has_served: bool,
 }
@@ -111,8 +115,8 @@ struct Said {
     ready: bool,
     stopping: bool,
     main_pid: Option<u32>,
-    /// The process whose main thread holds the mutex beside the message.
-    liveness: Option<u32>,
+    /// The process whose main thread holds the mutex beside the message, and whether it has hugepages of its own.
+    liveness: Option<(u32, bool)>,
     store: bool,
     remove: bool,
     name: Option<String>,
@@ -126,7 +130,11 @@ impl Said {
                 Some(("READY", "1")) => said.ready = true,
                 Some(("STOPPING", "1")) => said.stopping = true,
                 Some(("MAINPID", pid)) => said.main_pid = pid.parse().ok(),
-                Some((notify::LIVENESS, pid)) => said.liveness = pid.parse().ok(),
+                Some((notify::LIVENESS, value)) => {
+                    let pid = value.strip_suffix(predecessor::HUGE);
+                    let of = (pid.unwrap_or(value).parse().ok(), pid.is_some());
+                    said.liveness = of.0.map(|pid| (pid, of.1));
+                }
                 Some(("FDSTORE", "1")) => said.store = true,
                 Some(("FDSTOREREMOVE", "1")) => said.remove = true,
                 // The name becomes part of a list in an environment variable.
@@ -159,9 +167,9 @@ impl Keeper {
         Ok(Self { program, arguments, path, socket, stored, liveness, failures, has_served })
     }
 
-    /// Starts a switch, which inherits the stored descriptors. `predecessor` is the process of a killed switch which
-    /// the kernel has not ended yet.
-    fn start(&self, predecessor: Option<u32>) -> Result<Watched, Error> {
+    /// Starts a switch, which inherits the stored descriptors. `predecessor` tells of the process of a killed switch
+    /// which the kernel has not ended yet.
+    fn start(&self, predecessor: Option<&str>) -> Result<Watched, Error> {
         let failed = |source| Error::System {
             action: format!("{} cannot be started", self.program.display()),
             source,
@@ -175,7 +183,7 @@ impl Keeper {
             command.env_remove(name);
         });
         match predecessor {
-            Some(pid) => command.env(predecessor::VARIABLE, pid.to_string()),
+            Some(of_killed) => command.env(predecessor::VARIABLE, of_killed),
             None => command.env_remove(predecessor::VARIABLE),
         };
         self.pass_on(FdFlags::empty()).map_err(failed)?;
@@ -209,14 +217,16 @@ impl Keeper {
                 self.hear_all(&mut watched, &mut said);
                 if !said.stopping && watched.pid == pid {
                     watched.reap();
-                    return Ok(Ended { pid, said, is_ending: true, code: ExitCode::FAILURE });
+                    let had_hugepages = watched.had_hugepages;
+                    return Ok(Ended { pid, said, is_ending: true, had_hugepages, code: ExitCode::FAILURE });
                 }
             }
             if ended && self.is_over(&watched) {
                 let status = watched.child.as_mut().and_then(|child| child.wait().ok());
                 let code = status.map_or(Some(0), |status| status.code()).unwrap_or(1);
                 let code = ExitCode::from(u8::try_from(code).unwrap_or(1));
-                return Ok(Ended { pid: watched.pid, said, is_ending: false, code });
+                let Watched { pid, had_hugepages, .. } = watched;
+                return Ok(Ended { pid, said, is_ending: false, had_hugepages, code });
             }
         }
     }
@@ -235,8 +245,9 @@ impl Keeper {
                 *progress = Progress { ready: true, stopping: false };
             }
             self.carry_out(said, fds);
-            if let Some((_, liveness)) = self.liveness.take_if(|(pid, _)| *pid == watched.pid) {
+            if let Some((_, has_hugepages, liveness)) = self.liveness.take_if(|of| of.0 == watched.pid) {
                 watched.watch_main_thread(liveness);
+                watched.had_hugepages = has_hugepages;
             }
         }
     }
@@ -277,10 +288,10 @@ impl Keeper {
         if said.stopping {
             notify::stopping();
         }
-        if let Some(pid) = said.liveness {
+        if let Some((pid, has_hugepages)) = said.liveness {
             // Without it the end of the process is noticed later.
             let opened = fds.into_iter().next().and_then(|fd| Liveness::from_fd(fd).ok());
-            self.liveness = opened.map(|liveness| (pid, liveness));
+            self.liveness = opened.map(|liveness| (pid, has_hugepages, liveness));
             return;
         }
         let Some(name) = said.name else { return };
@@ -334,7 +345,9 @@ mod tests {
         let said = Said::read("READY=1\nSTATUS=switching\nMAINPID=12\nWATCHDOG=1");
         assert_eq!(said, Said { ready: true, main_pid: Some(12), ..Said::default() });
         let said = Said::read("LINECARD_LIVENESS=12\n");
-        assert_eq!(said, Said { liveness: Some(12), ..Said::default() });
+        assert_eq!(said, Said { liveness: Some((12, false)), ..Said::default() });
+        let said = Said::read("LINECARD_LIVENESS=12 hugepages\n");
+        assert_eq!(said, Said { liveness: Some((12, true)), ..Said::default() });
         for nonsense in [
             "",
             "=",

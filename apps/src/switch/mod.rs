@@ -106,7 +106,8 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     };
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     if store.is_some() {
-        notify::liveness();
+        let usage = eal.memory().usage();
+        notify::liveness(if usage.huge_1g + usage.huge_2m > 0 { predecessor::HUGE } else { "" });
     }
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;

@@ -34,15 +34,15 @@ pub(crate) fn main_pid(pid: u32) {
 }
 
 /// Holds a mutex in the calling thread, which is the main one, and passes it to the service manager: the keeper
-/// notices the end of this process by it.
-pub(crate) fn liveness() {
+/// notices the end of this process by it. `extra` follows the process ID.
+pub(crate) fn liveness(extra: &str) {
     let made = Liveness::new().and_then(|mutex| {
         let passed = mutex.as_fd().try_clone_to_owned()?;
         mutex.hold()?;
         Ok(passed)
     });
     match made {
-        Ok(mutex) => tell_with(&format!("{LIVENESS}={}\n", std::process::id()), Some(mutex.as_fd())),
+        Ok(mutex) => tell_with(&format!("{LIVENESS}={}{extra}\n", std::process::id()), Some(mutex.as_fd())),
         Err(error) => tracing::warn!("if this process is killed, the keeper will notice it later: {error}"),
     }
 }

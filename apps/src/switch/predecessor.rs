@@ -11,25 +11,31 @@ use linecard::eal::Memory;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// The variable in which the keeper gives the process ID.
+/// The variable in which the keeper gives the process ID, followed by [`HUGE`] if the process had hugepages.
 pub(super) const VARIABLE: &str = "LINECARD_PREDECESSOR";
+pub(super) const HUGE: &str = " hugepages";
 /// How long the kernel may take to end the process; usually it takes about 50 ms.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The predecessor, or none.
-#[derive(Debug)]
-pub(super) struct Predecessor(Option<OwnedFd>);
+#[derive(Debug, Default)]
+pub(super) struct Predecessor {
+    handle: Option<OwnedFd>,
+    had_hugepages: bool,
+}
 
 impl Predecessor {
     /// The process that the keeper named, if it has not ended yet.
     pub(super) fn of_this_process() -> Self {
-        let pid = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).and_then(Pid::from_raw);
-        Self(pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()))
+        let text = std::env::var(VARIABLE).unwrap_or_default();
+        let (pid, had_hugepages) = text.strip_suffix(HUGE).map_or((&*text, false), |pid| (pid, true));
+        let pid = pid.parse().ok().and_then(Pid::from_raw);
+        Self { handle: pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()), had_hugepages }
     }
 
     /// Waits for its end; returns at once if there is none, or it was waited for before.
     pub(super) fn wait(&mut self) {
-        let Some(handle) = self.0.take() else { return };
+        let Some(handle) = self.handle.take() else { return };
         let start = Instant::now();
         loop {
             let left = PATIENCE.saturating_sub(start.elapsed());
@@ -44,29 +50,23 @@ impl Predecessor {
         }
     }
 
-    /// Starts something that needs memory. If there is less than needed while the predecessor still holds its own,
-    /// waits for its end and starts again.
+    /// Starts something that needs memory. If there is less than needed, or none in hugepages, while the predecessor
+    /// still holds its own, waits for its end and starts again.
     pub(super) fn start_beside<T, E>(
         &mut self,
         memory: &Memory,
         start: impl Fn() -> Result<T, E>,
     ) -> Result<T, E> {
         let first = start();
-        if self.0.is_none() || (first.is_ok() && !has_small_pages_instead(memory)) {
+        let usage = memory.usage();
+        let lacks_hugepages = self.had_hugepages && usage.huge_1g == 0 && usage.huge_2m == 0;
+        if self.handle.is_none() || (first.is_ok() && !lacks_hugepages) {
             return first;
         }
         drop(first);
         self.wait();
         start()
     }
-}
-
-/// Whether there is memory in ordinary pages on a machine with hugepages: the predecessor may hold them.
-fn has_small_pages_instead(memory: &Memory) -> bool {
-    let usage = memory.usage();
-    let reserved = std::fs::read_to_string("/proc/sys/vm/nr_hugepages");
-    let reserved = reserved.is_ok_and(|count| count.trim().parse() != Ok(0_u64));
-    reserved && usage.huge_1g == 0 && usage.huge_2m == 0
 }
 
 #[cfg(test)]
@@ -78,7 +78,8 @@ mod tests {
     use linecard::eal::MemoryConfig;
 
     fn predecessor(child: &std::process::Child) -> Predecessor {
-        Predecessor(pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok())
+        let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
+        Predecessor { handle, had_hugepages: false }
     }
 
     #[test]
@@ -100,7 +101,25 @@ mod tests {
     }
 
     #[test]
+    fn hugepages_are_waited_for_where_the_predecessor_had_some() {
+        let memory = Memory::new(MemoryConfig::default()).expect("memory");
+        for had_hugepages in [false, true] {
+            let mut child = Command::new("sleep").arg("600").spawn().expect("a process");
+            let mut before = Predecessor { had_hugepages, ..predecessor(&child) };
+            child.kill().expect("it runs");
+            let starts = Cell::new(0);
+            let start = || {
+                starts.set(starts.get() + 1);
+                Ok::<_, ()>(())
+            };
+            before.start_beside(&memory, start).expect("it starts");
+            assert_eq!(starts.get(), if had_hugepages { 2 } else { 1 }, "no domain, so no hugepages");
+            child.wait().expect("it has ended");
+        }
+    }
+
+    #[test]
     fn nothing_is_waited_for_without_a_predecessor() {
-        Predecessor(None).wait();
+        Predecessor::default().wait();
     }
 }

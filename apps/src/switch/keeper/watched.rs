@@ -16,6 +16,8 @@ pub(super) struct Watched {
     pub(super) handle: OwnedFd,
     /// `None` for a process that the keeper did not start.
     pub(super) child: Option<Child>,
+    /// Whether it had hugepages once it had started.
+    pub(super) had_hugepages: bool,
     /// Readable once its main thread has ended.
     pub(super) early: Option<UnixStream>,
 }
@@ -23,7 +25,7 @@ pub(super) struct Watched {
 impl Watched {
     /// A process that the keeper did not start.
     pub(super) fn new(pid: u32, handle: OwnedFd) -> Self {
-        Self { pid, handle, child: None, early: None }
+        Self { pid, handle, child: None, had_hugepages: false, early: None }
     }
 
     /// Watches for the end of the main thread, which holds this mutex.
